@@ -1,0 +1,79 @@
+"""Normalised float batches of a split, in process: splits are decoded already, so no loader workers are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+
+from karst_bench.data.split import Split
+
+
+class Augment(Protocol):
+    """A random change of a batch: uint8 (b, 3, H, W) -> uint8 or float (0..255) of the same shape."""
+
+    def __call__(self, images: torch.Tensor, generator: torch.Generator, /) -> torch.Tensor: ...
+
+
+class Batches:
+    """Batches (x, y) of a split: x = (pixels / 255 - mean) / std, float32 (b, 3, H, W); y int64 (b,).
+
+    split: the images; batch: images in a step (the last one of an epoch may be smaller); mean, std: of the backbone,
+    per channel, in 0..1; device: where x and y go; augment: applied to the uint8 pixels, in epochs with a generator.
+    Raises: ValueError for an empty split, a batch below 1, or a mean and std that are not three numbers each.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str,
+        augment: Augment | None = None,
+    ) -> None:
+        if len(split) == 0:
+            raise ValueError(f"split {split.name} holds no images; check its list")
+        if batch < 1:
+            raise ValueError(f"split {split.name}: batch must be at least 1, got {batch}")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f"mean and std must be three numbers each, std above 0; got mean={mean}, std={std}")
+        self.split = split
+        self.batch = batch
+        self.device = torch.device(device)
+        self.augment = augment
+        # (u / 255 - mean) / std written as one multiplication and one addition on the pixels u in 0..255
+        self._scale = (1 / (255 * torch.tensor(std, device=self.device))).view(1, 3, 1, 1)
+        shift = torch.tensor(mean, device=self.device) / torch.tensor(std, device=self.device)
+        self._shift = -shift.view(1, 3, 1, 1)
+
+    def __len__(self) -> int:
+        """Steps in an epoch: ceil(n / batch)."""
+        return -(-len(self.split) // self.batch)
+
+    def epoch(self, generator: torch.Generator | None, skip: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """One pass: shuffled by one randperm of `generator` (also used to augment), or in order when None.
+
+        skip: leading batches to leave out (resuming in mid-epoch). Each step's augmentation is drawn from its own
+        stream, seeded once per epoch, so a resumed epoch goes on exactly as the unbroken one would have.
+        """
+        if not 0 <= skip <= len(self):
+            raise ValueError(f"split {self.split.name}: skip={skip} must lie in 0..{len(self)} (steps in an epoch)")
+        if generator is None:
+            order = torch.arange(len(self.split))
+            epoch_seed = None
+        else:
+            order = torch.randperm(len(self.split), generator=generator)
+            epoch_seed = int(torch.randint(2**62, (), generator=generator))
+        for step in range(skip, len(self)):
+            index = order[step * self.batch : (step + 1) * self.batch]
+            images = self.split.images(index)
+            if self.augment is not None and epoch_seed is not None:
+                images = self.augment(images, torch.Generator().manual_seed(epoch_seed + step))
+            yield self._normalise(images), self.split.labels[index].to(self.device)
+
+    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.to(self.device, non_blocking=True)
+        return torch.addcmul(self._shift, images.float(), self._scale)

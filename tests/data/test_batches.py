@@ -1,0 +1,109 @@
+"""Batches: order, normalisation, augmentation, resuming; the splits they read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from karst_bench.data.batches import Batches
+from karst_bench.data.split import ArraySplit, JoinedSplit, LazySplits
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+
+
+def split_of(n: int, name: str = "train800", first: int = 0) -> ArraySplit:
+    pixels = torch.arange(first, first + n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 3, 4, 4).contiguous()
+    return ArraySplit(name, pixels, torch.arange(first, first + n))
+
+
+def batches_of(n: int = 10, batch: int = 4, augment=None) -> Batches:
+    return Batches(split_of(n), batch=batch, mean=MEAN, std=STD, device="cpu", augment=augment)
+
+
+def test_in_order_without_a_generator_and_nothing_dropped():
+    batches = batches_of()
+    labels = [y.tolist() for _, y in batches.epoch(None)]
+    assert labels == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert len(batches) == 3
+
+
+def test_normalised_as_pixel_over_255_minus_mean_over_std():
+    x, y = next(batches_of().epoch(None))
+    assert x.dtype == torch.float32 and x.shape == (4, 3, 4, 4)
+    for channel in range(3):
+        want = (y.float() / 255 - MEAN[channel]) / STD[channel]
+        torch.testing.assert_close(x[:, channel, 0, 0], want)
+
+
+def test_shuffle_follows_the_generator_and_keeps_labels_with_images():
+    runs = [torch.cat([y for _, y in batches_of().epoch(torch.Generator().manual_seed(s))]) for s in (0, 0, 1)]
+    assert runs[0].tolist() == runs[1].tolist() != runs[2].tolist()
+    assert sorted(runs[0].tolist()) == list(range(10))
+    for x, y in batches_of().epoch(torch.Generator().manual_seed(3)):
+        pixel = (x[:, 0, 0, 0] * STD[0] + MEAN[0]) * 255
+        assert pixel.round().long().tolist() == y.tolist()
+
+
+def noise(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return images + torch.randint(0, 50, images.shape, generator=generator, dtype=torch.uint8)
+
+
+def test_a_resumed_epoch_equals_the_tail_of_the_unbroken_one():
+    batches = batches_of(augment=noise)
+    whole = list(batches.epoch(torch.Generator().manual_seed(5)))
+    tail = list(batches.epoch(torch.Generator().manual_seed(5), skip=2))
+    assert len(tail) == 1
+    torch.testing.assert_close(tail[0][0], whole[2][0], rtol=0, atol=0)
+    assert list(batches.epoch(torch.Generator().manual_seed(5), skip=3)) == []
+
+
+def test_the_generator_moves_on_equally_with_and_without_skip():
+    ends = []
+    for skip in (0, 3):
+        generator = torch.Generator().manual_seed(7)
+        list(batches_of(augment=noise).epoch(generator, skip=skip))
+        ends.append(torch.rand((), generator=generator).item())
+    assert ends[0] == ends[1]
+
+
+def test_augment_only_with_a_generator():
+    plain = torch.cat([x for x, _ in batches_of(augment=noise).epoch(None)])
+    torch.testing.assert_close(plain, torch.cat([x for x, _ in batches_of().epoch(None)]), rtol=0, atol=0)
+
+
+def test_joined_split_reads_through_its_parts():
+    joined = JoinedSplit("train800val200", (split_of(6), split_of(4, "val200", first=6)))
+    assert len(joined) == 10 and joined.labels.tolist() == list(range(10))
+    index = torch.tensor([7, 0, 9, 5, 6])
+    assert joined.images(index)[:, 0, 0, 0].tolist() == index.tolist()
+    assert joined.images(torch.tensor([], dtype=torch.int64)).shape == (0, 3, 4, 4)
+
+
+def test_lazy_splits_are_made_once_and_only_when_asked():
+    made: list[str] = []
+    splits = LazySplits({"test": lambda: (made.append("test"), split_of(3, "test"))[1]})
+    assert list(splits) == ["test"] and made == []
+    assert splits["test"] is splits["test"] and made == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"std": (0.1, 0.0, 0.1)}, "std above 0"),
+        ({"mean": (0.1,)}, "three numbers"),
+    ],
+)
+def test_bad_arguments_say_what_and_why(kwargs, text):
+    good = {"batch": 4, "mean": MEAN, "std": STD, "device": "cpu"}
+    with pytest.raises(ValueError, match=text):
+        Batches(split_of(4), **(good | kwargs))
+
+
+def test_bad_arrays_are_refused():
+    with pytest.raises(ValueError, match="uint8"):
+        ArraySplit("test", torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="one class index per image"):
+        ArraySplit("test", torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"skip=9 must lie in 0\.\.3"):
+        next(batches_of().epoch(None, skip=9))
