@@ -83,7 +83,7 @@ class JoinedSplit(Split):
 class Task:
     """One classification task, as the pipeline gets it.
 
-    name: the option's path ("mini/digits"). classes: their number. splits: decoded when asked for; the keys are train800,
+    name: the option's path ("mini/digits"). classes: their number. splits: decoded when asked for; keys train800,
     val200, train800val200, test (vtab, mini) or train, val, test (few-shot). list_sha256: hash over the split lists, or
     over what was generated. encoding: png | jpeg75 | native | generated. source: folder | tfds | mini. own_split: the
     lists were drawn here and are not the published ones. notes: what a reader of the record should know.
