@@ -1,0 +1,45 @@
+"""Counts what a method adds: trained scalars, stored bits, multiply-adds. One number never tells it all."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from karst_bench.attach import graft_of
+from karst_bench.methods.base import Method
+
+
+def counts(net: nn.Module, methods: Sequence[Method]) -> dict[str, int]:
+    """Trained scalars (head excluded), head scalars, stored bits and scalars active in one forward pass."""
+    graft = graft_of(net)
+    return {
+        "trainable_params": sum(p.numel() for p in graft.trained().values()),
+        "head_params": sum(p.numel() for p in graft.head().values()),
+        "stored_bits": sum(method.stored_bits(graft.view) for method in methods),
+        "active_params": sum(method.active_params(graft.view) for method in methods),
+    }
+
+
+@torch.no_grad()
+def forward_macs(net: nn.Module, size: tuple[int, int]) -> int:
+    """Multiply-adds of one image through the model as it stands; on the meta device nothing is computed."""
+    device = next(net.parameters()).device
+    training = net.training
+    net.eval()
+    with FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 3, *size, device=device))
+    net.train(training)
+    return counter.get_total_flops() // 2
+
+
+def site_rows(net: nn.Module) -> list[dict[str, Any]]:
+    """What stands where, a row for each wrapped module: site, parts, trained scalars."""
+    graft = graft_of(net)
+    rows = []
+    for path, wrapper in graft.grafted.items():
+        parts = [*wrapper.before, *wrapper.changes, *wrapper.branches, *wrapper.after]
+        names = " + ".join(type(part).__name__ for part in parts)
+        rows.append({"site": path, "parts": names, "params": sum(p.numel() for part in parts for p in part.parameters())})
+    return rows

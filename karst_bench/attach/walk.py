@@ -1,0 +1,110 @@
+"""Blocks that let a method walk along: state carried from block to block, tokens added, dropped or read on the way."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from karst_bench.ops.walker import Carry
+
+class Walk(nn.Module):
+    """The walkers of one model and their carries during a forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.walkers = nn.ModuleList()
+        self.carries: list[Carry] = []
+
+    def enter(self, i: int, stage: int, first_of_stage: bool, h: Tensor) -> Tensor:
+        if i == 0:
+            self.carries = [walker.start(h) for walker in self.walkers]
+        for w, walker in enumerate(self.walkers):
+            if first_of_stage:
+                self.carries[w] = walker.stage_start(stage, h, self.carries[w])
+            h, self.carries[w] = walker.before(i, h, self.carries[w])
+        return h
+
+    def mid(self, i: int, h: Tensor, cls_attention: Tensor | None) -> Tensor:
+        for w, walker in enumerate(self.walkers):
+            h, self.carries[w] = walker.mid(i, h, self.carries[w], cls_attention)
+        return h
+
+    def leave(self, i: int, last: bool, h: Tensor) -> Tensor:
+        for w, walker in enumerate(self.walkers):
+            h, self.carries[w] = walker.after(i, h, self.carries[w])
+        if last:
+            for walker, carry in zip(self.walkers, self.carries, strict=True):
+                h = walker.finish(h, carry)
+            self.carries = []
+        return h
+
+
+class WalkedBlock(nn.Module):
+    """One block with its walkers; runs under no_grad where the trunk is frozen (`frozen`), in halves where one needs `mid`."""
+
+    def __init__(self, base: nn.Module, walk: Walk, i: int, stage: int, *, first_of_stage: bool, last: bool) -> None:
+        super().__init__()
+        self.base = base
+        self.i, self.stage, self.first_of_stage, self.last = i, stage, first_of_stage, last
+        self.frozen = False
+        object.__setattr__(self, "walk", walk)  # registered once, at the root
+
+    def forward(self, h: Tensor) -> Tensor:
+        h = self.walk.enter(self.i, self.stage, self.first_of_stage, h)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            h = self._halves(h) if any(walker.uses_mid for walker in self.walk.walkers) else self.base(h)
+        return self.walk.leave(self.i, self.last, h)
+
+    def _halves(self, h: Tensor) -> Tensor:
+        """timm's pre-norm block, x + attn(x) then x + mlp(x), with room between the two."""
+        block = self.base
+        h = h + block.drop_path1(block.ls1(block.attn(block.norm1(h))))
+        seen = getattr(block.attn.attn_drop, "seen", None)
+        h = self.walk.mid(self.i, h, seen)
+        return h + block.drop_path2(block.ls2(block.mlp(block.norm2(h))))
+
+
+class SeenAttention(nn.Module):
+    """Stands at `attn_drop` and keeps the class token's attention row (B, heads, T)."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        self.seen: Tensor | None = None
+
+    def forward(self, attention: Tensor) -> Tensor:
+        attention = self.base(attention)
+        self.seen = attention[:, :, 0]
+        return attention
+
+
+class WindowTokens(nn.Module):
+    """Swin window attention over the window's tokens and p prompts prepended to it            [VPT, arXiv 2203.12119]
+
+    softmax(q [k_p; k]^T / sqrt d + [0; bias]) [v_p; v] for the window's own queries: the prompts' outputs are dropped, as
+    the next block brings its own. The relative position bias of a prompt is 0 and no window mask applies to it.
+    Shapes: x (B nW, L, d), mask (nW, L, L) or None, prompts (p, d) -> (B nW, L, d). The block's norm1 applies to the prompts.
+    """
+
+    def __init__(self, base: nn.Module, norm: nn.Module, prompts: Callable[[], Tensor]) -> None:
+        super().__init__()
+        self.base = base
+        self.prompts = prompts
+        object.__setattr__(self, "norm", norm)  # the block's own norm1, registered there
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        attn, (windows, L, _) = self.base, x.shape
+        prompts = self.norm(self.prompts())  # (p, d)
+        p = prompts.shape[0]
+        tokens = torch.cat([prompts.expand(windows, -1, -1), x], dim=1)
+        q, k, v = attn.qkv(tokens).reshape(windows, p + L, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+        bias = attn._get_rel_pos_bias()  # (1, heads, L, L)
+        if mask is not None:
+            count = mask.shape[0]
+            bias = (bias + mask.unsqueeze(1)).repeat(windows // count, 1, 1, 1)
+        bias = F.pad(bias, (p, 0)).to(q.dtype)
+        drop = attn.attn_drop.p if self.training else 0.0
+        y = F.scaled_dot_product_attention(q[:, :, p:], k, v, attn_mask=bias, dropout_p=drop)
+        y = y.transpose(1, 2).reshape(windows, L, -1)
+        return attn.proj_drop(attn.proj(y))

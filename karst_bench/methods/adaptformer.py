@@ -1,0 +1,29 @@
+"""AdaptFormer: a bottleneck beside every MLP [arXiv 2205.13535]."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from karst_bench.methods.base import Artefact, Graft, Method, View
+from karst_bench.ops.bottleneck import Bottleneck
+
+
+@dataclass(kw_only=True)
+class AdaptFormer(Method):
+    """x <- x + DropPath(MLP(LN x)) + s (W_u drop(ReLU(W_d x + b_d)) + b_u)               [AdaptFormer, Eq. 2-3]
+
+    x is the residual stream without LayerNorm; drop-path does not cover the adapter. Shapes: W_d (h, d), W_u (d, h).
+    """
+
+    label: ClassVar[str] = "AdaptFormer"
+    paper: ClassVar[str] = "2205.13535"
+    h: int
+    s: float
+    dropout: float
+
+    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
+        for block, width in enumerate(graft.view.widths):
+            adapter = Bottleneck(width, h=self.h, s=self.s, act="relu", dropout=self.dropout)
+            graft.residual(block, "mlp", adapter, tap="block", position="after_drop_path")
+
+    def expected_params(self, view: View) -> int:
+        return sum(2 * width * self.h + self.h + width for width in view.widths)

@@ -1,0 +1,32 @@
+"""Full fine-tuning: every parameter of the trunk."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from karst_bench.methods.base import Artefact, Graft, Method, View
+
+
+@dataclass(kw_only=True)
+class Full(Method):
+    """theta <- theta + dtheta for every theta of the backbone; the upper reference in parameters, not in accuracy.
+
+    Weight decay leaves out vectors, the position embedding and the class token (methods whose values are not weights).
+    """
+
+    label: ClassVar[str] = "Full"
+    composable: ClassVar[bool] = False
+
+    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
+        graft.unfreeze("*")
+
+    def expected_params(self, view: View) -> int:
+        return view.trunk_params
+
+    def param_groups(self, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
+        tables = ("pos_embed", "cls_token", "reg_token", "relative_position_bias_table")
+        flat = [p for name, p in named if p.ndim <= 1 or name.rpartition(".")[2] in tables]
+        ids = {id(p) for p in flat}
+        rest = [p for _, p in named if id(p) not in ids]
+        return [group for group in ({"params": rest}, {"params": flat, "weight_decay": 0.0}) if group["params"]]

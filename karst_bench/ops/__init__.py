@@ -1,0 +1,1 @@
+"""Pure tensor maths that two or more methods use; knows neither timm nor Hydra."""
