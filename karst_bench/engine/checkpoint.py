@@ -1,0 +1,107 @@
+"""A run's state as flat tensors and JSON-able meta data, fit for safetensors: no pickle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from karst_bench.engine.streams import Streams
+from karst_bench.errors import UserError
+
+
+@dataclass
+class State:
+    """tensors: name -> tensor on the CPU, owned by this state; meta: anything that JSON can hold."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def nest(parts: Mapping[str, State]) -> State:
+    """Put named states into one: tensors under `name/key`, meta data under `name`."""
+    tensors = {f"{name}/{key}": t for name, part in parts.items() for key, t in part.tensors.items()}
+    return State(tensors, {name: part.meta for name, part in parts.items()})
+
+
+def part(state: State, name: str) -> State:
+    """The state that `nest` put under this name; an empty one if there is none."""
+    prefix = f"{name}/"
+    tensors = {key.removeprefix(prefix): t for key, t in state.tensors.items() if key.startswith(prefix)}
+    return State(tensors, state.meta.get(name, {}))
+
+
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes, by name: parameters that need a gradient (shared ones once) and persistent buffers."""
+    stored = model.state_dict(keep_vars=True).keys()
+    live: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    live |= {name: b for name, b in model.named_buffers() if name in stored}
+    return live
+
+
+def copy_out(live: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies on the CPU."""
+    return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in live.items()}
+
+
+@torch.no_grad()
+def copy_in(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Write saved tensors into the live ones, in place.
+
+    Raises: UserError if names or shapes differ (another method, backbone or option than the checkpoint's).
+    """
+    if odd := sorted(live.keys() ^ saved.keys()):
+        raise UserError(
+            f"checkpoint holds {len(saved)} trained tensors, this model has {len(live)}; the first that differs is "
+            f"{odd[0]}. Resume with the configuration that wrote it, or delete it to start anew"
+        )
+    for name, t in live.items():
+        if t.shape != saved[name].shape:
+            raise UserError(
+                f"checkpoint: {name} has shape {tuple(saved[name].shape)}, this model's {tuple(t.shape)}. "
+                "Resume with the configuration that wrote it, or delete it to start anew"
+            )
+        t.copy_(saved[name])
+
+
+def optimizer_out(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, Tensor]:
+    """The optimiser's tensors as `parameter name:key`; names maps id(parameter) to its name."""
+    return {
+        f"{names[id(p)]}:{key}": t.detach().cpu().clone()
+        for p, entry in optimizer.state.items()
+        for key, t in entry.items()
+        if isinstance(t, Tensor)
+    }
+
+
+def optimizer_in(optimizer: Optimizer, names: Mapping[int, str], saved: Mapping[str, Tensor]) -> None:
+    """Give the optimiser back what `optimizer_out` took."""
+    order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    index = {name: i for i, name in enumerate(order)}
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, t in saved.items():
+        name, _, entry = key.rpartition(":")
+        if name not in index:
+            raise UserError(f"checkpoint: optimiser state for {name}, which does not train here; delete the checkpoint")
+        state.setdefault(index[name], {})[entry] = t.clone()
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def random_out(streams: Streams, device: torch.device) -> dict[str, Tensor]:
+    """The state of every generator of the run, the global ones included."""
+    out = {name: generator.get_state() for name, generator in streams.named().items()}
+    out["global"] = torch.get_rng_state()
+    if device.type == "cuda":
+        out["cuda"] = torch.cuda.get_rng_state(device)
+    return out
+
+
+def random_in(streams: Streams, device: torch.device, saved: Mapping[str, Tensor]) -> None:
+    """Set every generator to its saved state."""
+    for name, generator in streams.named().items():
+        generator.set_state(saved[name])
+    torch.set_rng_state(saved["global"])
+    if device.type == "cuda" and "cuda" in saved:
+        torch.cuda.set_rng_state(saved["cuda"], device)

@@ -1,0 +1,80 @@
+"""One pass over a split."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from karst_bench.errors import UserError
+
+
+class Batches(Protocol):
+    """What the engine needs of data: normalised images and labels, already on the device."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, generator: torch.Generator | None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """top1_pct in percent of n images; loss is the mean cross entropy."""
+
+    top1_pct: float
+    n: int
+    loss: float
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """bf16 autocast on CPU and CUDA, or nothing for fp32."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    if precision == "fp32":
+        return nullcontext()
+    raise UserError(f"precision={precision} is unknown; use bf16 or fp32")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; every module gets back the mode it had, mixed ones too."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        # not inference_mode: what wrappers cache here may be needed by autograd afterwards
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def top1(model: nn.Module, batches: Batches, *, precision: str, device: torch.device) -> Score:
+    """Accuracy and loss over the batches in order; the host waits for the device once, at the end."""
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    n = 0
+    with evaluating(model):
+        for x, y in batches.epoch(None):
+            with autocast(precision, device):
+                logits = model(x)
+            correct += (logits.argmax(1) == y).sum()
+            loss += cross_entropy(logits.float(), y, reduction="sum")
+            n += len(y)
+    if n == 0:
+        raise UserError("evaluation: the split holds 0 images; check the split's list file")
+    return Score(top1_pct=100.0 * correct.item() / n, n=n, loss=loss.item() / n)
+
+
+def predict(model: nn.Module, batches: Batches, *, precision: str, device: torch.device) -> Tensor:
+    """Logits (n, classes), float32 on the CPU, in the order of the batches."""
+    out = []
+    with evaluating(model):
+        for x, _ in batches.epoch(None):
+            with autocast(precision, device):
+                logits = model(x)
+            out.append(logits.float().cpu())
+    return torch.cat(out)

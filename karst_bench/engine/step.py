@@ -1,0 +1,67 @@
+"""One training step, and which modules are in train mode while it runs."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from karst_bench.engine.evaluate import autocast
+from karst_bench.engine.optim import Named, Recipe
+
+
+class Trainee(Protocol):
+    """The part of a Method that the loop calls."""
+
+    trunk_mode: str
+
+    def param_groups(self, named: Named) -> list[dict[str, Any]]: ...
+    def on_epoch(self, epoch: int, epochs: int) -> None: ...
+    def before_step(self, step: int, total: int) -> None: ...
+    def after_step(self, step: int, total: int) -> None: ...
+    def penalty(self) -> Tensor | float: ...
+
+
+def train_step(
+    model: nn.Module, x: Tensor, y: Tensor, *, methods: Sequence[Trainee], optimizer: Optimizer, recipe: Recipe,
+    precision: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """One update; nothing in it waits for the device. Gradients stay until the next step, for `after_step`.
+
+    Shapes: x (b, 3, H, W); y (b,) class indices. Returns the loss with penalties and the number of hits, both 0-d.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    with autocast(precision, x.device):
+        logits = model(x)
+    logits = logits.float()
+    loss = cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+    for method in methods:
+        penalty = method.penalty()
+        if isinstance(penalty, Tensor) or penalty:
+            loss = loss + penalty
+    loss.backward()
+    if recipe.clip_grad:
+        nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], recipe.clip_grad)
+    optimizer.step()
+    return loss.detach(), (logits.detach().argmax(1) == y).sum()
+
+
+def train_mode(model: nn.Module, trunk_mode: str) -> None:
+    """Train mode for everything ("train"), or only for modules whose parameters all train ("eval").
+
+    With "eval" the frozen trunk keeps its dropout and drop-path off, and a method's own dropout stays on.
+    """
+    if trunk_mode == "train":
+        model.train()
+        return
+    parameters = list(model.parameters())
+    if parameters and all(p.requires_grad for p in parameters):
+        model.train()
+        return
+    model.training = any(p.requires_grad for p in model.parameters(recurse=False))
+    for child in model.children():
+        if any(p.requires_grad for p in child.parameters()):
+            train_mode(child, trunk_mode)
+        else:
+            child.eval()

@@ -1,0 +1,242 @@
+"""The one training loop."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from karst_bench.engine.checkpoint import (
+    State,
+    copy_in,
+    copy_out,
+    nest,
+    optimizer_in,
+    optimizer_out,
+    part,
+    random_in,
+    random_out,
+    trained,
+)
+from karst_bench.engine.evaluate import Batches, top1
+from karst_bench.engine.meter import Display, EpochMeter, Quiet, Stopwatch, synchronize
+from karst_bench.engine.optim import Recipe, Schedule, build_optimizer, param_groups
+from karst_bench.engine.outcome import Check, DivergedError, Fit, Interrupted
+from karst_bench.engine.step import Trainee, train_mode, train_step
+from karst_bench.engine.streams import Streams, forked
+from karst_bench.errors import UserError
+
+CHECK_LOSS_EVERY = 50  # steps between looks at the loss inside an epoch; each look waits for the device
+
+
+def fit(
+    model: nn.Module, methods: Sequence[Trainee], batches: Batches, *, recipe: Recipe, precision: str,
+    device: torch.device, streams: Streams, checks: Sequence[Check] = (), progress: Display | None = None,
+    state: State | None = None, on_checkpoint: Callable[[Callable[[], State]], None] | None = None,
+    on_check: Callable[[int, str, float], None] | None = None, stop: Callable[[], bool] | None = None,
+) -> Fit:  # fmt: skip
+    """Train the parameters that need a gradient, in place.
+
+    state: continue from there (exact on the same machine type and thread count). on_checkpoint: called after each epoch
+    with a function that makes the state, so that the caller decides whether one is worth its cost. on_check: called
+    with (epoch, split, top-1 %) and may raise. stop: asked after each step.
+    Raises: Interrupted if stop says so; DivergedError on a loss or weight that is not finite; UserError if nothing
+    can be trained.
+    """
+    loop = _Loop(model, methods, batches, recipe, precision, device, streams, checks)
+    display = progress or Quiet()
+    with forked(streams.seed_of("dropout")):
+        if state is not None:
+            loop.restore(state)
+        display.begin(recipe.epochs, loop.per_epoch, loop.step)
+        try:
+            while loop.epoch < recipe.epochs:
+                loop.run_epoch(display, stop)
+                loop.end_epoch(display, on_check)
+                if on_checkpoint is not None:
+                    on_checkpoint(loop.state)
+        finally:
+            display.end()
+    return loop.result()
+
+
+class _Loop:
+    """The position of a run and everything that moves with it."""
+
+    def __init__(
+        self, model: nn.Module, methods: Sequence[Trainee], batches: Batches, recipe: Recipe, precision: str,
+        device: torch.device, streams: Streams, checks: Sequence[Check],
+    ) -> None:  # fmt: skip
+        self.model, self.methods, self.batches, self.recipe = model, methods, batches, recipe
+        self.precision, self.device, self.streams, self.checks = precision, device, streams, checks
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.per_epoch = len(batches)
+        if not named or not self.per_epoch:
+            raise UserError(f"nothing to train: {len(named)} trainable tensors, {self.per_epoch} steps in an epoch")
+        self.names = {id(p): name for name, p in named}
+        self.trained = trained(model)
+        self.optimizer = build_optimizer(param_groups(named, methods, recipe), recipe)
+        self.schedule = Schedule(self.optimizer, recipe, self.per_epoch)
+        self.trunk_mode = "eval" if any(m.trunk_mode == "eval" for m in methods) else "train"
+        self.epoch = 0
+        self.now = EpochMeter()
+        self.order_at_start = streams.order.get_state()
+        self.curves: dict[str, list[Any]] = {k: [] for k in ("epoch", "train_loss", "train_top1_pct", "lr", "checks")}
+        self.best: dict[str, Tensor] = {}
+        self.best_at: tuple[int, float] | None = None
+        self.images = 0
+        self.train_watch, self.check_watch = Stopwatch(), Stopwatch()
+        self.step_ms: list[float] = []
+
+    @property
+    def step(self) -> int:
+        """Steps done in the whole run."""
+        return self.epoch * self.per_epoch + len(self.now.sizes)
+
+    def run_epoch(self, display: Display, stop: Callable[[], bool] | None) -> None:
+        done, total = len(self.now.sizes), self.recipe.epochs * self.per_epoch
+        if done == 0:
+            self.order_at_start = self.streams.order.get_state()
+            self.on_epoch()
+        train_mode(self.model, self.trunk_mode)
+        with self.train_watch:
+            last = start = time.perf_counter()
+            for x, y in self.batches.epoch(self.streams.order, skip=done):
+                self.one_step(x, y, total)
+                display.step(self.epoch + 1, self.step, self.now.means)
+                if self.device.type == "cpu":
+                    self.step_ms.append(1e3 * (time.perf_counter() - last))
+                    last = time.perf_counter()
+                if stop is not None and stop():
+                    raise Interrupted(self.state())
+            self.check_losses(len(self.now.losses) // CHECK_LOSS_EVERY * CHECK_LOSS_EVERY)
+            synchronize(self.device)
+            if self.device.type != "cpu" and done < self.per_epoch:
+                self.step_ms.append(1e3 * (time.perf_counter() - start) / (self.per_epoch - done))
+
+    def one_step(self, x: Tensor, y: Tensor, total: int) -> None:
+        step = self.step
+        self.schedule.set(self.epoch, step)
+        for method in self.methods:
+            method.before_step(step, total)
+        loss, hits = train_step(
+            self.model, x, y, methods=self.methods, optimizer=self.optimizer, recipe=self.recipe,
+            precision=self.precision,
+        )  # fmt: skip
+        for method in self.methods:
+            method.after_step(step, total)
+        self.now.losses.append(loss)
+        self.now.hits.append(hits)
+        self.now.sizes.append(len(y))
+        self.images += len(y)
+        if len(self.now.losses) % CHECK_LOSS_EVERY == 0:
+            self.check_losses(len(self.now.losses) - CHECK_LOSS_EVERY)
+
+    def check_losses(self, first: int) -> None:
+        """Raise DivergedError at the first step since `first` (of this epoch) whose loss is not finite."""
+        unseen = self.now.losses[first:]
+        for i, loss in enumerate(torch.stack(unseen).tolist() if unseen else (), first):
+            if not math.isfinite(loss):
+                step = self.epoch * self.per_epoch + i
+                self.schedule.set(self.epoch, step)
+                raise DivergedError(self.complaint(f"the training loss became {loss} at step {step + 1}"))
+
+    def end_epoch(self, display: Display, on_check: Callable[[int, str, float], None] | None) -> None:
+        loss, top1_pct = self.now.means()
+        epoch = self.epoch + 1
+        values = {"epoch": epoch, "train_loss": loss, "train_top1_pct": top1_pct, "lr": self.schedule.lr}
+        line = f"epoch {epoch}/{self.recipe.epochs}  loss {loss:.4f}  train top-1 {top1_pct:.1f} %"
+        for check in self.checks:
+            if epoch in check.epochs:
+                with self.check_watch:
+                    seen = top1(self.model, check.batches, precision=self.precision, device=self.device).top1_pct
+                self.curves["checks"].append({"epoch": epoch, "split": check.split, "top1_pct": seen})
+                line += f"  {check.split} top-1 {seen:.1f} %"
+                if check.choose and (self.best_at is None or seen > self.best_at[1]):
+                    self.best_at, self.best = (epoch, seen), copy_out(self.trained)
+        for key, value in values.items():
+            self.curves[key].append(value)
+        self.epoch, self.now = epoch, EpochMeter()
+        display.epoch(line)
+        if on_check is not None:
+            for entry in self.curves["checks"]:
+                if entry["epoch"] == epoch:
+                    on_check(epoch, entry["split"], entry["top1_pct"])
+
+    def on_epoch(self) -> None:
+        for method in self.methods:
+            method.on_epoch(self.epoch, self.recipe.epochs)
+
+    def complaint(self, what: str) -> str:
+        r = self.recipe
+        return (
+            f"{what} of {r.epochs * self.per_epoch} (epoch {self.epoch + 1}, lr {self.schedule.lr:.3g}); "
+            f"lower recipe.lr={r.lr} or set recipe.clip_grad"
+        )
+
+    def result(self) -> Fit:
+        """Put the chosen weights back, make sure that all are finite, and sum up."""
+        if self.best:
+            copy_in(self.trained, self.best)
+        self.optimizer.zero_grad(set_to_none=True)
+        finite = torch.stack([p.detach().isfinite().all() for p in self.model.parameters() if p.requires_grad])
+        if not finite.all():
+            raise DivergedError(self.complaint(f"a trained weight is not finite after step {self.step}"))
+        epoch, best = self.best_at or (None, None)
+        return Fit(
+            curves=self.curves, best_epoch=epoch, best_top1_pct=best, steps=self.step, images=self.images,
+            train_s=self.train_watch.seconds, check_s=self.check_watch.seconds,
+            step_ms_median=statistics.median(self.step_ms) if self.step_ms else None,
+        )  # fmt: skip
+
+    def state(self) -> State:
+        """Everything needed to go on from here, copied to the CPU."""
+        random = random_out(self.streams, self.device) | {"order_at_start": self.order_at_start}
+        if not self.now.sizes:
+            random["order_at_start"] = self.streams.order.get_state()
+        meta = {
+            "epoch": self.epoch, "epochs": self.recipe.epochs, "steps_per_epoch": self.per_epoch,
+            "step": self.step, "best_at": list(self.best_at) if self.best_at else None, "images": self.images,
+            "curves": {key: list(values) for key, values in self.curves.items()},
+            "train_s": self.train_watch.seconds, "check_s": self.check_watch.seconds,
+        }  # fmt: skip
+        whole = nest({
+            "model": State(copy_out(self.trained)),
+            "optim": State(optimizer_out(self.optimizer, self.names)),
+            "random": State(random),
+            "best": State(dict(self.best)),
+            "now": self.now.state(),
+        })  # fmt: skip
+        return State(whole.tensors, whole.meta | {"at": meta})
+
+    def restore(self, state: State) -> None:
+        """Continue from a state of the same configuration.
+
+        A method hears `on_epoch` again when its epoch is resumed midway, before weights and generators are set back,
+        so what it draws or changes there is undone.
+        """
+        at = state.meta["at"]
+        here = {"epochs": self.recipe.epochs, "steps_per_epoch": self.per_epoch}
+        for key, value in here.items():
+            if at[key] != value:
+                raise UserError(
+                    f"checkpoint was written with {key}={at[key]}, this run has {value}. "
+                    "Resume with the configuration that wrote it, or delete it to start anew"
+                )
+        self.epoch, self.images = at["epoch"], at["images"]
+        self.best_at = tuple(at["best_at"]) if at["best_at"] else None
+        self.curves = {key: list(values) for key, values in at["curves"].items()}
+        self.train_watch, self.check_watch = Stopwatch(at["train_s"]), Stopwatch(at["check_s"])
+        self.now = EpochMeter.restored(part(state, "now"), self.device)
+        if self.now.sizes:
+            self.on_epoch()
+        copy_in(self.trained, part(state, "model").tensors)
+        optimizer_in(self.optimizer, self.names, part(state, "optim").tensors)
+        self.best = part(state, "best").tensors
+        random = part(state, "random").tensors
+        random_in(self.streams, self.device, random)
+        self.order_at_start = random["order_at_start"]
+        self.streams.order.set_state(self.order_at_start)

@@ -1,0 +1,137 @@
+"""Protocols, stages, streams and displays."""
+
+from io import StringIO
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+from karst_bench.engine import Call, Interrupted, Recipe, Stage, State, Streams, plan, run_stages, seeded, tenths
+from karst_bench.engine import plain as plain_stages
+from karst_bench.engine.meter import Bar, Meter, Quiet, display
+from karst_bench.errors import UserError
+
+VTAB = {"train800", "val200", "train800val200", "test"}
+FEW = {"train", "val", "test"}
+
+
+def test_tenths_end_at_the_last_epoch_without_doubles():
+    assert tenths(100) == [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
+    assert tenths(5) == [1, 2, 3, 4, 5]
+    assert tenths(25) == [3, 5, 8, 10, 13, 15, 18, 20, 23, 25]
+    assert all(tenths(n)[-1] == n and len(tenths(n)) <= 10 for n in range(1, 120))
+
+
+@pytest.mark.parametrize(
+    ("name", "splits", "train", "check", "choose", "final"),
+    [
+        ("last", VTAB, "train800val200", None, False, "test"),
+        ("peek10", VTAB, "train800val200", "test", False, "test"),
+        ("val", VTAB, "train800", "val200", False, "val200"),
+        ("best_val", VTAB, "train800", "val200", True, "test"),
+        ("best_val", FEW, "train", "val", True, "test"),
+        ("last", FEW, "train", None, False, "test"),
+    ],
+)
+def test_protocol_files_mean_what_they_should(conf, name, splits, train, check, choose, final):
+    node = yaml.safe_load((conf / f"protocol/{name}.yaml").read_text())
+    got = plan(node, 20, splits)
+    assert (got.train, got.check, got.choose, got.final) == (train, check, choose, final)
+    assert got.check_epochs == (frozenset(range(2, 21, 2)) if check else frozenset())
+
+
+def test_a_protocol_without_its_split_names_it(conf):
+    node = yaml.safe_load((conf / "protocol/val.yaml").read_text())
+    with pytest.raises(UserError, match=r"val200 or val.*has test, train"):
+        plan(node, 20, {"train", "test"})
+
+
+def test_every_recipe_file_is_a_recipe_and_opens_with_its_command(conf):
+    files = sorted((conf / "recipe").glob("*.yaml"))
+    assert {f.stem for f in files} >= {"petl100", "karst110", "ssf", "vpt_sgd", "fs_dtl", "fs_noah", "mini", "mini_fs"}
+    for file in [*files, *(conf / "protocol").glob("*.yaml")]:
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
+        assert lines[0].startswith("# python run.py ") and f"={file.stem}" in lines[0], file.name
+    for file in files:
+        node = yaml.safe_load(file.read_text())
+        assert Recipe(**node.get("recipe", node)).name == file.stem
+
+
+def test_stages_run_in_order_and_hand_on_products():
+    calls = []
+
+    def score(call: Call) -> State:
+        calls.append((call.stage.name, call.start))
+        return State({"mask": torch.ones(2)}, {"budget": 3})
+
+    def train(call: Call) -> None:
+        assert call.start is not None
+        calls.append((call.stage.name, call.start.meta))
+
+    stages = [Stage("rank", "score", "train800", produces="mask"), Stage("go", "fit", "train800", init_from="mask")]
+    products = run_stages(stages, {"score": score, "fit": train})
+    assert calls == [("rank", None), ("go", {"budget": 3})]
+    assert torch.equal(products["mask"].tensors["mask"], torch.ones(2))
+
+
+def test_an_interrupted_list_resumes_in_its_stage():
+    scored = []
+
+    def score(call: Call) -> State:
+        scored.append(1)
+        return State({"mask": torch.ones(2)}, {"budget": 3})
+
+    def train(call: Call) -> State:
+        if call.resume is None:
+            raise Interrupted(State({"w": torch.zeros(1)}, {"step": 4}))
+        assert call.resume.meta == {"step": 4} and "w" in call.resume.tensors
+        return call.start or State()
+
+    stages = [Stage("rank", "score", "train800", produces="mask"),
+              Stage("go", "fit", "train800", init_from="mask", produces="out")]  # fmt: skip
+    runners = {"score": score, "fit": train}
+    with pytest.raises(Interrupted) as stopped:
+        run_stages(stages, runners)
+    products = run_stages(stages, runners, state=stopped.value.state)
+    assert scored == [1] and products["out"].meta == {"budget": 3}
+
+
+def test_a_list_that_cannot_run_is_refused_before_it_starts():
+    with pytest.raises(ValueError, match="unknown kind 'dance'"):
+        Stage("x", "dance", "train")
+    with pytest.raises(ValueError, match="no runner for kind 'fit'"):
+        run_stages(plain_stages("train", 2), {})
+    with pytest.raises(ValueError, match="'mask' is not produced"):
+        run_stages([Stage("go", "fit", "train", init_from="mask")], {"fit": lambda call: None})
+
+
+def test_streams_are_independent_and_seeded_blocks_leave_no_trace():
+    a, b = Streams(3), Streams(3)
+    torch.rand(5, generator=a.init)
+    assert torch.equal(torch.rand(4, generator=a.order), torch.rand(4, generator=b.order))
+    assert a.seed_of("dropout") != Streams(4).seed_of("dropout")
+    before = torch.get_rng_state()
+    with seeded(Streams(3).init):
+        first = torch.rand(2)
+    with seeded(b.init):
+        assert torch.equal(first, torch.rand(2))
+    with seeded(b.init):
+        assert not torch.equal(first, torch.rand(2))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_meter_and_displays():
+    meter = Meter(torch.device("cpu"))
+    with meter.phase("train"):
+        pass
+    seconds = meter.seconds("setup", "train")
+    assert seconds["setup_s"] == 0.0 <= seconds["train_s"] <= seconds["total_s"] and meter.peak_bytes() > 1e6
+    assert isinstance(display("x", terminal=False), Quiet)
+    assert isinstance(display("x", terminal=True), Bar)
+    screen = StringIO()
+    bar = Bar("run", Console(file=screen, force_terminal=True, width=120))
+    bar.begin(2, 3, 0)
+    bar.step(1, 1, lambda: (0.5, 40.0))
+    bar.end()
+    assert "40.0" in screen.getvalue()

@@ -1,0 +1,219 @@
+"""The loop: same bits, exact resume, divergence, clipping, smoothing, modes, checks, hooks."""
+
+import json
+
+import pytest
+import torch
+from torch.nn.functional import log_softmax
+
+from karst_bench.engine import Check, DivergedError, Interrupted, State, Streams, fit, top1
+from karst_bench.engine.step import train_mode, train_step
+from karst_bench.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def run(net, plain, batches, recipe, *, seed=0, precision="fp32", **options):
+    model = net()
+    out = fit(model, [plain], batches, recipe=recipe, precision=precision, device=CPU, streams=Streams(seed), **options)
+    return out, {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_same_seed_same_bits_other_seed_others(net, plain, batches, recipe):
+    before = torch.get_rng_state()
+    first, weights = run(net, plain, batches, recipe())
+    torch.rand(3)
+    again, weights_again = run(net, plain, batches, recipe())
+    other, weights_other = run(net, plain, batches, recipe(), seed=1)
+    assert first.curves == again.curves and same(weights, weights_again)
+    assert first.curves != other.curves and not same(weights, weights_other)
+    torch.set_rng_state(before)
+
+
+def test_the_global_generator_is_left_alone(net, plain, batches, recipe):
+    before = torch.get_rng_state()
+    run(net, plain, batches, recipe())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_resume_at_every_step_equals_uninterrupted(net, plain, batches, recipe, optimiser):
+    r = recipe(optimiser=optimiser)
+    checks = [Check("val", batches, frozenset({1, 2, 3}), choose=True)]
+    whole, weights = run(net, plain, batches, r, checks=checks)
+    steps = r.epochs * len(batches)
+    for cut in range(1, steps + 1):
+        asked = iter(range(1, steps + 1))
+        with pytest.raises(Interrupted) as stopped:
+            run(net, plain, batches, r, checks=checks, stop=lambda asked=asked, cut=cut: next(asked) == cut)
+        state = stopped.value.state
+        state = State(state.tensors, json.loads(json.dumps(state.meta)))
+        resumed, after = run(net, plain, batches, r, seed=5, checks=checks, state=state)
+        assert resumed.curves == whole.curves, cut
+        assert (resumed.best_epoch, resumed.steps, resumed.images) == (whole.best_epoch, steps, 3 * 18)
+        assert same(after, weights), cut
+
+
+def test_resume_from_the_checkpoint_after_each_epoch(net, plain, batches, recipe):
+    states = []
+    whole, weights = run(net, plain, batches, recipe(), on_checkpoint=lambda make: states.append(make()))
+    assert len(states) == 3
+    for state in states:
+        resumed, after = run(net, plain, batches, recipe(), state=state)
+        assert resumed.curves == whole.curves and same(after, weights)
+
+
+def test_resume_refuses_another_recipe_and_another_model(net, plain, batches, recipe):
+    states = []
+    run(net, plain, batches, recipe(), on_checkpoint=lambda make: states.append(make()))
+    with pytest.raises(UserError, match=r"epochs=3.*has 4"):
+        run(net, plain, batches, recipe(epochs=4), state=states[0])
+
+    def other():
+        model = net()
+        model.adapter.requires_grad_(False)
+        return model
+
+    with pytest.raises(UserError, match=r"adapter\.0"):
+        run(other, plain, batches, recipe(), state=states[0])
+
+
+def test_nan_ends_the_run_and_names_the_step(net, plain, batches, recipe):
+    class Bad(type(plain)):
+        def before_step(self, step, total):
+            self.step = step
+
+        def penalty(self):
+            return torch.tensor(float("nan") if self.step == 7 else 0.0)
+
+    with pytest.raises(DivergedError, match=r"nan at step 8 of 15 \(epoch 2, lr .*recipe\.lr=0\.01"):
+        run(net, Bad(), batches, recipe())
+
+
+def test_a_weight_lost_in_the_last_step_is_noticed(net, plain, batches, recipe):
+    class Bad(type(plain)):
+        def after_step(self, step, total):
+            if step == total - 1:
+                with torch.no_grad():
+                    model.head.bias.fill_(float("inf"))
+
+    model = net()
+    with pytest.raises(DivergedError, match="weight is not finite"):
+        fit(model, [Bad()], batches, recipe=recipe(), precision="fp32", device=CPU, streams=Streams(0))
+
+
+def test_clipping_bounds_the_step(net, plain, batches, recipe):
+    r = recipe(optimiser="sgd", momentum=0.0, wd=0.0, lr=1.0, clip_grad=1e-3)
+    model = net()
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    x, y = next(batches.epoch(None))
+    train_step(model, x, y, methods=[plain], optimizer=optimizer, recipe=r, precision="fp32")
+    moved = torch.cat([(p.detach() - b).flatten() for p, b in zip(model.parameters(), before, strict=True)])
+    assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_label_smoothing_is_the_mixture_with_uniform(net, plain, batches, recipe):
+    model = net().eval()
+    x, y = next(batches.epoch(None))
+    logp = log_softmax(model(x), 1).detach()
+    reference = -(0.9 * logp.gather(1, y[:, None]).squeeze(1) + 0.1 * logp.mean(1)).mean()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    r = recipe(label_smoothing=0.1)
+    loss, _ = train_step(model, x, y, methods=[plain], optimizer=optimizer, recipe=r, precision="fp32")
+    assert float(loss) == pytest.approx(float(reference), rel=1e-6)
+
+
+def test_penalty_is_trained_on_and_gradients_are_seen_after_the_step(net, plain, batches, recipe):
+    seen = []
+
+    class Weigh(type(plain)):
+        def penalty(self):
+            return 100.0 * model.head.weight.square().sum()
+
+        def after_step(self, step, total):
+            seen.append((step, total, model.head.weight.grad is not None))
+
+    model = net()
+    before = float(model.head.weight.norm())
+    r = recipe(wd=0.0)
+    fit(model, [plain, Weigh()], batches, recipe=r, precision="fp32", device=CPU, streams=Streams(0))
+    assert float(model.head.weight.norm()) < 0.9 * before
+    assert seen == [(i, 15, True) for i in range(15)]
+
+
+def test_eval_trunk_keeps_its_dropout_off_and_the_methods_on(net):
+    model = net()
+    train_mode(model, "eval")
+    assert [model.trunk[1].training, model.adapter[1].training, model.head.training] == [False, True, True]
+    train_mode(model, "train")
+    assert model.trunk[1].training
+
+
+def test_checks_leave_a_mixed_mode_and_the_random_stream_alone(net, plain, batches, recipe):
+    plain.trunk_mode = "eval"
+    watched, weights = run(net, plain, batches, recipe(), checks=[Check("test", batches, frozenset({1, 2, 3}))])
+    alone, weights_alone = run(net, plain, batches, recipe())
+    assert same(weights, weights_alone)
+    assert [c["epoch"] for c in watched.curves["checks"]] == [1, 2, 3] and alone.curves["checks"] == []
+    assert watched.check("test", 3) == watched.curves["checks"][-1]["top1_pct"]
+    assert watched.best_epoch is None and watched.peak("test") is not None and watched.peak("val") is None
+
+
+def test_best_val_puts_the_first_best_weights_back(net, plain, batches, recipe, monkeypatch):
+    scores = iter([50.0, 70.0, 70.0])
+    seen = []
+
+    def scored(model, *_, **__):
+        seen.append(model.head.weight.detach().clone())
+        return type("S", (), {"top1_pct": next(scores)})()
+
+    monkeypatch.setattr("karst_bench.engine.train.top1", scored)
+    told = []
+    checks = [Check("val", batches, frozenset({1, 2, 3}), choose=True)]
+    model = net()
+    out = fit(
+        model, [plain], batches, recipe=recipe(), precision="fp32", device=CPU, streams=Streams(0), checks=checks,
+        on_check=lambda *what: told.append(what),
+    )  # fmt: skip
+    assert (out.best_epoch, out.best_top1_pct) == (2, 70.0)
+    assert torch.equal(model.head.weight, seen[1]) and not torch.equal(seen[1], seen[2])
+    assert told == [(1, "val", 50.0), (2, "val", 70.0), (3, "val", 70.0)]
+
+
+def test_bf16_autocast_is_near_fp32_and_keeps_fp32_weights(net, plain, batches, recipe):
+    full, _ = run(net, plain, batches, recipe())
+    half, weights = run(net, plain, batches, recipe(), precision="bf16")
+    assert half.curves["train_loss"] != full.curves["train_loss"]
+    assert half.curves["train_loss"] == pytest.approx(full.curves["train_loss"], rel=0.02)
+    assert {w.dtype for w in weights.values()} == {torch.float32}
+
+
+def test_curves_and_speed(net, plain, batches, recipe):
+    out, _ = run(net, plain, batches, recipe(epochs=10, lr=3e-2))
+    assert out.curves["epoch"] == list(range(1, 11))
+    assert {len(out.curves[k]) for k in ("train_loss", "train_top1_pct", "lr")} == {10}
+    assert out.curves["train_loss"][-1] < out.curves["train_loss"][0]
+    assert (out.steps, out.images) == (50, 180) and out.train_images_per_s > 0 and out.step_ms_median > 0
+
+
+def test_frozen_weights_stay_and_nothing_to_train_is_an_error(net, plain, batches, recipe):
+    _, weights = run(net, plain, batches, recipe())
+    assert torch.equal(weights["trunk.0.weight"], net().trunk[0].weight)
+    with pytest.raises(UserError, match="nothing to train: 0 trainable"):
+        run(lambda: net().requires_grad_(False), plain, batches, recipe())
+
+
+def test_top1_counts_every_image_once(net, batches):
+    model = net().eval()
+    score = top1(model, batches, precision="fp32", device=CPU)
+    logits = model(batches.x)
+    assert score.n == 18
+    assert score.top1_pct == pytest.approx(100 * float((logits.argmax(1) == batches.y).float().mean()))
+    assert score.loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, batches.y)), rel=1e-6)
+    with pytest.raises(UserError, match="precision=fp8"):
+        top1(model, batches, precision="fp8", device=CPU)
