@@ -1,0 +1,163 @@
+"""The results folder: one write-once JSON per finished run, failures apart, adapters and checkpoints beside.
+
+runs/<suite>/<id>.json            finished runs, never overwritten
+failed/<suite>/<id>.json          the last failure of a cell, with traceback and the count of attempts
+superseded/<suite>/<id>.<n>.json  what `force` (or a later success) replaced
+adapters/<suite>/<id>.safetensors what was trained, when asked for
+checkpoints/<id>.safetensors      state of an interrupted run; removed when its record is written
+claims/                           who is running what (claims.py)
+"""
+
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from karst_bench.errors import UserError
+from karst_bench.records import atomic, schema
+from karst_bench.records.schema import Record, RecordError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Store:
+    """Reads and writes one suite's part of a results folder; many processes may share it."""
+
+    def __init__(self, root: Path | str, suite: str) -> None:
+        """`root` is paths.results; raises UserError where `suite` is no plain name."""
+        if schema.SUITE.fullmatch(suite) is None:
+            raise UserError(f"suite {suite!r} is not a plain name; use suite=vtab or suite=mini")
+        self.root = Path(root)
+        self.suite = suite
+
+    def path(self, ident: str, kind: str = "runs") -> Path:
+        """Where a record of that id lies; kind = runs | failed."""
+        if schema.ID.fullmatch(ident) is None:
+            raise ValueError(f"id {ident!r} is not 16 hex digits")
+        return self.root / kind / self.suite / f"{ident}.json"
+
+    def adapter_path(self, ident: str) -> Path:
+        """Where the adapter of that id lies, or would."""
+        return self.root / "adapters" / self.suite / f"{ident}.safetensors"
+
+    def checkpoint_path(self, ident: str) -> Path:
+        """Where the checkpoint of that id lies, or would."""
+        return self.root / "checkpoints" / f"{ident}.safetensors"
+
+    def check_writable(self) -> None:
+        """Raise UserError now, before hours of training, where a record could not be written at the end."""
+        probe = self.root / "runs" / self.suite / f".probe.{os.getpid()}.{secrets.token_hex(4)}"
+        atomic.write(probe, b"\n", once=False)
+        with suppress(OSError):
+            probe.unlink()
+
+    def done(self, ident: str) -> bool:
+        """Whether a whole record of that id exists. A damaged one raises UserError: nothing is overwritten."""
+        if not self.path(ident).exists():
+            return False
+        self.read(ident)
+        return True
+
+    def read(self, ident: str, kind: str = "runs") -> Record:
+        """The record of that id. Raises UserError where it is missing or damaged."""
+        path = self.path(ident, kind)
+        try:
+            return schema.load(path)
+        except RecordError as error:
+            raise UserError(f"{error}; the file is {path}: move it away to run this cell again") from error
+
+    def records(self, kind: str = "runs") -> Iterator[Record]:
+        """All readable records of the suite in order of id; unreadable ones are passed over (reports say which)."""
+        for path in sorted((self.root / kind / self.suite).glob("*.json")):
+            with suppress(RecordError):
+                yield schema.load(path)
+
+    def failures(self, ident: str) -> int:
+        """How often that cell has failed since it last succeeded or was forced."""
+        try:
+            return int(schema.load(self.path(ident, "failed")).get("attempts", 1))
+        except RecordError:
+            return 0
+
+    def write(self, record: Record) -> Path:
+        """Write a finished record, once; the checkpoint and an earlier failure make way for it.
+
+        Raises UserError when the id is taken (the standing record stays as it is) or the disk refuses.
+        """
+        ident = record["id"]
+        path = self.path(ident)
+        if record.get("status") != "done":
+            raise ValueError(f"record {ident} has status {record.get('status')!r}; failures go to fail()")
+        if not atomic.write(path, schema.dumps(record).encode(), once=True):
+            raise UserError(f"record {ident} exists already at {path}; force=true moves the old one to superseded/")
+        self._retire(self.path(ident, "failed"))
+        self.drop_checkpoint(ident)
+        return path
+
+    def fail(self, record: Record) -> Path:
+        """Keep the failure of a cell apart from the results, counting the attempts; the next failure replaces it."""
+        ident = record["id"]
+        counted = record | {"status": "failed", "attempts": self.failures(ident) + 1}
+        path = self.path(ident, "failed")
+        atomic.write(path, schema.dumps(schema.plain(counted)).encode(), once=False)
+        return path
+
+    def supersede(self, ident: str) -> Path | None:
+        """Move the standing record, its adapter and its failures to superseded/; None where there is nothing."""
+        self.drop_checkpoint(ident)
+        self._retire(self.path(ident, "failed"))
+        moved = self._retire(self.path(ident))
+        if moved is not None and self.adapter_path(ident).exists():
+            with suppress(OSError):
+                self.adapter_path(ident).replace(moved.with_suffix(".safetensors"))
+        return moved
+
+    def _retire(self, path: Path) -> Path | None:
+        if not path.exists():
+            return None
+        folder = self.root / "superseded" / self.suite
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            number = 1
+            while not atomic.link_once(path, target := folder / f"{path.stem}.{number}.json"):
+                number += 1
+            path.unlink()
+        except OSError as error:
+            raise atomic.refusal(folder, error) from error
+        return target
+
+    def save_adapter(self, ident: str, tensors: "Mapping[str, torch.Tensor]", about: Mapping[str, str]) -> str:
+        """Write the trained tensors; returns the path relative to the results folder, for the record."""
+        from safetensors.torch import save
+
+        path = self.adapter_path(ident)
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        atomic.write(path, save(whole, metadata=dict(about)), once=False)
+        return path.relative_to(self.root).as_posix()
+
+    def save_checkpoint(self, ident: str, state: Any) -> None:
+        """Replace the checkpoint of a running cell by `state` (see states.py for what it may hold)."""
+        from karst_bench.records import states
+
+        atomic.write(self.checkpoint_path(ident), states.to_bytes(state), once=False)
+
+    def load_checkpoint(self, ident: str) -> Any | None:
+        """The state to resume from, or None."""
+        from karst_bench.records import states
+
+        path = self.checkpoint_path(ident)
+        return states.from_file(path) if path.exists() else None
+
+    def drop_checkpoint(self, ident: str) -> None:
+        """Forget the checkpoint of that id, if any."""
+        with suppress(OSError):
+            self.checkpoint_path(ident).unlink()
+
+    def clear_temporaries(self, ident: str) -> None:
+        """Remove what a killed run of that id half wrote; for the holder of its claim."""
+        for path in (self.path(ident), self.path(ident, "failed"), self.adapter_path(ident)):
+            atomic.clear_temporaries(path.parent, ident)
+        atomic.clear_temporaries(self.checkpoint_path(ident).parent, ident)

@@ -1,0 +1,86 @@
+"""The id of a run: equal for equal runs, different for everything that decides a number."""
+
+import copy
+
+import pytest
+
+from karst_bench.records import identity
+
+HASHES = {"weights_sha256": "w" * 64, "list_sha256": "l" * 64}
+
+
+def test_the_id_is_pinned(config):
+    """A change of this value orphans every committed record: bump the schema if it must be."""
+    assert identity.run_id(config, **HASHES) == "2fcae3e1e69f47e7"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("paths", {"results": "/elsewhere"}),
+        ("tracker", {"name": "wandb"}),
+        ("device", "cuda"),
+        ("threads", 8),
+        ("force", True),
+        ("debug", True),
+        ("backbone.weights", "/some/file.npz"),
+        ("backbone.name", "renamed"),
+        ("dataset.licence", "CC-BY"),
+        ("method.label", "KARST!"),
+        ("method.new_option", None),
+        ("recipe.epochs", 10.0),
+        ("method.sigma", 1),
+    ],
+)
+def test_what_decides_nothing_changes_nothing(config, path, value):
+    assert identity.run_id(_with(config, path, value), **HASHES) == identity.run_id(config, **HASHES)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("method.N", 4),
+        ("method.sites", ["q", "v"]),
+        ("extra.name", "none"),
+        ("also.name", "vpt_deep"),
+        ("tuned.name", "ours"),
+        ("backbone.timm_name", "swin_tiny"),
+        ("backbone.model_args.depth", 12),
+        ("dataset.name", "mini/count"),
+        ("dataset.source", "tfds"),
+        ("dataset.encoding", "jpeg75"),
+        ("dataset.shots", 4),
+        ("dataset.split_seed", 1),
+        ("normalization", "imagenet"),
+        ("recipe.lr", 1e-2),
+        ("protocol.name", "peek10"),
+        ("seed", 1),
+        ("precision", "bf16"),
+    ],
+)
+def test_what_decides_a_number_changes_the_id(config, path, value):
+    changed = _with(config, path, value)
+    assert identity.run_id(changed, **HASHES) != identity.run_id(config, **HASHES)
+    assert identity.cell_key(changed) != identity.cell_key(config)
+
+
+def test_hashes_count_and_order_does_not(config):
+    base = identity.run_id(config, **HASHES)
+    assert identity.run_id(config, weights_sha256=None, list_sha256="l" * 64) != base
+    assert identity.run_id(config, weights_sha256="w" * 64, list_sha256="k" * 64) != base
+    assert identity.run_id(dict(reversed(config.items())), **HASHES) == base
+
+
+def test_nan_has_no_identity(config):
+    with pytest.raises(ValueError, match="JSON"):
+        identity.run_id(_with(config, "recipe.lr", float("nan")), **HASHES)
+
+
+def _with(config, path, value):
+    changed = copy.deepcopy(config)
+    *parents, last = path.split(".")
+    node = changed
+    for parent in parents:
+        node = node[parent]
+    node[last] = value
+    return changed

@@ -1,0 +1,189 @@
+"""The results folder: write-once, failures apart, nothing half written whatever the disk does."""
+
+import errno
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+import torch
+
+from karst_bench.errors import UserError
+from karst_bench.records import schema
+from karst_bench.records.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path, "mini")
+
+
+def files(root):
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def failed(record):
+    kept = {key: record[key] for key in ("schema", "id", "created", "config")}
+    return kept | {"error": {"type": "FloatingPointError", "message": "loss is nan", "traceback": "..."}}
+
+
+def test_a_record_is_written_once(store, record, tmp_path):
+    ident = record["id"]
+    assert not store.done(ident)
+    store.write(record)
+    assert store.done(ident) and store.read(ident) == record
+    with pytest.raises(UserError, match="exists already"):
+        store.write(record | {"notes": ["second"]})
+    assert store.read(ident)["notes"] == []
+    assert files(tmp_path) == [f"runs/mini/{ident}.json"]
+    assert [found["id"] for found in store.records()] == [ident]
+
+
+def test_failures_are_counted_and_make_way(store, record, tmp_path):
+    ident = record["id"]
+    assert store.failures(ident) == 0
+    store.fail(failed(record) | {"curves": {"train_loss": [float("nan")]}})
+    store.fail(failed(record))
+    assert store.failures(ident) == 2 and not store.done(ident)
+    store.write(record)
+    assert store.failures(ident) == 0
+    assert files(tmp_path) == [f"runs/mini/{ident}.json", f"superseded/mini/{ident}.1.json"]
+
+
+def test_force_moves_record_and_adapter(store, record, tmp_path):
+    ident = record["id"]
+    for _ in range(2):
+        relative = store.save_adapter(ident, {"a": torch.ones(2)}, {"id": ident})
+        store.write(record | {"adapter": relative})
+        assert store.supersede(ident) is not None
+    assert store.supersede(ident) is None
+    names = [f"superseded/mini/{ident}.{n}.{kind}" for n in (1, 2) for kind in ("json", "safetensors")]
+    assert files(tmp_path) == names
+    assert schema.load(tmp_path / names[0])["adapter"] == f"adapters/mini/{ident}.safetensors"
+
+
+def test_checkpoints_keep_nested_states_and_go_with_the_record(store, record):
+    weight = torch.nn.Parameter(torch.arange(4.0))
+    optimizer = torch.optim.AdamW([weight], lr=0.1)
+    weight.square().sum().backward()
+    optimizer.step()
+    state = {
+        "optimizer": optimizer.state_dict(),
+        "generators": {"order": torch.Generator().manual_seed(3).get_state()},
+        "curves": {"train_loss": [1.0, float("inf")], "checks": [{"epoch": 1}]},
+        "tied": (weight, weight),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "step": 7,
+        "flag": True,
+        "none": None,
+    }
+    assert store.load_checkpoint(record["id"]) is None
+    store.save_checkpoint(record["id"], state)
+    store.save_checkpoint(record["id"], state)
+    back = store.load_checkpoint(record["id"])
+    assert back["optimizer"]["param_groups"] == state["optimizer"]["param_groups"]
+    assert torch.equal(back["optimizer"]["state"][0]["exp_avg"], state["optimizer"]["state"][0]["exp_avg"])
+    assert torch.equal(back["generators"]["order"], state["generators"]["order"])
+    assert back["curves"] == state["curves"] and back["half"].dtype == torch.bfloat16
+    assert isinstance(back["tied"], tuple) and torch.equal(back["tied"][1], weight)
+    assert (back["step"], back["flag"], back["none"]) == (7, True, None)
+    store.write(record)
+    assert store.load_checkpoint(record["id"]) is None
+
+
+def test_a_foreign_checkpoint_is_refused(store, record):
+    path = store.checkpoint_path(record["id"])
+    path.parent.mkdir(parents=True)
+    for content in (b"", b"\x80\x04pickle", b"{}" * 50):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="remove it to start afresh"):
+            store.load_checkpoint(record["id"])
+    with pytest.raises(TypeError, match="not function"):
+        store.save_checkpoint(record["id"], {"f": files})
+
+
+def test_damaged_records_are_not_overwritten(store, record):
+    path = store.path(record["id"])
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    with pytest.raises(UserError, match="move it away"):
+        store.done(record["id"])
+    with pytest.raises(UserError, match="exists already"):
+        store.write(record)
+    assert path.read_text() == "{"
+
+
+@pytest.mark.parametrize("ident", ["../../../../etc/passwd", "ABCDEF0123456789", "", "0" * 17])
+def test_ids_are_no_paths(store, ident):
+    with pytest.raises(ValueError, match="16 hex"):
+        store.path(ident)
+
+
+def test_suites_are_no_paths(tmp_path):
+    with pytest.raises(UserError, match="not a plain name"):
+        Store(tmp_path, "../x")
+
+
+ACTIONS = {
+    "write": lambda store, record: store.write(record),
+    "fail": lambda store, record: store.fail(failed(record)),
+    "adapter": lambda store, record: store.save_adapter(record["id"], {"a": torch.ones(9)}, {}),
+    "checkpoint": lambda store, record: store.save_checkpoint(record["id"], {"a": torch.ones(9)}),
+    "probe": lambda store, record: store.check_writable(),
+}
+CALLS = ("open", "write", "fsync", "link", "mkdir", "replace")
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_a_failing_disk_leaves_all_or_nothing(store, record, tmp_path, monkeypatch, action, call, code):
+    """Each system call of each write is made to fail in turn; a write may stop half-way inside os.write."""
+    store.check_writable()
+    before = files(tmp_path)
+    real = getattr(os, call)
+    hits = []
+
+    def broken(*arguments, **named):
+        hits.append(call)
+        if call == "write":
+            real(arguments[0], bytes(arguments[1])[:5])  # the disk fills in the middle of the data
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, broken)
+        try:
+            ACTIONS[action](store, record)
+        except UserError as error:
+            assert "paths.results=" in str(error) and os.strerror(code) in str(error)
+            assert files(tmp_path) == before
+        else:
+            # No link: a copy takes its place. Folder fsync and mkdir of an existing folder may fail harmlessly.
+            assert call in ("link", "mkdir", "fsync", "replace") or not hits
+    if not store.done(record["id"]):
+        ACTIONS[action](store, record)
+    assert store.done(record["id"]) == (action == "write")
+    assert not [name for name in files(tmp_path) if ".tmp" in name or "probe" in name]
+
+
+def _write_one(root, record, worker):
+    try:
+        Store(root, "mini").write(record | {"notes": [f"worker {worker}"]})
+    except UserError:
+        return 0
+    return 1
+
+
+def test_of_eight_writers_one_wins(tmp_path, record):
+    with ProcessPoolExecutor(8, mp_context=get_context("fork")) as pool:
+        jobs = [pool.submit(_write_one, tmp_path, record, worker) for worker in range(8)]
+        assert sum(job.result() for job in jobs) == 1
+    assert files(tmp_path) == [f"runs/mini/{record['id']}.json"]
+    assert schema.load(tmp_path / files(tmp_path)[0])["notes"][0].startswith("worker")
+
+
+def test_leftovers_of_a_killed_writer_are_cleared(store, record, tmp_path):
+    store.write(record)
+    (store.path(record["id"]).parent / f".{record['id']}.json.1.ab.tmp").write_text("half")
+    store.clear_temporaries(record["id"])
+    assert files(tmp_path) == [f"runs/mini/{record['id']}.json"]
