@@ -146,6 +146,7 @@ class _Loop:
 
     def end_epoch(self, display: Display, on_check: Callable[[int, str, float], None] | None) -> None:
         loss, top1_pct = self.now.means()
+        self.schedule.set(self.epoch, self.step - 1)  # a run resumed right here has not set it yet
         epoch = self.epoch + 1
         values = {"epoch": epoch, "train_loss": loss, "train_top1_pct": top1_pct, "lr": self.schedule.lr}
         line = f"epoch {epoch}/{self.recipe.epochs}  loss {loss:.4f}  train top-1 {top1_pct:.1f} %"
