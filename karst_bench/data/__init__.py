@@ -1,0 +1,53 @@
+"""The data of a run: list files, pictures, a decode-once cache, and the embedded suite."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from karst_bench.data.places import find_task
+from karst_bench.data.split import Split, Task
+from karst_bench.errors import UserError
+
+__all__ = ["Split", "Task", "find_task", "load_task"]
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def load_task(
+    dataset: Mapping[str, Any],
+    *,
+    data_root: Path | str,
+    cache_root: Path | str,
+    size: int,
+    augment: str = "none",
+    log: Callable[[str], None] = _to_stderr,
+) -> Task:
+    """The task of a configuration node `dataset` (a plain dict), its splits decoded when first asked for.
+
+    data_root: paths.data. cache_root: paths.cache. size: of the network's input, in pixels. augment: recipe.augment;
+    where it crops at random, few-shot training pictures are kept larger than `size`. log: takes one line at a time.
+    Raises: UserError where data are missing or bad: what, where, and the remedy.
+    """
+    source = dataset["source"]
+    if source == "mini":
+        from karst_bench.data.mini import load_mini
+
+        return load_mini(dataset, cache_root=Path(cache_root), size=size)
+    from karst_bench.data.cache import Cache
+
+    limit = int(float(dataset.get("cache_gb") or 0) * 1e9)
+    cache = Cache(Path(cache_root), limit, log)
+    if source == "folder":
+        from karst_bench.data.folder import load_folder
+
+        return load_folder(dataset, data_root=Path(data_root), cache=cache, size=size, augment=augment)
+    if source == "tfds":
+        from karst_bench.data.tfds import load_tfds
+
+        return load_tfds(dataset, data_root=Path(data_root), cache=cache, size=size)
+    raise UserError(f"dataset.source={source} is not known; choose folder or tfds (mini sets have their own)")
