@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from karst_bench.data.source import Source, in_order
-from karst_bench.data.transforms import View
+from karst_bench.data.views import View
 
 
 class MixedSizesError(Exception):

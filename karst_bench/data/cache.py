@@ -25,7 +25,7 @@ from karst_bench.data.locks import locked
 from karst_bench.data.source import Source, decode_all
 from karst_bench.data.split import Split
 from karst_bench.data.stored import CachedSplit, MemorySplit, StreamSplit
-from karst_bench.data.transforms import View
+from karst_bench.data.views import View
 
 LAYOUT = 1
 CHECK_AT_ONCE = 512 * 2**20  # bytes that are checked on opening (0.25 s); larger entries are checked as they are read

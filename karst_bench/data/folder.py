@@ -14,7 +14,7 @@ from karst_bench.data.places import VTAB_SPLITS, find_images, find_task
 from karst_bench.data.published import differences
 from karst_bench.data.source import FileSource
 from karst_bench.data.split import JoinedSplit, LazySplits, Split, Task
-from karst_bench.data.transforms import View
+from karst_bench.data.views import View
 from karst_bench.errors import UserError
 
 AUGMENTED = ("fs_dtl", "fs_noah")

@@ -12,7 +12,7 @@ import torch
 
 from karst_bench.data.decode import BadImageError, read_image
 from karst_bench.data.lists import Row
-from karst_bench.data.transforms import View
+from karst_bench.data.views import View
 
 AHEAD = 4  # pictures in flight per worker: enough to keep all busy, few enough to fit in memory
 

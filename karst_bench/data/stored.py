@@ -12,7 +12,7 @@ import torch
 
 from karst_bench.data.source import Source, in_order
 from karst_bench.data.split import ArraySplit, Split
-from karst_bench.data.transforms import View, mark_aspects
+from karst_bench.data.views import View, mark_aspects
 from karst_bench.errors import UserError
 
 

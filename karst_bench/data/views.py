@@ -1,7 +1,7 @@
 """From a decoded picture to the network's input, by name; and the one normalisation knob.
 
 vtab: squashed to (size, size), bicubic and antialiased, no crop, no flip: the rule of every VTAB-1K paper since NOAH.
-fs_test: squashed to 256/224 of the size, then the central crop. fs_train: a larger square, from which augment.py crops.
+fs_test: squashed to 256/224 of the size, then the central crop. fs_train: a larger square, to be cropped at random.
 """
 
 from __future__ import annotations
