@@ -1,8 +1,8 @@
 """Optimiser, learning-rate schedule and weight-decay groups."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, get_args
 
 from timm.scheduler import CosineLRScheduler
 from torch import nn
@@ -47,6 +47,10 @@ class Recipe:
     augment: str
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            if not _fits(getattr(self, entry.name), entry.type):
+                kind = getattr(entry.type, "__name__", entry.type)
+                raise UserError(f"recipe.{entry.name}={getattr(self, entry.name)!r} must be of type {kind}")
         if self.optimiser not in OPTIMISERS:
             raise UserError(f"recipe.optimiser={self.optimiser} is unknown; use one of {', '.join(OPTIMISERS)}")
         for key in ("epochs", "batch"):
@@ -58,6 +62,13 @@ class Recipe:
         for key in ("warmup", "drop_path", "label_smoothing"):
             if not 0 <= getattr(self, key) < 1:
                 raise UserError(f"recipe.{key}={getattr(self, key)} must lie in [0, 1)")
+
+
+def _fits(value: object, kind: object) -> bool:
+    """Whether a configured value is of the declared type; an integer does as float, true and false never as numbers."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, kind | int if float in (kind, *get_args(kind)) else kind)  # type: ignore[arg-type]
 
 
 class Schedule:

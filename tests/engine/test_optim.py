@@ -80,7 +80,18 @@ def test_a_method_cannot_list_a_frozen_tensor(recipe, plain):
 
 
 @pytest.mark.parametrize(
-    "change", [{"optimiser": "lion"}, {"epochs": 0}, {"lr": -1.0}, {"lr": math.nan}, {"warmup": 1.0}]
+    "change",
+    [
+        {"optimiser": "lion"},
+        {"epochs": 0},
+        {"epochs": 2.5},
+        {"lr": -1.0},
+        {"lr": math.nan},
+        {"lr": "high"},
+        {"warmup": 1.0},
+        {"per_step": 1},
+        {"batch": True},
+    ],
 )
 def test_an_impossible_recipe_names_the_key(recipe, change):
     with pytest.raises(UserError, match=f"recipe.{next(iter(change))}"):
