@@ -26,8 +26,8 @@ from karst_bench.data.mini.pretraining.train import Material, Plan, Pretraining,
 from karst_bench.errors import UserError
 
 DEFAULTS = {
-    "images": None, "backbone": "vit_mini", "epochs": 14, "out": "outputs/pretrain_mini", "threads": 1, "seed": 0,
-    "scenes": 40000, "lr": 1e-3, "weight_decay": 0.05,
+    "images": None, "backbone": "vit_mini", "epochs": 8, "out": "outputs/pretrain_mini", "threads": 1, "seed": 0,
+    "scenes": 40000, "lr": 1.5e-3, "weight_decay": 0.05,
 }  # fmt: skip
 BACKBONES = Path(__file__).parents[1] / "conf" / "backbone"
 

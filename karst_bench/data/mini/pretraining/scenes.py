@@ -23,9 +23,9 @@ _TURNLESS = (3, 4)  # ring and cross carry no half-turn orientation
 class Scenes:
     """Scenes and what is asked of them.
 
-    pixels uint8 (n, 3, 32, 32); dense float32 (n, 4, 8, 8): covered share, centre inside, cos 2t and sin 2t times share;
-    count int64 (n,) in 0..4 (one to five objects); of the largest object: family int64 (n,), pose float32 (n, 4) =
-    (x, y) in -1..1 and (cos 2t, sin 2t), 0 where it has no orientation.
+    pixels uint8 (n, 3, 32, 32); dense float32 (n, 4, 8, 8): covered share, centre inside, cos 2t and sin 2t times
+    share; count int64 (n,) in 0..4 (one to five objects); of the largest object: family int64 (n,), pose float32
+    (n, 4) = (x, y) in -1..1 and (cos 2t, sin 2t), 0 where it has no orientation.
     """
 
     pixels: np.ndarray
