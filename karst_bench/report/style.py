@@ -1,0 +1,58 @@
+"""How figures look: two-column paper sizes, colours safe for colour-blind eyes and grey printers, fixed bytes."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLUMN_IN, PAGE_IN = 3.5, 7.16
+HERO = "karst"
+
+# Okabe and Ito's colours ordered by luminance steps; marker, dash and fill repeat what the colour says.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7A5C00", "#8C8C8C", "#5B2C83")
+MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+DASHES: tuple[Any, ...] = ((0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.5, 1, 1.5)), (0, (7, 2)), (0, (2, 1)))
+
+RC: Any = {
+    "font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 7.5, "axes.labelsize": 7, "legend.fontsize": 6.5,
+    "xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6, "lines.linewidth": 1.0, "lines.markersize": 3.6, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.color": "#DDDDDD", "grid.linewidth": 0.4,
+    "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "karst_bench", "svg.fonttype": "path",
+    "pdf.fonttype": 42, "figure.dpi": 100, "savefig.dpi": 300, "errorbar.capsize": 1.5, "path.simplify": False,
+}  # fmt: skip
+
+
+def look(index: int, method: str) -> dict[str, Any]:
+    """Colour, marker and dash of the index-th method; KARST is black, solid, with filled circles, in every figure."""
+    if method == HERO:
+        return {"color": "black", "marker": "o", "linestyle": "-", "linewidth": 1.6, "zorder": 5}
+    return {
+        "color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": DASHES[index % len(DASHES)], "linewidth": 0.9, "markerfacecolor": "white", "zorder": 3,
+    }  # fmt: skip
+
+
+def say(axes: Axes, text: str = "no runs yet") -> None:
+    """An axes without data says so instead of showing an empty grid."""
+    axes.grid(False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#555555", fontsize=8)
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write name.svg, .pdf and .png without dates or versions, so that the same numbers give the same bytes."""
+    for form, metadata in (
+        ("svg", {"Date": None, "Creator": None}),
+        ("pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
+        ("png", {"Software": None}),
+    ):
+        figure.savefig(folder / f"{name}.{form}", metadata=metadata, bbox_inches="tight", pad_inches=0.03)
+    plt.close(figure)

@@ -1,0 +1,207 @@
+"""Tables I, II and III: paper rows and our rows side by side, what each number stands on, and what is missing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from karst_bench.report import aggregate, catalog, compare, paper
+from karst_bench.report.aggregate import Row
+from karst_bench.report.intervals import Estimate
+from karst_bench.report.model import Box, Column, Line, Table, number, ranked
+
+KEY_NOTE = (
+    "Rows marked ours: mean over seeds of the last epoch on the test set ± half of the 95 % interval (n seeds); a dash "
+    "where nothing ran. Rows marked paper: as printed, one run each, mostly the best test epoch; their group means in "
+    "Table I are from the printed cells. Best bold and second underlined, among paper rows and among our rows apart."
+)
+AVERAGE_NOTE = (
+    "Avg. = mean of the three group means, Set Avg. = mean over tasks; a row that lacks a task has no average. "
+    "Intervals of averages: t with Satterthwaite's degrees of freedom over the seeds. PPT is computed from Set Avg."
+)
+PEAK_NOTE = (
+    "Avg. (peak on test) takes the best of ten looks at the test set (protocol=peek10) and is for comparison with "
+    "published rows only; peeking gap = peak - last of the same runs, over the tasks where it was measured."
+)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a table is: name, title, rows in the paper's order, columns, backbone, and whether other methods join."""
+
+    name: str
+    title: str
+    names: tuple[str, ...]
+    columns: list[Column]
+    backbone: str
+    further: bool
+
+
+class Footnotes:
+    """Letters for what a number stands on (weights, recipe, protocol, normalisation, encoding, code ...)."""
+
+    def __init__(self) -> None:
+        self.letters: dict[tuple[tuple[str, str], ...], str] = {}
+
+    def keys(self, row: Row) -> str:
+        """The letters of a row, a new one for each new combination."""
+        footings = sorted({run.footing for run in row.runs})
+        found = [self.letters.setdefault(footing, letter(len(self.letters))) for footing in footings]
+        return ",".join(sorted(found, key=lambda key: (len(key), key)))
+
+    def notes(self) -> list[str]:
+        """One line per letter."""
+        return [f"[{key}] " + ", ".join(f"{k}={v}" for k, v in footing) for footing, key in self.letters.items()]
+
+
+def letter(index: int) -> str:
+    """a, b, ..., z, aa, ab, ..."""
+    return (letter(index // 26 - 1) if index >= 26 else "") + "abcdefghijklmnopqrstuvwxyz"[index % 26]
+
+
+def specs(suite: str) -> list[Spec]:
+    """The three tables of a suite."""
+    vit, swin, word = catalog.VIT[suite], catalog.SWIN[suite], "VTAB-1K" if suite == "vtab" else "the mini suite"
+    names = {"vit_b16": "ViT-B/16", "swin_b": "Swin-B"}
+    return [
+        Spec("table1", f"Table I: {word}, {names.get(vit, vit)}", catalog.TABLE1, task_columns(suite), vit, True),
+        Spec("table2", f"Table II: {word}, {names.get(swin, swin)}", catalog.TABLE2, group_columns(), swin, True),
+        Spec(
+            "table3", f"Table III: with and without rescaling and shifting (RST), {word}, {names.get(vit, vit)}",
+            catalog.TABLE3, group_columns(), vit, False,
+        ),
+    ]  # fmt: skip
+
+
+def head() -> list[Column]:
+    """The columns every table opens with."""
+    return [Column("method", "Method"), Column("source", "Source"), Column("params_m", "Params (M)")]
+
+
+def tail() -> list[Column]:
+    """Both averages, the protocol columns, PPT and the footnote key."""
+    return [
+        Column("group_avg", "Avg.", ranked=True),
+        Column("task_avg", "Set Avg.", ranked=True),
+        Column("peak_avg", "Avg. (peak on test)"),
+        Column("peeking_gap", "Peeking gap"),
+        Column("ppt", "PPT"),
+        Column("footing", "Key"),
+    ]
+
+
+def task_columns(suite: str) -> list[Column]:
+    """Table I: one column per task; the terminal shows the groups instead."""
+    tasks = [
+        Column(task, catalog.title(task), True, ("md", "csv", "tex"), group.capitalize())
+        for group, members in catalog.TASKS[suite].items() for task in members
+    ]  # fmt: skip
+    groups = [Column(group, group.capitalize(), True, ("terminal", "csv")) for group in catalog.GROUPS]
+    return [*head(), *tasks, *groups, *tail()]
+
+
+def group_columns() -> list[Column]:
+    """Tables II and III: one column per group."""
+    return [*head(), *(Column(group, group.capitalize(), True) for group in catalog.GROUPS), *tail()]
+
+
+def group_means(row: Row, suite: str) -> dict[str, Estimate | None]:
+    """Natural, Specialized and Structured means of a row."""
+    return {
+        group: aggregate.mean_over(row, members, [1 / len(members)] * len(members))
+        for group, members in catalog.TASKS[suite].items()
+    }
+
+
+def our_boxes(row: Row, suite: str, footnotes: Footnotes) -> dict[str, Box]:
+    """All boxes that any of the tables shows for one of our rows."""
+    tasks = catalog.tasks(suite)
+    by_group, by_task = list(catalog.group_weights(suite)), list(catalog.task_weights(suite))
+    boxes = {"method": Box(row.label), "source": Box("ours"), "footing": Box(footnotes.keys(row))}
+    for task in tasks:
+        if task in row.cells:
+            boxes[task] = number(row.cells[task].estimate, test_error=row.cells[task].test_error)
+    boxes["params_m"] = Box(value=row.params_m, digits=4 if suite == "mini" else 2)
+    boxes |= {group: number(mean) for group, mean in group_means(row, suite).items()}
+    flat = aggregate.mean_over(row, tasks, by_task)
+    boxes["group_avg"] = number(aggregate.mean_over(row, tasks, by_group))
+    boxes["task_avg"] = number(flat)
+    boxes["peak_avg"] = number(aggregate.peak_over(row, tasks, by_group))
+    gap = aggregate.peeking_gap(row, tasks)
+    if gap is not None:
+        boxes["peeking_gap"] = replace(number(gap[0], 2), text=f"{gap[1]}/{len(tasks)} tasks")
+    if flat is not None:
+        boxes["ppt"] = Box(value=compare.ppt(flat.value, 1e6 * row.params_m), digits=3)
+    return boxes
+
+
+def paper_boxes(name: str, printed: Mapping[Any, Any], wrong: list[paper.Misprint]) -> dict[str, Box]:
+    """The boxes of a printed row, a misprint with the value its own cells give."""
+    boxes = {"method": Box(name), "source": Box("paper")}
+    for column, value in printed.items():
+        if not pd.isna(value):
+            boxes[column] = Box(value=value, digits=2 if column == "params_m" else 1)
+    for misprint in wrong:
+        if misprint.method == name:
+            boxes[misprint.column] = replace(boxes[misprint.column], recomputed=misprint.recomputed)
+    if "cifar100" in boxes:
+        for group, members in catalog.TASKS["vtab"].items():
+            boxes[group] = Box(value=sum(printed[task] for task in members) / len(members))
+    if "task_avg" in boxes and "params_m" in boxes:
+        boxes["ppt"] = Box(value=compare.ppt(printed["task_avg"], 1e6 * printed["params_m"]), digits=3)
+    return boxes
+
+
+def side_by_side(
+    spec: Spec,
+    suite: str,
+    ours: Mapping[str, list[Row]],
+    frame: pd.DataFrame | None,
+    wrong: Sequence[paper.Misprint],
+) -> Table:
+    """Paper row, our row, paper row, ...; then our further methods, and further settings that cover every task.
+
+    frame is None where the paper has no such table (the mini suite): then only our rows stand there.
+    """
+    footnotes, lines = Footnotes(), []
+    mine = [misprint for misprint in wrong if misprint.table == spec.name]
+    shown = list(dict.fromkeys(catalog.PAPER_METHODS[name][0] for name in spec.names))
+    for name in spec.names:
+        method = catalog.PAPER_METHODS[name][0]
+        if frame is not None:
+            lines.append(Line("paper", paper_boxes(name, frame.to_dict(orient="index")[name], mine)))
+        settings = ours.get(method, [])
+        boxes = our_boxes(settings[0], suite, footnotes) if settings else {"method": Box(method), "source": Box("ours")}
+        lines.append(Line("ours", boxes))
+    extra, left = further_rows(shown, ours, len(catalog.tasks(suite)), spec.further)
+    lines += [Line("ours", our_boxes(row, suite, footnotes)) for row in extra]
+    notes = [KEY_NOTE, AVERAGE_NOTE, PEAK_NOTE, *map(misprint_note, mine), *footnotes.notes()]
+    if left:
+        notes.append(f"{left} runs of further settings that do not cover every task are not in this table.")
+    return Table(spec.name, spec.title, spec.columns, ranked(spec.columns, lines), notes)
+
+
+def further_rows(
+    shown: Sequence[str], ours: Mapping[str, list[Row]], tasks: int, further: bool
+) -> tuple[list[Row], int]:
+    """Rows beyond the paper's: other methods, other settings with every task; and the number of runs left out."""
+    rows, left = [], 0
+    for method, settings in ours.items():
+        if method not in shown and not further:
+            continue
+        candidates = settings[1:] if method in shown else settings
+        for row in candidates:
+            if row is settings[0] or len(row.cells) == tasks:
+                rows.append(row)
+            else:
+                left += len(row.runs)
+    return rows, left
+
+
+def misprint_note(item: paper.Misprint) -> str:
+    """One line per misprint."""
+    return (
+        f"[!] {item.method}: the paper prints {item.printed:.1f}, its own cells give {item.recomputed:.2f}; "
+        "ranked by the recomputed value."
+    )
