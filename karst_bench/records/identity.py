@@ -10,9 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-NODES = ("method", "extra", "also", "tuned", "recipe", "protocol")
+NODES = ("method", "extra", "also", "recipe", "protocol")
 DATASET = ("name", "source", "encoding", "transform", "shots", "split_seed", "classes")
 BACKBONE = ("timm_name", "model_args")
+TUNED = ("name", "values")
 SCALARS = ("normalization", "seed", "precision")
 DESCRIPTIONS = {"label", "paper", "licence", "origin", "trap", "label_rule", "description"}
 
@@ -43,6 +44,7 @@ def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
     facts |= {key: config.get(key) for key in SCALARS}
     facts["backbone"] = _pick(config.get("backbone"), BACKBONE)
     facts["dataset"] = _pick(config.get("dataset"), DATASET)
+    facts["tuned"] = _pick(config.get("tuned"), TUNED)
     return facts
 
 
