@@ -150,7 +150,7 @@ def draw(
     front = compare.pareto(points)
     style.save(figures.ablation(whole, front, compare.knee(points, front)), folder, "ablation")
     panels = series.costs(vit, suite, {} if printed is None else printed_costs(printed))
-    fronts = {title: compare.pareto([(c.cost, c.accuracy.value) for c in costs]) for title, costs in panels.items()}
+    fronts = {title: series.front(costs) for title, costs in panels.items()}
     style.save(figures.pareto(panels, fronts), folder, "pareto")
     found = pages.rank_methods(vit, suite)
     style.save(figures.ranks(found, compare.cliques(found) if found else []), folder, "ranks")

@@ -7,12 +7,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from karst_bench.report import catalog
 from karst_bench.report.compare import Ranks
 from karst_bench.report.series import Cost, Curves, Grid
-from karst_bench.report.style import COLOURS, COLUMN_IN, HERO, MARKERS, PAGE_IN, look, say
+from karst_bench.report.style import COLUMN_IN, HERO, MARKERS, PAGE_IN, SHADES, look, say
 
 ACCURACY = "Test top-1 (%)"
 
@@ -77,8 +78,11 @@ def kernels(found: Grid) -> Figure:
     values = [point.accuracy for point in found.points]
     top.errorbar(n, [e.value for e in values], yerr=halves(values), elinewidth=0.9, **look(0, HERO))
     for x, estimate in zip(n, values, strict=True):
-        label = f"{estimate.value:.2f}"
-        top.annotate(label, (x, estimate.value), (4, 4), textcoords="offset points", fontsize=6)
+        peak = estimate.value if estimate.high is None else estimate.high
+        top.annotate(
+            f"{estimate.value:.2f}", (x, peak), (0, 3), textcoords="offset points", fontsize=6, ha="center",
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}, zorder=6,
+        )  # fmt: skip
     top.set_ylabel(f"{ACCURACY}\n{found.average}")
     top.margins(x=0.12, y=0.18)
     sizes = [point.params_m for point in found.points]
@@ -92,36 +96,43 @@ def kernels(found: Grid) -> Figure:
 
 
 def ablation(found: Grid, front: Sequence[int], bend: int | None) -> Figure:
-    """Accuracy against parameters for every N, m, r: the front, its knee, marker by N and colour by m."""
-    figure, axes = plt.subplots(figsize=(COLUMN_IN, 2.7), layout="constrained")
+    """Accuracy against parameters for every N, m, r: marker by N, shade by m, size by r; the front and its knee."""
+    figure, axes = plt.subplots(figsize=(COLUMN_IN, 2.9), layout="constrained")
     if not found.points:
         say(axes)
         return figure
-    every_n = sorted({str(dict(point.axes)["N"]) for point in found.points}, key=lambda text: (len(text), text))
-    every_m = sorted({str(dict(point.axes)["m"]) for point in found.points}, key=lambda text: (len(text), text))
+    levels = {axis: axis_levels(found, axis) for axis in ("N", "m", "r")}
+    shapes = {n: MARKERS[i % len(MARKERS)] for i, n in enumerate(levels["N"])}
+    shades = {m: SHADES[i % len(SHADES)] for i, m in enumerate(levels["m"])}
+    sizes = {r: 3.2 + 1.6 * i for i, r in enumerate(levels["r"])}
     x, y = [point.params_m for point in found.points], [point.accuracy.value for point in found.points]
-    axes.plot([x[i] for i in front], [y[i] for i in front], color="#555555", linewidth=1.0, linestyle="--", zorder=1)
+    axes.plot([x[i] for i in front], [y[i] for i in front], color="#555555", linestyle="--", zorder=1)
     for point, px, py in zip(found.points, x, y, strict=True):
-        marker = MARKERS[every_n.index(str(dict(point.axes)["N"])) % len(MARKERS)]
-        colour = COLOURS[every_m.index(str(dict(point.axes)["m"])) % len(COLOURS)]
-        half = halves([point.accuracy])
-        axes.errorbar(px, py, yerr=half, color=colour, marker=marker, elinewidth=0.5, alpha=0.9, markersize=4, zorder=2)
-        label = f"r={dict(point.axes)['r']}"
-        axes.annotate(label, (px, py), (3, -7), textcoords="offset points", fontsize=5, color="#555555")
+        n, m, r = (str(dict(point.axes)[axis]) for axis in ("N", "m", "r"))
+        axes.errorbar(
+            px, py, yerr=halves([point.accuracy]), color=shades[m], marker=shapes[n], markersize=sizes[r],
+            markeredgecolor="black", markeredgewidth=0.5, elinewidth=0.6, linestyle="", zorder=2,
+        )  # fmt: skip
     if bend is not None:
-        axes.plot(x[bend], y[bend], marker="o", markersize=11, fillstyle="none", color="black", zorder=4)
+        axes.plot(x[bend], y[bend], marker="o", markersize=13, fillstyle="none", color="black", zorder=4)
         text = f"knee: {found.points[bend].label}"
-        axes.annotate(text, (x[bend], y[bend]), (-8, 12), textcoords="offset points", fontsize=6, ha="right")
+        axes.annotate(text, (x[bend], y[bend]), (-9, 8), textcoords="offset points", fontsize=6, ha="right")
     cost_axis(axes, x)
     axes.set_xlabel("Trainable parameters (M)")
     axes.set_ylabel(f"{ACCURACY}\n{found.average}")
-    axes.margins(y=0.15)
-    proxies = [plt.Line2D([], [], color="#555555", marker=MARKERS[i % len(MARKERS)], linestyle="", label=f"N={n}")
-               for i, n in enumerate(every_n)]  # fmt: skip
-    proxies += [plt.Line2D([], [], color=COLOURS[i % len(COLOURS)], linewidth=3, label=f"m={m}")
-                for i, m in enumerate(every_m)]  # fmt: skip
-    figure.legend(handles=proxies, loc="outside lower center", ncols=min(6, len(proxies)), handlelength=1.2)
+    axes.margins(y=0.18)
+    grey: dict[str, Any] = {"color": "#777777", "markeredgecolor": "black", "markeredgewidth": 0.5, "linestyle": ""}
+    proxies = [Line2D([], [], marker=shapes[n], label=f"N={n}", **grey) for n in levels["N"]]
+    proxies += [Line2D([], [], marker="o", label=f"m={m}", **{**grey, "color": shades[m]}) for m in levels["m"]]
+    proxies += [Line2D([], [], marker="o", markersize=sizes[r], label=f"r={r}", **grey) for r in levels["r"]]
+    columns = max(3, min(6, -(-len(proxies) // 2)))
+    figure.legend(handles=proxies, loc="outside lower center", ncols=columns, handletextpad=0.2)
     return figure
+
+
+def axis_levels(found: Grid, axis: str) -> list[str]:
+    """The values an axis takes, as text, in rising order."""
+    return sorted({str(dict(point.axes)[axis]) for point in found.points}, key=lambda text: (len(text), text))
 
 
 def cost_axis(axes: Axes, values: Sequence[float]) -> None:
@@ -131,7 +142,7 @@ def cost_axis(axes: Axes, values: Sequence[float]) -> None:
         return
     smallest, largest = min(positive), max(positive)
     exponents = range(int(np.floor(np.log10(smallest))), int(np.ceil(np.log10(largest))) + 1)
-    steps = (1, 2, 5) if len(exponents) < 3 else (1,)
+    steps = (1, 2, 5) if largest < 100 * smallest else (1,)
     ticks = [float(f"{step}e{e}") for e in exponents for step in steps]
     ticks = [tick for tick in ticks if smallest / 2 <= tick <= largest * 2]
     if len(positive) < len(values):
@@ -146,10 +157,9 @@ def cost_axis(axes: Axes, values: Sequence[float]) -> None:
 
 
 def pareto(panels: Mapping[str, list[Cost]], fronts: Mapping[str, list[int]]) -> Figure:
-    """Accuracy against parameters, step time and memory; our points filled with interval, the paper's hollow."""
+    """Accuracy against parameters, step time, memory; filled: our runs with interval, hollow: the paper's numbers."""
     figure, grid = plt.subplots(1, 3, figsize=(PAGE_IN, 2.9), layout="constrained")
-    names = list(dict.fromkeys(cost.label for points in panels.values() for cost in points))
-    handles: dict[str, Any] = {}
+    names = sorted({cost.method for points in panels.values() for cost in points})
     for axes, (title, points) in zip(grid, panels.items(), strict=True):
         axes.set_xlabel(title)
         if not points:
@@ -157,23 +167,39 @@ def pareto(panels: Mapping[str, list[Cost]], fronts: Mapping[str, list[int]]) ->
             continue
         front = [points[i] for i in fronts[title]]
         steps = [cost.cost for cost in front], [cost.accuracy.value for cost in front]
-        axes.plot(*steps, color="#AAAAAA", linestyle="--", linewidth=0.9, zorder=1)
+        axes.plot(*steps, color="#999999", linestyle="--", linewidth=0.9, zorder=1)
         for cost in points:
-            marker = look(names.index(cost.label), cost.label)
-            filled = cost.source == "ours"
-            handle = axes.errorbar(
-                cost.cost, cost.accuracy.value, yerr=halves([cost.accuracy]), linestyle="", color=marker["color"],
-                marker=marker["marker"], markerfacecolor=marker["color"] if filled else "white", markersize=4.5,
-                elinewidth=0.7, zorder=marker["zorder"],
+            style = look(names.index(cost.method), cost.method)
+            axes.errorbar(
+                cost.cost, cost.accuracy.value, yerr=halves([cost.accuracy]), linestyle="", color=style["color"],
+                marker=style["marker"], markerfacecolor=style["color"] if cost.source == "ours" else "white",
+                markersize=4.5, elinewidth=0.7, zorder=style["zorder"],
             )  # fmt: skip
-            handles.setdefault(cost.label + ("" if filled else " (paper)"), handle)
-        cost_axis(axes, [cost.cost for cost in points])
+        if "parameters" in title:
+            cost_axis(axes, [cost.cost for cost in points])
         axes.yaxis.set_major_locator(MaxNLocator(6))
-        axes.margins(y=0.1)
+        axes.margins(x=0.1, y=0.1)
     grid[0].set_ylabel(f"{ACCURACY}, Avg.")
-    if handles:
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=7, handletextpad=0.2)
+    proxies = cost_legend(names, any(cost.source == "paper" for points in panels.values() for cost in points))
+    if proxies:
+        figure.legend(handles=proxies, loc="outside lower center", ncols=7, handletextpad=0.2)
     return figure
+
+
+def cost_legend(names: Sequence[str], hollow: bool) -> list[Line2D]:
+    """One filled marker per method, and what a hollow one means."""
+    looks = [(name, look(index, name)) for index, name in enumerate(names)]
+    proxies = [
+        Line2D([], [], linestyle="", marker=style["marker"], color=style["color"], markersize=4.5, label=name)
+        for name, style in looks
+    ]
+    if hollow:
+        proxies.append(
+            Line2D(
+                [], [], linestyle="", marker="o", color="#555555", mfc="white", markersize=4.5, label="hollow: paper"
+            )
+        )
+    return proxies
 
 
 def ranks(found: Ranks | None, bars: Sequence[tuple[float, float]]) -> Figure:

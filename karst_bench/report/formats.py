@@ -8,6 +8,8 @@ from tabulate import tabulate
 from karst_bench.report.model import Box, Column, Table
 
 DASH = "—"
+LEFT = ("method", "source", "first", "second", "set")
+TURNED, PAGE = 14, 45  # columns beyond which headings are turned; lines beyond which a LaTeX table runs over pages
 TEX_SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -64,7 +66,7 @@ def markdown(table: Table) -> str:
 
     rows = [[show(line.boxes.get(column.key, Box())) for column in columns] for line in table.lines]
     lines = [f"# {escape_markdown(table.title)}", "", "| " + " | ".join(c.title for c in columns) + " |"]
-    lines.append("|" + "|".join("---" if c.key in ("method", "source") else "--:" for c in columns) + "|")
+    lines.append("|" + "|".join("---" if c.key in LEFT else "--:" for c in columns) + "|")
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*lines, "", *(f"- {escape_markdown(note)}" for note in table.notes), ""])
 
@@ -125,27 +127,38 @@ def tex_box(box: Box) -> str:
 
 
 def latex(table: Table) -> str:
-    """A table* environment for \\input, with booktabs; the preamble it needs stands in its first line."""
+    """A table* (longtable where it fills pages) for \\input, with booktabs; its first line is the preamble it needs."""
     columns = table.shown("tex")
-    left = ("method", "source", "first", "second")
-    layout = "".join("l" if column.key in left else "r" for column in columns)
-    many = len(columns) > 14
+    layout = "".join("l" if column.key in LEFT else "r" for column in columns)
     titles = [escape_tex(column.title) for column in columns]
-    if many:
-        titles = [t if c.key in left else rf"\rotatebox{{90}}{{{t}}}" for c, t in zip(columns, titles, strict=True)]
-    lines = [
-        r"% \usepackage[T1]{fontenc}\usepackage{booktabs,graphicx}",
-        r"\begin{table*}[t]", r"\centering",
-        rf"\caption{{{escape_tex(table.title)}}}", rf"\label{{tab:{table.name}}}",
-        r"\resizebox{\textwidth}{!}{%", rf"\begin{{tabular}}{{@{{}}{layout}@{{}}}}", r"\toprule",
-        *spanning(columns), " & ".join(titles) + r" \\", r"\midrule",
+    if len(columns) > TURNED:
+        titles = [t if c.key in LEFT else rf"\rotatebox{{90}}{{{t}}}" for c, t in zip(columns, titles, strict=True)]
+    header = [*spanning(columns), " & ".join(titles) + r" \\", r"\midrule"]
+    body = [" & ".join(tex_box(line.boxes.get(c.key, Box())) for c in columns) + r" \\" for line in table.lines]
+    caption = escape_tex(table.title.split(": ", 1)[-1])
+    caption = rf"\caption{{{caption[:1].upper()}{caption[1:]}}}\label{{tab:{table.name}}}"
+    frame = long_frame if len(body) > PAGE else float_frame
+    notes = [escape_tex(note) + r"\par" for note in table.notes]
+    preamble = r"% \usepackage[T1]{fontenc}\usepackage{booktabs,graphicx,longtable}"
+    return "\n".join([preamble, *frame(caption, layout, header, body, notes), ""])
+
+
+def float_frame(caption: str, layout: str, header: list[str], body: list[str], notes: list[str]) -> list[str]:
+    """A float as wide as the page; only a table with many columns is scaled to fit."""
+    wide = len(layout) > 9
+    return [
+        r"\begin{table*}[t]", r"\centering\small", caption, *([r"\resizebox{\textwidth}{!}{%"] if wide else []),
+        rf"\begin{{tabular}}{{@{{}}{layout}@{{}}}}", r"\toprule", *header, *body, r"\bottomrule",
+        r"\end{tabular}" + ("}" if wide else ""), r"\par\smallskip\raggedright\footnotesize", *notes, r"\end{table*}",
     ]  # fmt: skip
-    for line in table.lines:
-        lines.append(" & ".join(tex_box(line.boxes.get(column.key, Box())) for column in columns) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}}"]
-    lines += [r"\par\smallskip\raggedright\footnotesize"] if table.notes else []
-    lines += [escape_tex(note) + r"\par" for note in table.notes]
-    return "\n".join([*lines, r"\end{table*}", ""])
+
+
+def long_frame(caption: str, layout: str, header: list[str], body: list[str], notes: list[str]) -> list[str]:
+    """A table that runs over pages, with its header repeated."""
+    return [
+        r"{\scriptsize", rf"\begin{{longtable}}{{@{{}}{layout}@{{}}}}", caption + r" \\", r"\toprule", *header,
+        r"\endfirsthead", r"\toprule", *header, r"\endhead", *body, r"\bottomrule", r"\end{longtable}", *notes, "}",
+    ]  # fmt: skip
 
 
 def spanning(columns: list[Column]) -> list[str]:

@@ -190,7 +190,7 @@ def grid_table(name: str, title: str, found: Grid) -> Table:
 class Cost:
     """One method in the Pareto plot. source is "ours" or "paper"; cost in the unit of the panel."""
 
-    label: str
+    method: str
     source: str
     cost: float
     accuracy: Estimate
@@ -212,14 +212,24 @@ def costs(
     for row, accuracy in rows:
         if accuracy is None:
             continue
-        parameters.append(Cost(row.label, "ours", row.params_m, accuracy))
+        parameters.append(Cost(row.method, "ours", row.params_m, accuracy))
         if {run.machine for run in row.runs} == {where}:
             for panel, field, unit in ((times, "step_ms", 1.0), (memory, "peak_bytes", 2.0**30)):
                 value = row.mean_of(field)
                 if value is not None:
-                    panel.append(Cost(row.label, "ours", value / unit, accuracy))
-    parameters += [Cost(name, "paper", size, Estimate(value, 1)) for name, (size, value) in printed.items()]
+                    panel.append(Cost(row.method, "ours", value / unit, accuracy))
+    parameters += [
+        Cost(catalog.PAPER_METHODS[name][0], "paper", size, Estimate(value, 1))
+        for name, (size, value) in printed.items()
+    ]
     return panels
+
+
+def front(points: Sequence[Cost]) -> list[int]:
+    """The Pareto front of our runs, of the paper's numbers where nothing ran; the two never mix (other protocols)."""
+    ours = [index for index, point in enumerate(points) if point.source == "ours"] or list(range(len(points)))
+    found = compare.pareto([(points[index].cost, points[index].accuracy.value) for index in ours])
+    return [ours[index] for index in found]
 
 
 def complete(ours: Mapping[str, list[Row]], tasks: Sequence[str]) -> list[Row]:

@@ -16,6 +16,8 @@ HERO = "karst"
 
 # Okabe and Ito's colours ordered by luminance steps; marker, dash and fill repeat what the colour says.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7A5C00", "#8C8C8C", "#5B2C83")
+# Light to dark: an ordered quantity stays ordered in grey.
+SHADES = ("#F2D16B", "#56B4E9", "#1B6CA8", "#222222")
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 DASHES: tuple[Any, ...] = ((0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.5, 1, 1.5)), (0, (7, 2)), (0, (2, 1)))
 

@@ -11,11 +11,14 @@ from karst_bench.report.aggregate import Row
 from karst_bench.report.intervals import Estimate
 from karst_bench.report.model import Box, Column, Line, Table, number, ranked
 
-KEY_NOTE = (
-    "Rows marked ours: mean over seeds of the last epoch on the test set ± half of the 95 % interval (n seeds); a dash "
-    "where nothing ran. Rows marked paper: as printed, one run each, mostly the best test epoch; their group means in "
-    "Table I are from the printed cells. Best bold and second underlined, among paper rows and among our rows apart."
+OURS_NOTE = (
+    "Mean over seeds of the last epoch on the test set ± half of the 95 % interval (n seeds); a dash where nothing ran."
 )
+PAPER_NOTE = (
+    "Rows marked paper: as printed, one run each, mostly the best test epoch; their group means in Table I are from "
+    "the printed cells. Best bold and second underlined, among paper rows and among our rows apart."
+)
+MINI_NOTE = "The mini suite is generated and small: it is not VTAB, and no number of the paper belongs beside it."
 AVERAGE_NOTE = (
     "Avg. = mean of the three group means, Set Avg. = mean over tasks; a row that lacks a task has no average. "
     "Intervals of averages: t with Satterthwaite's degrees of freedom over the seeds. PPT is computed from Set Avg."
@@ -130,7 +133,8 @@ def our_boxes(row: Row, suite: str, footnotes: Footnotes) -> dict[str, Box]:
     boxes["peak_avg"] = number(aggregate.peak_over(row, tasks, by_group))
     gap = aggregate.peeking_gap(row, tasks)
     if gap is not None:
-        boxes["peeking_gap"] = replace(number(gap[0], 2), text=f"{gap[1]}/{len(tasks)} tasks")
+        some = f"{gap[1]} of {len(tasks)} tasks" if gap[1] < len(tasks) else ""
+        boxes["peeking_gap"] = replace(number(gap[0], 2), text=some)
     if flat is not None:
         boxes["ppt"] = Box(value=compare.ppt(flat.value, 1e6 * row.params_m), digits=3)
     return boxes
@@ -176,7 +180,14 @@ def side_by_side(
         lines.append(Line("ours", boxes))
     extra, left = further_rows(shown, ours, len(catalog.tasks(suite)), spec.further)
     lines += [Line("ours", our_boxes(row, suite, footnotes)) for row in extra]
-    notes = [KEY_NOTE, AVERAGE_NOTE, PEAK_NOTE, *map(misprint_note, mine), *footnotes.notes()]
+    notes = [
+        OURS_NOTE,
+        MINI_NOTE if frame is None else PAPER_NOTE,
+        AVERAGE_NOTE,
+        PEAK_NOTE,
+        *map(misprint_note, mine),
+        *footnotes.notes(),
+    ]
     if left:
         notes.append(f"{left} runs of further settings that do not cover every task are not in this table.")
     return Table(spec.name, spec.title, spec.columns, ranked(spec.columns, lines), notes)
