@@ -2,7 +2,7 @@
 
 fs_dtl: random resized crop, flip, RandAugment rand-m9-mstd0.5-inc1 (DTL and KARST's code). fs_noah: the same and
 random erasing of a quarter of the pictures (NOAH; timm leaves its colour jitter out where RandAugment is on; mixup and
-cutmix belong to the recipe). All random choices come from the generator, in the order of the batch; threads do the work.
+cutmix belong to the recipe). All random choices come from the generator, in the batch's order; threads do the work.
 """
 
 from __future__ import annotations

@@ -1,0 +1,84 @@
+"""Fetch one file: resumed where it was broken off, checked, and put in place whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+from karst_bench.errors import UserError
+
+BLOCK = 1 << 20
+
+
+def download(url: str, target: Path, *, sha256: str | None = None, timeout: float = 30.0) -> Path:
+    """`url` (http, https or file) as the file `target`.
+
+    What came in before a failure stays in <target>.part and is continued by the next call. sha256: of the whole file.
+    Raises: UserError where it cannot be fetched or has another hash.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    try:
+        _fetch(url, part, timeout)
+    except urllib.error.HTTPError as error:
+        raise UserError(f"{url}: the server answers {error.code} {error.reason}; {_by_hand(target)}") from error
+    except (urllib.error.URLError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(f"{url}: cannot be fetched ({reason}); without network access, {_by_hand(target)}") from error
+    except OSError as error:
+        raise UserError(f"{url}: cannot be fetched to {part} ({error}); start again to continue") from error
+    found = file_sha256(part)
+    if sha256 is not None and found != sha256:
+        part.unlink()
+        raise UserError(
+            f"{url}: SHA-256 {found} where {sha256} was expected; what came was removed. The file was changed at its"
+            f" source or on the way: try again, or {_by_hand(target)}"
+        )
+    part.replace(target)
+    return target
+
+
+def _fetch(url: str, part: Path, timeout: float) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        reply = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing beyond what is there: it is whole
+            return
+        raise
+    with reply:
+        resumed = have > 0 and getattr(reply, "status", None) == 206
+        expected = reply.headers.get("Content-Length")
+        with part.open("ab" if resumed else "wb") as file:
+            copied = 0
+            while block := reply.read(BLOCK):
+                file.write(block)
+                copied += len(block)
+    if expected is not None and copied < int(expected):
+        raise urllib.error.URLError(f"broken off after {copied} of {expected} bytes; start again to continue")
+
+
+def _by_hand(target: Path) -> str:
+    return f"fetch it elsewhere and copy it to {target}"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` beside `path` and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,42 @@
+"""The scripts' command lines: `key=value` words as in run.py, `--flag` for switches, help when nothing is given."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from karst_bench.errors import UserError
+
+
+def parse(words: Sequence[str], keys: Sequence[str], flags: Sequence[str] = ()) -> dict[str, str]:
+    """{key: value} of the words; a flag's value is "true". Raises: UserError for a word that is neither."""
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if word.startswith("--") and word[2:] in flags:
+            found[word[2:]] = "true"
+        elif equals and key in keys:
+            found[key] = value
+        else:
+            near = difflib.get_close_matches(key.lstrip("-"), [*keys, *flags], n=1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            known = ", ".join([*(f"{name}=..." for name in keys), *(f"--{name}" for name in flags)])
+            raise UserError(f"{word!r} is not an option here{hint} Known: {known}")
+    return found
+
+
+def main(run: Callable[[Mapping[str, str]], int], usage: str, keys: Sequence[str], flags: Sequence[str] = ()) -> int:
+    """Run a script: its help without arguments, a user's error as one line and exit code 2."""
+    words = sys.argv[1:]
+    if not words or {"-h", "--help", "help"} & set(words):
+        print(usage.strip())
+        return 0
+    try:
+        return run(parse(words, keys, flags))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
