@@ -1,9 +1,9 @@
 """python scripts/fetch_weights.py tag=vit_base_patch16_224.orig_in21k [root=weights] [url=ADDRESS] [--check]
 
 Fetches a backbone's weights by timm's full name (architecture.tag; bare names are refused, their weights change between
-timm versions) into root/<tag>/, from the hub, or from url= (for instance the original ViT-B_16.npz). A broken download is
-continued. The SHA-256 of the file is recorded in root/SHA256SUMS.json when it is first fetched and checked after that;
---check alone checks every recorded file. Then: python run.py ... backbone.weights=root/<tag>. The suite's names:
+timm versions) into root/<tag>/, from the hub, or from url= (for instance the original ViT-B_16.npz). A broken download
+is continued. The SHA-256 of the file is recorded in root/SHA256SUMS.json when it is first fetched and checked after
+that; --check alone checks every recorded file. Then: python run.py ... backbone.weights=root/<tag>. The suite's names:
 vit_b16 is vit_base_patch16_224.orig_in21k, swin_b is swin_base_patch4_window7_224.ms_in22k.
 """
 

@@ -3,9 +3,9 @@
 Says which of the 19 VTAB-1K sets are under DIR (paths.data), where each is expected, and what is wrong with those that
 are there (the audit of scripts/audit_data.py). A set is a folder DIR/vtab-1k/<name>/ with images/<split>/NNNNNN.jpg and
 the lists train800.txt, val200.txt, train800val200.txt and test.txt, as the NOAH, SSF and FacT repositories distribute
-them; their usual other names are accepted. Sets prepared by tensorflow-datasets in array_record files are read directly:
-dataset.source=tfds paths.data=TFDS_DIR. Building the folders from the original archives is not part of this version.
-Exit code 0 where all chosen sets are there and sound, else 1.
+them; their usual other names are accepted. Sets prepared by tensorflow-datasets in array_record files are read as they
+are: dataset.source=tfds paths.data=TFDS_DIR. Building the folders from the original archives is not part of this
+version. Exit code 0 where all chosen sets are there and sound, else 1.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def check_weights(root: Path, file: Path) -> str:
     Raises: UserError if the file is not the one that was recorded, with both hashes.
     """
     if not file.is_file():
-        raise UserError(f"{file}: there is no such weights file; fetch it with `python scripts/fetch_weights.py tag=...`")
+        raise UserError(f"{file}: there is no such weights file; `python scripts/fetch_weights.py tag=...` fetches it")
     name = file.resolve().relative_to(root.resolve()).as_posix() if file.is_relative_to(root) else str(file)
     found = file_sha256(file)
     with locked(root / f".{SUMS}.lock"):
@@ -51,18 +52,24 @@ def read_sums(root: Path) -> dict[str, dict[str, str | int]]:
 
 
 def fetch_hub(tag: str, repository: str, root: Path, files: Sequence[str], revision: str | None = None) -> Path:
-    """`files` of a hub repository as <root>/<tag>/<file>, the first being the weights; broken downloads are continued.
+    """`files` of a hub repository as <root>/<tag>/<file>, the first being the weights: from its cache, or downloaded.
 
-    The folder can be given as backbone.weights (timm's local-dir form: config.json and model.safetensors). Raises:
+    Broken downloads are continued. The folder can be given as backbone.weights (timm's local-dir form). Raises:
     UserError where the hub does not answer or has no such repository.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     folder = root / tag
     try:
         for file in files:
-            hf_hub_download(repository, file, revision=revision, local_dir=folder)
+            cached = try_to_load_from_cache(repository, file, revision=revision)
+            if isinstance(cached, str):
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(cached, folder / f"{file}.partial")
+                (folder / f"{file}.partial").replace(folder / file)
+            else:
+                hf_hub_download(repository, file, revision=revision, local_dir=folder)
     except HfHubHTTPError as error:
         raise UserError(f"hub repository {repository}: {error}; check the tag, or {by_hand(folder, files)}") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
@@ -81,6 +88,6 @@ def fetch_url(tag: str, url: str, root: Path) -> Path:
 def by_hand(folder: Path, files: Sequence[str]) -> str:
     """What to do where nothing can be fetched."""
     return (
-        f"copy {' and '.join(files)} of that repository to {folder} and run this again; or point HF_HOME to a filled hub"
-        " cache; or give a file you have: backbone.weights=PATH (.npz, .pth, .safetensors, or such a folder)."
+        f"copy {' and '.join(files)} of that repository to {folder} and run this again; or point HF_HOME to a filled"
+        " hub cache; or give a file you have: backbone.weights=PATH (.npz, .pth, .safetensors, or such a folder)."
     )
