@@ -22,15 +22,16 @@ class Karst(Method):
     Shapes: C_n (m, m), A_n (d_out/m, r), B_n (r, d_in/m). By qkv_mode, q, k and v share C and B with an A each
     (`split_A_shared_B`, the published code), are one 3d x d matrix (`fused`), are apart (`split_all`), or q and v alone
     are adapted with one C (`qv`). share_c: every linear its own C (`none`), the linears of a block one C per kernel
-    (`block`), or one C per linear for all kernels (`kernels`, in which N kernels are one of rank N r). r: one rank, or one
-    per stage. train_norms also trains every LayerNorm. The re-scaling of Eq. 4 is extra=rst.
+    (`block`), or one C per linear for all kernels (`kernels`, in which N kernels are one of rank N r). r: one rank, one
+    per stage, or either by family ({vit: 8, swin: [2, 2, 4, 8]}). train_norms also trains every LayerNorm. The re-scaling
+    of Eq. 4 is extra=rst.
     """
 
     label: ClassVar[str] = "KARST"
     paper: ClassVar[str] = "2502.06779"
     N: int
     m: int
-    r: int | list[int]
+    r: int | list[int] | dict[str, int | list[int]]
     sigma: float | str
     sites: list[str]
     qkv_mode: str
@@ -51,18 +52,18 @@ class Karst(Method):
             )
 
     def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        blocks: dict[Any, nn.Parameter] = {}
+        ranks, blocks = self._ranks(graft.view), dict[Any, nn.Parameter]()
         for site in self._sites(graft.view):
             self._fits(site)
-            graft.reweight(site, self._change(site, self._shared_c(site, blocks)))
+            graft.reweight(site, self._change(site, ranks[site.stage], self._shared_c(site, blocks)))
         if self.train_norms:
             for site in self._norms(graft.view):
                 graft.unfreeze(f"{site.path}.*")
 
     def expected_params(self, view: View) -> int:
-        total, blocks = 0, set[Any]()
+        total, ranks, blocks = 0, self._ranks(view), set[Any]()
         for site in self._sites(view):
-            r, key = self._rank(site), self._c_key(site)
+            r, key = ranks[site.stage], self._c_key(site)
             total += self.N * r * (site.d_out + site.d_in) // self.m
             if key not in blocks:
                 total += (1 if self.share_c == "kernels" else self.N) * self.m**2
@@ -76,8 +77,7 @@ class Karst(Method):
     def _norms(self, view: View) -> list[Site]:
         return view.having("embed_norm", "norm1", "norm2", "reduction_norm", "final_norm")
 
-    def _change(self, site: Site, C: nn.Parameter | None) -> KroneckerSum:
-        r = self._rank(site)
+    def _change(self, site: Site, r: int, C: nn.Parameter | None) -> KroneckerSum:
         sigma = 1.0 / r if self.sigma == "1/r" else float(self.sigma)
         chunks = 3 if site.role == "qkv" and self.qkv_mode == "split_A_shared_B" else 1
         return KroneckerSum(
@@ -96,16 +96,21 @@ class Karst(Method):
         return made[key]
 
     def _c_key(self, site: Site) -> Any:
-        if self.share_c == "block":
+        if self.share_c == "block" and site.block is not None:
             return site.block
         return site.path if self.qkv_mode == "qv" and site.role in "qv" else site.name
 
-    def _rank(self, site: Site) -> int:
-        if isinstance(self.r, int):
-            return self.r
-        if site.stage >= len(self.r):
-            raise UserError(f"method.r={list(self.r)} names {len(self.r)} stages, the backbone has stage {site.stage}; give one rank a stage")
-        return self.r[site.stage]
+    def _ranks(self, view: View) -> list[int]:
+        """The rank of each stage."""
+        r, stages = self.r, max(view.stages) + 1
+        if isinstance(r, dict):
+            if view.family not in r:
+                raise UserError(f"method.r={r} names no rank for {view.family}; add it: method.r.{view.family}=8")
+            r = r[view.family]
+        ranks = [r] * stages if isinstance(r, int) else list(r)
+        if len(ranks) != stages:
+            raise UserError(f"method.r={ranks} gives {len(ranks)} ranks, this {view.family} has {stages} stages; give one rank or {stages}")
+        return ranks
 
     def _fits(self, site: Site) -> None:
         height = site.d_out // 3 if site.role == "qkv" else site.d_out

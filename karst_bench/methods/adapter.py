@@ -1,0 +1,53 @@
+"""Sequential adapters: a bottleneck on a sub-layer's output [Houlsby arXiv 1902.00751, Pfeiffer 2005.00247]."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from karst_bench.errors import UserError
+from karst_bench.methods.base import Artefact, Graft, Method, View
+from karst_bench.ops.bottleneck import ACTIVATIONS, Bottleneck
+
+
+@dataclass(kw_only=True)
+class Adapter(Method):
+    """u <- u + W_u drop(act(W_d u + b_d)) + b_u on the output u of MLP (Pfeiffer), or of attention and MLP (Houlsby)
+
+    Shapes: W_d (h, d), W_u (d, h). position: `inside`, before drop-path, or `after_drop_path`. Starts at the identity:
+    W_u = 0. (Zeroing W_d too, as one code base does, would leave only b_u a gradient in the first step.)
+    """
+
+    label: ClassVar[str] = "Adapter"
+    paper: ClassVar[str] = "1902.00751"
+    init: ClassVar[str] = "near_identity"
+    h: int
+    act: str
+    dropout: float
+    halves: list[str]
+    position: str
+
+    def __post_init__(self) -> None:
+        if self.act not in ACTIVATIONS:
+            raise UserError(f"method.act={self.act!r} is unknown; use one of {', '.join(ACTIVATIONS)}")
+
+    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
+        for block, width in enumerate(graft.view.widths):
+            for half in self.halves:
+                adapter = Bottleneck(width, h=self.h, s=1.0, act=self.act, dropout=self.dropout, init=self.init)
+                graft.residual(block, half, adapter, tap="out", position=self.position)
+
+    def expected_params(self, view: View) -> int:
+        return len(self.halves) * sum(2 * width * self.h + self.h + width for width in view.widths)
+
+
+@dataclass(kw_only=True)
+class AdapterNOAH(Adapter):
+    """u <- u + W_u drop(QuickGELU(W_d u + b_d)) + b_u,  u = DropPath(MLP(LN x))                    [NOAH, arXiv 2206.04673]
+
+    The adapter of NOAH's search space and of the paper's few-shot curves. Both weights are drawn trunc-normal 0.02, since
+    that code initialises every linear layer once more after building it: the start is not the identity.
+    """
+
+    label: ClassVar[str] = "Adapter"
+    paper: ClassVar[str] = "2206.04673"
+    identity_at_init: ClassVar[bool] = False
+    init: ClassVar[str] = "trunc_normal"

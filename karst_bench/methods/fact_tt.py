@@ -1,0 +1,49 @@
+"""FacT-TT: every block's weights as one tensor train with shared ends [arXiv 2212.03145]."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from karst_bench.methods.base import Artefact, Graft, Method, View
+from karst_bench.ops.factor import ROLES, Factors, FactorUpdate, slices_of, stage_widths
+
+
+class TrainUpdate(FactorUpdate):
+    """G is this layer's own, drawn like nn.Linear's weight."""
+
+    def __init__(self, factors: Factors, *, outs: int, ins: int, r: int, s: float, dropout: float) -> None:
+        super().__init__(factors, s=s, dropout=dropout)
+        self.G = nn.Parameter(torch.empty(outs * r, ins * r).uniform_(-1, 1) / math.sqrt(ins * r))
+
+    def core(self) -> Tensor:
+        return self.G
+
+
+@dataclass(kw_only=True)
+class FacTTT(Method):
+    """dW = s V G U for every d x d slice of qkv, proj, fc1 and fc2                            [FacT, Eq. 5]
+
+    Shapes: U (r, d), V (d, r) once for the network (Swin: once for each stage); G (r, r) for each slice: q, k, v, proj,
+    four of fc1, four of fc2. Trainable: 2 d r + 12 r^2 for each block. Dropout acts between core and V. Init: V = 0.
+    """
+
+    label: ClassVar[str] = "FacT-TT"
+    paper: ClassVar[str] = "2212.03145"
+    r: int
+    s: float
+    dropout: float
+
+    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
+        view = graft.view
+        ends = {stage: cast(Factors, graft.share(f"fact.{stage}", Factors(d, self.r))) for stage, d in stage_widths(view).items()}
+        for site in graft.sites(*ROLES):
+            outs, ins = slices_of(site, view)
+            update = TrainUpdate(ends[site.stage], outs=outs, ins=ins, r=self.r, s=self.s, dropout=self.dropout)
+            graft.branch(site, update, merge=FactorUpdate.delta)
+
+    def expected_params(self, view: View) -> int:
+        slices = sum(outs * ins for outs, ins in (slices_of(site, view) for site in view.having(*ROLES)))
+        return sum(2 * d * self.r for d in stage_widths(view).values()) + slices * self.r**2
