@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from karst_bench.engine.evaluate import autocast
+from karst_bench.engine.mix import Mix
 from karst_bench.engine.optim import Named, Recipe
 
 
@@ -25,17 +26,21 @@ class Trainee(Protocol):
 
 def train_step(
     model: nn.Module, x: Tensor, y: Tensor, *, methods: Sequence[Trainee], optimizer: Optimizer, recipe: Recipe,
-    precision: str,
+    precision: str, mixed: Mix | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One update; nothing in it waits for the device. Gradients stay until the next step, for `after_step`.
 
-    Shapes: x (b, 3, H, W); y (b,) class indices. Returns the loss with penalties and the number of hits, both 0-d.
+    Shapes: x (b, 3, H, W); y (b,) class indices; mixed: the other labels of a mixed batch. Returns the loss with
+    penalties and the number of hits on y, both 0-d.
     """
     optimizer.zero_grad(set_to_none=True)
     with autocast(precision, x.device):
         logits = model(x)
     logits = logits.float()
     loss = cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+    if mixed is not None:
+        other = cross_entropy(logits, mixed.second, label_smoothing=recipe.label_smoothing)
+        loss = mixed.share * loss + (1 - mixed.share) * other
     for method in methods:
         penalty = method.penalty()
         if isinstance(penalty, Tensor) or penalty:

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from karst_bench.engine.checkpoint import (
 )
 from karst_bench.engine.evaluate import Batches, top1
 from karst_bench.engine.meter import Display, EpochMeter, Quiet, Stopwatch, synchronize
+from karst_bench.engine.mix import MIXING, mix
 from karst_bench.engine.optim import Recipe, Schedule, build_optimizer, param_groups
 from karst_bench.engine.outcome import Check, DivergedError, Fit, Interrupted
 from karst_bench.engine.step import Trainee, train_mode, train_step
@@ -36,13 +37,15 @@ def fit(
     model: nn.Module, methods: Sequence[Trainee], batches: Batches, *, recipe: Recipe, precision: str,
     device: torch.device, streams: Streams, checks: Sequence[Check] = (), progress: Display | None = None,
     state: State | None = None, on_checkpoint: Callable[[Callable[[], State]], None] | None = None,
-    on_check: Callable[[int, str, float], None] | None = None, stop: Callable[[], bool] | None = None,
+    on_check: Callable[[int, str, float], None] | None = None,
+    on_epoch: Callable[[Mapping[str, Any]], None] | None = None, stop: Callable[[], bool] | None = None,
 ) -> Fit:  # fmt: skip
     """Train the parameters that need a gradient, in place.
 
     state: continue from there (exact on the same machine type and thread count). on_checkpoint: called after each epoch
     with a function that makes the state, so that the caller decides whether one is worth its cost. on_check: called
-    with (epoch, split, top-1 %) and may raise. stop: asked after each step.
+    with (epoch, split, top-1 %) and may raise. on_epoch: called with the epoch's row of the curves. stop: asked after
+    each step.
     Raises: Interrupted if stop says so; DivergedError on a loss or weight that is not finite; UserError if nothing
     can be trained.
     """
@@ -56,6 +59,8 @@ def fit(
             while loop.epoch < recipe.epochs:
                 loop.run_epoch(display, stop)
                 loop.end_epoch(display, on_check)
+                if on_epoch is not None:
+                    on_epoch(loop.row())
                 if on_checkpoint is not None:
                     on_checkpoint(loop.state)
         finally:
@@ -122,9 +127,12 @@ class _Loop:
         self.schedule.set(self.epoch, step)
         for method in self.methods:
             method.before_step(step, total)
+        mixed = None
+        if self.recipe.augment in MIXING:
+            x, mixed = mix(x, y, self.streams.augment, MIXING[self.recipe.augment])
         loss, hits = train_step(
             self.model, x, y, methods=self.methods, optimizer=self.optimizer, recipe=self.recipe,
-            precision=self.precision,
+            precision=self.precision, mixed=mixed,
         )  # fmt: skip
         for method in self.methods:
             method.after_step(step, total)
@@ -166,6 +174,12 @@ class _Loop:
             for entry in self.curves["checks"]:
                 if entry["epoch"] == epoch:
                     on_check(epoch, entry["split"], entry["top1_pct"])
+
+    def row(self) -> dict[str, Any]:
+        """The last epoch's values, with what its checks saw as `<split>_top1_pct`."""
+        values = {key: column[-1] for key, column in self.curves.items() if key != "checks"}
+        seen = {f"{c['split']}_top1_pct": c["top1_pct"] for c in self.curves["checks"] if c["epoch"] == self.epoch}
+        return values | seen
 
     def on_epoch(self) -> None:
         for method in self.methods:

@@ -55,7 +55,7 @@ class Net(nn.Module):
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.trunk(x)
+        h = self.trunk(x.flatten(1))
         return self.head(h + self.adapter(h))
 
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, one_hot
 
 from karst_bench.engine import Check, DivergedError, Interrupted, State, Streams, fit, top1
+from karst_bench.engine.mix import mix
 from karst_bench.engine.step import train_mode, train_step
 from karst_bench.errors import UserError
 
@@ -40,9 +41,11 @@ def test_the_global_generator_is_left_alone(net, plain, batches, recipe):
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-def test_resume_at_every_step_equals_uninterrupted(net, plain, batches, recipe, optimiser):
-    r = recipe(optimiser=optimiser)
+@pytest.mark.parametrize(("optimiser", "augment"), [("adamw", "none"), ("sgd", "none"), ("adamw", "fs_noah")])
+def test_resume_at_every_step_equals_uninterrupted(net, plain, batches, recipe, optimiser, augment):
+    r = recipe(optimiser=optimiser, augment=augment)
+    if augment == "fs_noah":  # mixing cuts rectangles
+        batches.x = batches.x.view(18, 1, 2, 3)
     checks = [Check("val", batches, frozenset({1, 2, 3}), choose=True)]
     whole, weights = run(net, plain, batches, r, checks=checks)
     steps = r.epochs * len(batches)
@@ -126,6 +129,27 @@ def test_label_smoothing_is_the_mixture_with_uniform(net, plain, batches, recipe
     r = recipe(label_smoothing=0.1)
     loss, _ = train_step(model, x, y, methods=[plain], optimizer=optimizer, recipe=r, precision="fp32")
     assert float(loss) == pytest.approx(float(reference), rel=1e-6)
+
+
+def test_mixing_shares_pixels_and_loss_alike(net, plain, batches, recipe):
+    x, y = torch.ones(4, 3, 32, 32), torch.arange(4) % 3
+    x[2:] = 0.0
+    generator, shares = torch.Generator().manual_seed(0), []
+    for _ in range(20):
+        mixed_x, mixed = mix(x, y, generator, (0.8, 1.0))
+        assert torch.equal(mixed.second, y.flip(0))
+        assert float(mixed_x[0].mean()) == pytest.approx(mixed.share, abs=1e-5)
+        assert float(mixed_x[3].mean()) == pytest.approx(1 - mixed.share, abs=1e-5)
+        shares.append(mixed.share)
+    assert max(shares) - min(shares) > 0.3
+    model, rows = net().eval(), batches.x[:4]
+    logp = log_softmax(model(rows), 1).detach()
+    soft = mixed.share * one_hot(y, 3) + (1 - mixed.share) * one_hot(mixed.second, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    loss, _ = train_step(
+        model, rows, y, methods=[plain], optimizer=optimizer, recipe=recipe(), precision="fp32", mixed=mixed
+    )
+    assert float(loss) == pytest.approx(float(-(soft * logp).sum(1).mean()), rel=1e-6)
 
 
 def test_penalty_is_trained_on_and_gradients_are_seen_after_the_step(net, plain, batches, recipe):

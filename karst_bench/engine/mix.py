@@ -1,0 +1,45 @@
+"""Mixup and cutmix of a batch with its own reverse, as NOAH's few-shot recipe uses them."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MIXING = {"fs_noah": (0.8, 1.0)}  # recipe.augment -> (mixup, cutmix) parameters of Beta(a, a)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Second labels (b,) and the share of the first: loss = share CE(y) + (1 - share) CE(second)."""
+
+    second: Tensor
+    share: float
+
+
+def mix(x: Tensor, y: Tensor, generator: torch.Generator, alphas: tuple[float, float]) -> tuple[Tensor, Mix]:
+    """Mix each image with the one at the mirrored place of the batch.
+
+    Mixup [1710.09412]: share x + (1 - share) x'. Cutmix [1905.04899]: a rectangle of x' in x, share = area left of x.
+    One of the two by a fair coin, share ~ Beta(a, a), one draw for the batch. Shapes: x (b, c, H, W), y (b,).
+    """
+    rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+    cut = rng.random() < 0.5
+    share = float(rng.beta(alphas[cut], alphas[cut]))
+    partner = x.flip(0)
+    if not cut:
+        return torch.lerp(partner, x, share), Mix(y.flip(0), share)
+    height, width = x.shape[-2:]
+    top, bottom = _side(height, share, rng)
+    left, right = _side(width, share, rng)
+    x = x.clone()
+    x[..., top:bottom, left:right] = partner[..., top:bottom, left:right]
+    return x, Mix(y.flip(0), 1 - (bottom - top) * (right - left) / (height * width))
+
+
+def _side(size: int, share: float, rng: np.random.Generator) -> tuple[int, int]:
+    """A stretch of sqrt(1 - share) of the side around a random centre, cut off at the border."""
+    half = int(size * math.sqrt(1 - share)) // 2
+    centre = int(rng.integers(size))
+    return max(centre - half, 0), min(centre + half, size)
