@@ -4,11 +4,12 @@ import copy
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from karst_bench.attach.evaluate import changed_linear
 from karst_bench.ops.affine import fold_after, fold_before
 from karst_bench.ops.change import Change, Factors
+from karst_bench.ops.fused import full_precision
 
 Rows = tuple[int, int] | None
 Merge = Callable[[nn.Module, Tensor], Tensor]  # (the branch, W0) -> dW
@@ -46,18 +47,24 @@ class Grafted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for affine in self.before:
             x = affine(x)
-        y = self._changed(x)
+        fold = self._folds(x)
+        if len(self.changes) or fold:
+            with full_precision(x.device.type):
+                factors = self.factors()
+            y = changed_linear(x, self.base, factors, self.after if fold else ())
+        else:
+            y = self.base(x)
         for fn, rows in zip(self.branches, self.branch_rows, strict=True):
             y = _add_rows(y, fn(x), rows)
         axis = 1 if isinstance(self.base, nn.Conv2d) else -1
-        for affine in self.after:
+        for affine in () if fold else self.after:
             y = affine(y, axis)
         return y
 
-    def _changed(self, x: Tensor) -> Tensor:
-        if not len(self.changes):
-            return self.base(x)
-        return F.linear(x, self.effective_weight(), self.base.bias)
+    def _folds(self, x: Tensor) -> bool:
+        """Whether the affines go into the product. On a GPU they do not: their guard would make the host wait."""
+        ours = len(self.after) and not len(self.branches) and x.device.type in ("cpu", "meta")
+        return bool(ours and isinstance(self.base, nn.Linear))
 
     def factors(self) -> list[tuple[Factors, Rows]]:
         """Every change as factors, for whoever evaluates them without the dense weight."""
@@ -115,8 +122,8 @@ class Tap(nn.Module):
 class Residual(nn.Module):
     """A residual branch of a block with an adapter: u -> DropPath(u + f(t)) inside, DropPath(u) + f(t) after drop-path.
 
-    t is the branch's own output (`out`), its normalised input (`norm`) or the residual stream before the norm (`block`).
-    It stands where the block's drop-path stood. Shapes: u, t and f(t) (B, L, d), or (B, H, W, d) in Swin's attention half.
+    t is the branch's own output (`out`), its normalised input (`norm`) or the residual stream before it (`block`). It
+    stands where the block's drop-path stood. Shapes: u, t and f(t) (B, L, d), or (B, H, W, d) in Swin's attention half.
     """
 
     def __init__(self, base: nn.Module, tap: Tap | None) -> None:
@@ -147,7 +154,7 @@ class Residual(nn.Module):
 
 
 class Readout(nn.Module):
-    """Pools tokens before the final norm: h -> norm(pool(h)), handed on as a single token so that the head stays timm's.
+    """Pools tokens before the final norm: h -> norm(pool(h)), handed on as one token so that the head stays timm's.
 
     Shapes: ViT (B, T, d) -> (B, 1, d); Swin (B, H, W, d) -> (B, 1, 1, d).
     """

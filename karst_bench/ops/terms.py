@@ -1,0 +1,146 @@
+"""The arithmetic of one change of a weight, by its factors: onto the weight, onto the output, and back to the factors.
+
+Shapes: x (T, d_in), y and dz (T, d_out) over T tokens; dz is the gradient of the output of W0 + dW. All of it runs
+outside autograd. Three forms of a change (ops/change.py), the same four questions to each; R is the inner size (N r of a
+Kron).
+"""
+
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from karst_bench.ops.change import Dense, Factors, Kron, LowRank
+
+Grads = tuple[Tensor, ...]
+
+
+def tensors_of(change: Factors) -> tuple[Tensor, ...]:
+    """The tensors of a change in the order of its fields, which is the order of every gradient below."""
+    return tuple(getattr(change, field.name) for field in fields(change))
+
+
+def cast(change: Factors, dtype: torch.dtype) -> Factors:
+    """The same change in another precision."""
+    return type(change)(*(tensor.to(dtype) for tensor in tensors_of(change)))
+
+
+def height(change: Factors) -> int:
+    """How many output rows the change covers."""
+    if isinstance(change, Kron):
+        return change.C.shape[-1] * change.A.shape[1] * change.A.shape[2]
+    return (change.up if isinstance(change, LowRank) else change.delta).shape[0]
+
+
+def add_to_weight(change: Factors, weight: Tensor) -> None:
+    """weight (d_out, d_in) += dW, in place, as one product of inner size R."""
+    if isinstance(change, Dense):
+        weight.add_(change.delta)
+    elif isinstance(change, LowRank):
+        weight.addmm_(change.up, change.down)
+    else:
+        left, right = _left(change), change.B.flatten(0, 1)
+        weight.view(left.shape[0], right.shape[1]).addmm_(left, right)
+
+
+def add_to_output(change: Factors, x: Tensor, y: Tensor) -> None:
+    """y += x dW^T, in place, without dW. y may be a range of columns of a wider output."""
+    if isinstance(change, Dense):
+        y.addmm_(x, change.delta.T)
+    elif isinstance(change, LowRank):
+        y.addmm_(x @ change.down.T, change.up.T)
+    else:
+        C, A = change.C, change.A
+        m, k, i = C.shape[-1], A.shape[1], A.shape[2]
+        w = _mixed(C, _inner(x, change.B, m))  # (T m, N r)
+        if k == 1 and y.is_contiguous():
+            y.view(-1, i).addmm_(w, _flat_a(A).T)
+        else:
+            y.unflatten(1, (k, m, i)).add_((w @ _flat_a(A).T).view(-1, m, k, i).transpose(1, 2))
+
+
+def rank_gradients(change: Factors, x: Tensor, dz: Tensor, dx: Tensor | None) -> Grads:
+    """Gradients of the factors by the rank path, no (d_out, d_in) product; adds dz dW to dx in place where wanted."""
+    if isinstance(change, Dense):
+        if dx is not None:
+            dx.addmm_(dz, change.delta)
+        return (dz.T @ x,)
+    if isinstance(change, LowRank):
+        v = dz @ change.up  # (T, R)
+        if dx is not None:
+            dx.addmm_(v, change.down)
+        return dz.T @ (x @ change.down.T), v.T @ x
+    return _kron_rank_gradients(change, x, dz, dx)
+
+
+def dense_gradients(change: Factors, gradient: Tensor) -> Grads:
+    """Gradients of the factors from that of the weight, (d_out, d_in): cheaper than the rank path on narrow layers."""
+    if isinstance(change, Dense):
+        return (gradient,)
+    if isinstance(change, LowRank):
+        return gradient @ change.down.T, change.up.T @ gradient
+    N, m, _ = change.C.shape
+    _, k, i, r = change.A.shape
+    left, right = _left(change), change.B.flatten(0, 1)
+    folded = gradient.reshape(left.shape[0], right.shape[1])
+    dleft = (folded @ right.T).view(k, m, i, m * N * r)
+    dC = (dleft * _spread_a(change.A, m)).sum((0, 2)).view(m, m, N, r).sum(-1)
+    dA = (dleft * _spread_c(change.C, r)).sum(1).view(k, i, m, N, r).sum(2)
+    return dC.permute(2, 0, 1), dA.permute(2, 0, 1, 3), (left.T @ folded).view_as(change.B)
+
+
+def _kron_rank_gradients(change: Kron, x: Tensor, dz: Tensor, dx: Tensor | None) -> Grads:
+    C, A, B = change.C, change.A, change.B
+    N, m, _ = C.shape
+    k, i, r = A.shape[1:]
+    # a chunk's rows are (p, i) with p outermost; (T p, k i) puts the sum over p and tokens into one product
+    rows = dz.reshape(-1, k, m, i).transpose(1, 2).reshape(-1, k * i)
+    u, v = _inner(x, B, m), _by_kernel(rows @ _flat_a(A), N, m, r)
+    dA = (rows.T @ _mixed(C, u)).view(k, i, N, r).permute(2, 0, 1, 3)
+    dC = torch.bmm(v.flatten(2), u.flatten(2).transpose(1, 2))
+    z = _mixed(C.transpose(1, 2), v)  # (T m, N r)
+    dB = z.T @ x.reshape(-1, B.shape[-1])
+    if dx is not None:
+        dx.view(-1, B.shape[-1]).addmm_(z, B.flatten(0, 1))
+    return dC, dA, dB.view_as(B)
+
+
+def _inner(x: Tensor, B: Tensor, m: int) -> Tensor:
+    """u_n = B_n x_q, (N, m, T, r): the input's m parts through every B."""
+    N, r, width = B.shape
+    return _by_kernel(x.reshape(-1, width) @ B.flatten(0, 1).T, N, m, r)
+
+
+def _by_kernel(flat: Tensor, N: int, m: int, r: int) -> Tensor:
+    """(T m, N r) -> (N, m, T, r), so that mixing over m is one product a kernel."""
+    return flat.view(-1, m, N, r).permute(2, 1, 0, 3).contiguous()
+
+
+def _mixed(C: Tensor, u: Tensor) -> Tensor:
+    """w_p = sum_q C_pq u_q in every kernel, back as (T m, N r)."""
+    N, m, tokens, r = u.shape
+    return torch.bmm(C, u.flatten(2)).view(N, m, tokens, r).permute(2, 1, 0, 3).reshape(-1, N * r)
+
+
+def _flat_a(A: Tensor) -> Tensor:
+    """(k i, N r)."""
+    return A.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
+
+
+def _left(change: Kron) -> Tensor:
+    """Kron.left with long inner loops: (d_out m, N r), written as a product of two spread factors."""
+    return (_spread_a(change.A, change.C.shape[-1]) * _spread_c(change.C, change.A.shape[-1])).view(
+        -1, change.A.shape[0] * change.A.shape[-1]
+    )
+
+
+def _spread_a(A: Tensor, m: int) -> Tensor:
+    """A at every q: (k, 1, i, m N r)."""
+    N, k, i, r = A.shape
+    return A.permute(1, 2, 0, 3).reshape(k, i, 1, N * r).expand(-1, -1, m, -1).reshape(k, 1, i, -1)
+
+
+def _spread_c(C: Tensor, r: int) -> Tensor:
+    """C_pq at every position of the rank: (m, 1, m N r)."""
+    N, m, _ = C.shape
+    return C.permute(1, 2, 0).reshape(m, m, N, 1).expand(-1, -1, -1, r).reshape(m, 1, -1)
