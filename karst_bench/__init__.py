@@ -1,0 +1,98 @@
+"""Parameter-efficient fine-tuning of vision transformers: attach a method to any timm ViT or Swin, merge it, save it.
+
+    model = timm.create_model("vit_base_patch16_224.orig_in21k", pretrained=True, num_classes=100)
+    karst_bench.attach(model, "karst", N=2, m=8, r=8)     # in place; only the method and the head train
+    ...                                                   # any training loop
+    karst_bench.save_adapter(model, "cifar100.safetensors")
+    karst_bench.merge(model)                              # plain timm layers again
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from karst_bench.errors import UserError
+
+__version__ = "0.1.0"
+__all__ = ["UserError", "attach", "load_adapter", "merge", "save_adapter", "unmerge"]
+
+
+def attach(
+    model: nn.Module, method: str, *, extra: str | None = None, also: str | None = None, seed: int | None = None, **hyper: Any
+) -> nn.Module:
+    """Attaches a method to a timm ViT or Swin in place and returns the same module; its forward keeps its signature.
+
+    method, also, extra: names as on the command line (`method=karst also=vpt_deep extra=none`); extra=None is the
+    method's own default. hyper: the method's hyper-parameters by their YAML names. seed: of the new parameters; None
+    draws from torch's global generator. Everything but the head and the methods is frozen.
+    Raises: UserError for an unknown name or value, or where the method does not fit the model.
+    """
+    from karst_bench.attach import attach_methods
+    from karst_bench.config import compose, plain
+    from karst_bench.engine import Streams, seeded
+    from karst_bench.methods.build import build_methods
+
+    overrides = [f"method={method}", f"also={also or 'none'}", *([f"extra={extra}"] if extra is not None else [])]
+    overrides += [f"method.{key}={_as_override(value)}" for key, value in hyper.items()]
+    settings = plain(compose(overrides))
+    methods = build_methods(settings)
+    spec = {node: settings[node] for node in ("method", "also", "extra")}
+    if seed is None:
+        attach_methods(model, methods, spec=spec)
+    else:
+        with seeded(Streams(seed).init):
+            attach_methods(model, methods, spec=spec)
+    return model.to(next(model.parameters()).device)
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """Folds the attached method into plain timm layers, in place: same logits, timm's own state_dict keys.
+
+    Raises: UserError if a part of the method has no weight form.
+    """
+    from karst_bench.attach.merge import merge as fold
+
+    return fold(model)
+
+
+def unmerge(model: nn.Module) -> nn.Module:
+    """Undoes `merge` bit by bit. Raises: UserError if the model is not merged."""
+    from karst_bench.attach.merge import unmerge as unfold
+
+    return unfold(model)
+
+
+def save_adapter(model: nn.Module, path: str | Path) -> Path:
+    """Writes what was trained (method and head) and the settings that rebuild it, atomically, as safetensors."""
+    from safetensors.torch import save
+
+    from karst_bench.attach.adapter import adapter_metadata, adapter_tensors
+    from karst_bench.records import atomic
+
+    path = Path(path)
+    atomic.write(path, save(adapter_tensors(model), metadata=adapter_metadata(model)), once=False)
+    return path
+
+
+def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
+    """Loads an adapter into a model: attaches the method it was saved with if none is attached, then copies the values.
+
+    Raises: UserError if the file is damaged or the model is of another shape; the model's values are then untouched.
+    """
+    from karst_bench.attach import attach_methods
+    from karst_bench.attach.adapter import put_adapter, read_adapter
+    from karst_bench.methods.build import build_methods
+
+    tensors, spec = read_adapter(path)
+    if getattr(model, "_graft", None) is None:
+        attach_methods(model, build_methods(spec), spec=spec)
+        model.to(next(model.parameters()).device)
+    put_adapter(model, tensors, source=str(path))
+    return model
+
+
+def _as_override(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_as_override(item) for item in value) + "]"
+    return "null" if value is None else str(value)

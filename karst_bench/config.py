@@ -88,7 +88,8 @@ def finish(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise UserError(f"{key}={cfg[key]} is not a choice; use one of {', '.join(choices)}{_nearest(str(cfg[key]), choices)}")
     if cfg.dataset.get("shots") is not None and cfg.dataset.shots not in (1, 2, 4, 8, 16):
         raise UserError(f"dataset.shots={cfg.dataset.shots} has no split list; use 1, 2, 4, 8 or 16")
-    return _with_tuned(cfg, {override.partition("=")[0].lstrip("+~") for override in overrides})
+    given = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    return _with_tuned(_with_own_backbone(cfg, given), given)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -174,6 +175,16 @@ def _nearest(word: str, valid: Sequence[str]) -> str:
     tails = {name.rpartition("/")[2]: name for name in valid}
     near = difflib.get_close_matches(word, valid, 1, 0.6) or [tails[t] for t in difflib.get_close_matches(word, list(tails), 1, 0.6)]
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _with_own_backbone(cfg: DictConfig, given: set[str]) -> DictConfig:
+    """backbone.timm_name=X is a backbone of its own: X's name, input size and statistics, not those it replaced."""
+    if "backbone.timm_name" in given:
+        own = {"name": cfg.backbone.timm_name, "model_args": {}, "input_size": None, "mean": None, "std": None, "tag": None}
+        for key, value in own.items():
+            if f"backbone.{key}" not in given and key in cfg.backbone:
+                cfg.backbone[key] = value
+    return cfg
 
 
 def _with_tuned(cfg: DictConfig, given: set[str]) -> DictConfig:

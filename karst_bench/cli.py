@@ -1,0 +1,81 @@
+"""From the command line to one run or a sweep of runs: Hydra composes, this file turns its errors into sentences."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from karst_bench import config
+from karst_bench.errors import UserError
+
+FAILED, BAD_INPUT, STOPPED = 1, 2, 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command line and returns its exit code: 0 done, 1 a run failed, 2 bad input, 130 stopped."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing them
+    config.register()
+    debug = any(argument.replace(" ", "") in ("debug=true", "debug=True") for argument in arguments)
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    try:
+        with config.friendly(overrides):
+            failures = _hydra(list(arguments))
+        for failure in failures:
+            raise failure
+    except UserError as error:
+        return _say(error, BAD_INPUT, debug)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return STOPPED
+    except Exception as error:
+        from karst_bench.engine import Interrupted  # not at the top: a bad key is told before torch loads
+
+        if isinstance(error, Interrupted):
+            print("stopped; the same command continues where it was", file=sys.stderr)
+            return STOPPED
+        return _say(error, FAILED, debug)
+    return 0
+
+
+def _hydra(arguments: list[str]) -> list[Exception]:
+    """Runs what the arguments compose; returns the failures of runs, each told when it happened in a sweep."""
+    failures: list[Exception] = []
+
+    @hydra.main(config_path=str(config.config_dir()), config_name="config", version_base="1.3")
+    def task(cfg: DictConfig) -> None:
+        try:
+            _one(cfg)
+        except Exception as error:
+            from karst_bench.engine import Interrupted
+
+            if isinstance(error, Interrupted):
+                raise
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                print(f"error: {error}", file=sys.stderr)
+            if "joblib" in HydraConfig.get().runtime.choices["hydra/launcher"]:
+                raise  # a worker process: its exception is what reaches the parent
+            failures.append(error)
+
+    sys.argv = [sys.argv[0], *arguments]
+    task()
+    return failures
+
+
+def _one(cfg: DictConfig) -> None:
+    from karst_bench.actions import act  # torch and timm load after the configuration has been found good
+
+    act(config.finish(cfg, list(HydraConfig.get().overrides.task)))
+
+
+def _say(error: Exception, code: int, debug: bool) -> int:
+    if debug:
+        raise error
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    print(f"error: {kind}{error}", file=sys.stderr)
+    if code == FAILED:
+        print("debug=true shows the traceback", file=sys.stderr)
+    return code

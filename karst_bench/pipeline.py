@@ -1,0 +1,295 @@
+"""One run, from configuration to record: the whole story on one screen."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from karst_bench import engine
+from karst_bench.attach import attach_methods, account
+from karst_bench.attach.adapter import adapter_metadata, adapter_tensors
+from karst_bench.attach.backbone import build_backbone, own_values
+from karst_bench.attach.merge import merge, mergeable, unmerge
+from karst_bench.attach.weights import find_weights, weights_sha256
+from karst_bench.config import plain
+from karst_bench.data import find_task, load_task
+from karst_bench.data.batches import Batches
+from karst_bench.data.split import Task
+from karst_bench.data.transforms import augmentation, normalisation
+from karst_bench.engine import DivergedError, Interrupted, Meter, Recipe, Streams
+from karst_bench.errors import UserError
+from karst_bench.methods.base import Method
+from karst_bench.methods.build import build_methods
+from karst_bench.records import mirror, provenance, schema
+from karst_bench.records.claims import Claims
+from karst_bench.records.identity import run_id
+from karst_bench.records.store import Store
+
+TEST_BATCH = 256  # images in a step of evaluation
+CHECKPOINT_S = 60.0
+Say = Callable[[str], None]
+OnCheck = Callable[[int, str, float], None]
+
+
+def run(cfg: DictConfig, *, say: Say = print, on_check: OnCheck | None = None) -> dict[str, Any]:
+    """Trains and evaluates what the configuration says and returns its record; a finished run is read, not repeated.
+
+    on_check(epoch, split, top1_pct) is told every look at a split and may raise to prune the run.
+    Raises: UserError for bad input, before anything is computed; Interrupted on SIGTERM or Ctrl-C, state on disk.
+    """
+    settings = plain(cfg)
+    inputs = Inputs(settings)
+    store = Store(settings["paths"]["results"], settings["suite"])
+    if settings["force"]:
+        store.supersede(inputs.id)
+    elif store.done(inputs.id):
+        record = store.read(inputs.id)
+        say(f"{inputs.title}: done already, {_accuracy(record)}; record {store.path(inputs.id)} (force=true runs it again)")
+        return record
+    store.check_writable()
+    claim = Claims(store.root).acquire(inputs.id)
+    if claim is None:
+        raise UserError(f"{inputs.title}: another process is running this cell ({inputs.id}); wait for it or end it")
+    with claim:
+        store.clear_temporaries(inputs.id)
+        record = _tracked(inputs, store, say, on_check)
+    say(f"{inputs.title}: {_accuracy(record)}; {record['counts']['trainable_params']:,} trained parameters, "
+        f"{record['seconds']['total_s']:.1f} s; record {store.path(inputs.id)}")  # fmt: skip
+    return record
+
+
+class Inputs:
+    """Everything a run is made of, found and checked before anything is computed."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.methods: list[Method] = build_methods(settings)
+        settings["backbone"] |= own_values(settings["backbone"])
+        backbone, dataset = settings["backbone"], settings["dataset"]
+        self.recipe = Recipe(**settings["recipe"])
+        self.weights = self._find_data_then_weights()
+        self.device = pick_device(settings["device"])
+        self.threads = set_threads(settings["threads"])
+        self.task: Task = load_task(
+            dataset, data_root=settings["paths"]["data"], cache_root=settings["paths"]["cache"],
+            size=backbone["input_size"], augment=settings["recipe"]["augment"],
+        )  # fmt: skip
+        self.mean, self.std = normalisation(settings["normalization"], backbone["mean"], backbone["std"])
+        self.weights_sha256 = weights_sha256(self.weights)
+        self.plan = engine.plan(settings["protocol"], self.recipe.epochs, self.task.splits)
+        self.id = run_id(settings, weights_sha256=self.weights_sha256, list_sha256=self.task.list_sha256,
+                         encoding=self.task.encoding)  # fmt: skip
+        names = "+".join([settings["method"]["name"], *([settings["also"]["name"]] if settings["also"]["name"] != "none" else [])])
+        self.title = f"{names} on {dataset['name']} ({backbone['name']}, seed {settings['seed']})"
+
+    def _find_data_then_weights(self) -> Path | None:
+        """Both are looked for before either is read, so that one message names all that is missing."""
+        problems = []
+        for find in (lambda: self._find_data(), lambda: self._find_weights()):
+            try:
+                found = find()
+            except UserError as error:
+                problems.append(str(error))
+        if problems:
+            raise UserError("\n".join(problems))
+        return found
+
+    def _find_data(self) -> None:
+        if self.settings["dataset"]["source"] != "mini":
+            find_task(self.settings["dataset"], data_root=Path(self.settings["paths"]["data"]))
+
+    def _find_weights(self) -> Path | None:
+        return find_weights(self.settings["backbone"], Path(self.settings["paths"]["weights"]))
+
+    def batches(self, split: str, *, train: bool = False) -> Batches:
+        """The split as normalised batches; augmented where it is trained on."""
+        augment = augmentation(self.settings["recipe"]["augment"], size=self.settings["backbone"]["input_size"],
+                               mean=self.mean, std=self.std) if train else None  # fmt: skip
+        return Batches(self.task.splits[split], batch=self.recipe.batch if train else TEST_BATCH, mean=self.mean,
+                       std=self.std, device=self.device, augment=augment)  # fmt: skip
+
+    def model(self, streams: Streams) -> nn.Module:
+        """The backbone with its methods attached, on the device."""
+        classes = self.settings["dataset"]["classes"]
+        with engine.seeded(streams.init):
+            net = build_backbone(self.settings["backbone"], classes=classes, weights=self.weights,
+                                 drop_path=self.recipe.drop_path)  # fmt: skip
+            attach_methods(net, self.methods, spec={node: self.settings[node] for node in ("method", "also", "extra")})
+        return net.to(self.device)
+
+
+def _tracked(inputs: Inputs, store: Store, say: Say, on_check: OnCheck | None) -> dict[str, Any]:
+    """Trains under the trackers; whatever happens to them, the record is written."""
+    tracker = mirror.build(inputs.settings["tracker"], say)
+    state = store.load_checkpoint(inputs.id)
+    tracker.start(inputs.settings, inputs.id, resumed=state is not None)
+    record = None
+    try:
+        record = _trained(inputs, store, on_check, tracker, state)
+        store.write(record)
+    except (Interrupted, UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        record = _skeleton(inputs) | {"status": "failed", "error": {
+            "type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}}  # fmt: skip
+        path = store.fail(record)
+        if isinstance(error, DivergedError):
+            raise UserError(f"{inputs.title}: {error}. Failed record: {path}") from error
+        raise
+    finally:
+        done = record is not None and record["adapter"]
+        tracker.finish(record, store.adapter_path(inputs.id) if done else None)
+    return record
+
+
+def _trained(
+    inputs: Inputs, store: Store, on_check: OnCheck | None, tracker: mirror.Trackers, state: engine.State | None
+) -> dict[str, Any]:
+    settings, plan, meter = inputs.settings, inputs.plan, Meter(inputs.device)
+    with meter.phase("setup"):
+        streams = Streams(settings["seed"])
+        model = inputs.model(streams)
+        train = inputs.batches(plan.train, train=True)
+        checks = [engine.Check(plan.check, inputs.batches(plan.check), plan.check_epochs, plan.choose)] if plan.check else []
+    with meter.phase("train"), _stop_signals() as stop:
+        try:
+            fit = engine.fit(
+                model, inputs.methods, train, recipe=inputs.recipe, precision=settings["precision"], device=inputs.device,
+                streams=streams, checks=checks, progress=engine.display(inputs.title), state=state,
+                on_check=on_check, on_epoch=tracker.log, on_checkpoint=_every(CHECKPOINT_S, store, inputs.id), stop=stop,
+            )  # fmt: skip
+        except Interrupted as interrupted:
+            store.save_checkpoint(inputs.id, interrupted.state)
+            raise
+    tensors = adapter_tensors(model) if settings["save_adapter"] else None
+    with meter.phase("evaluate"):
+        score = _final_score(model, inputs, fit)
+    record = _skeleton(inputs) | _results(inputs, model, fit, score, meter)
+    if tensors is not None:
+        record["adapter"] = store.save_adapter(inputs.id, tensors, adapter_metadata(model))
+    return record
+
+
+def _every(seconds: float, store: Store, ident: str) -> Callable[[Callable[[], engine.State]], None]:
+    """Writes a checkpoint after an epoch if the last one is older than this: a killed run loses no more than that."""
+    last = time.monotonic()
+
+    def keep(make: Callable[[], engine.State]) -> None:
+        nonlocal last
+        if time.monotonic() - last > seconds:
+            store.save_checkpoint(ident, make())
+            last = time.monotonic()
+
+    return keep
+
+
+def _final_score(model: nn.Module, inputs: Inputs, fit: engine.Fit) -> engine.Score:
+    """One pass over the reported split, with merged weights where the method allows it."""
+    can_merge = mergeable(model)
+    if can_merge:
+        merge(model)
+    score = engine.top1(model, inputs.batches(inputs.plan.final), precision=inputs.settings["precision"], device=inputs.device)
+    if can_merge:
+        unmerge(model)
+    return score
+
+
+def _skeleton(inputs: Inputs) -> dict[str, Any]:
+    """What a record says before any result: who ran what on which data, weights and machine."""
+    settings, task = inputs.settings, inputs.task
+    device = torch.cuda.get_device_name(inputs.device) if inputs.device.type == "cuda" else "cpu"
+    paths = {"paths": {}, "adapter": None, "images": None, "out": None}  # where things lay on one machine is no result
+    notes = list(task.notes) + (["own split: not the published lists"] if task.own_split else [])
+    if settings["tuned"]["name"] != "none" and not settings["tuned"].get("listed"):
+        notes.append(f"tuned={settings['tuned']['name']} lists no values for {settings['dataset']['name']}: the method's defaults ran")
+    return {
+        "schema": schema.SCHEMA, "id": inputs.id, "status": "done", "created": schema.now(), "config": settings | paths,
+        "data": {"list_sha256": task.list_sha256, "encoding": task.encoding, "source": task.source,
+                 "own_split": task.own_split, "mean": list(inputs.mean), "std": list(inputs.std)},
+        "weights": {"name": settings["backbone"]["name"], "timm_name": settings["backbone"]["timm_name"],
+                    "kind": _weights_kind(settings), "sha256": inputs.weights_sha256},
+        "provenance": provenance.collect(device=device, threads=inputs.threads), "notes": notes, "adapter": None, "error": None,
+    }  # fmt: skip
+
+
+def _results(inputs: Inputs, model: nn.Module, fit: engine.Fit, score: engine.Score, meter: Meter) -> dict[str, Any]:
+    plan, task = inputs.plan, inputs.task
+    final = {"test": "test", "val200": "val", "val": "val"}[plan.final]
+    size = (inputs.settings["backbone"]["input_size"],) * 2
+    metrics = {
+        "test_top1_last_pct": score.top1_pct if final == "test" else None,
+        "test_top1_peak_pct": _peak(fit, score) if plan.check == "test" else None,
+        "val_top1_last_pct": score.top1_pct if final == "val" else None,
+        "val_top1_best_pct": fit.best_top1_pct if plan.choose else fit.peak(plan.check) if plan.check and final == "val" else None,
+        "best_epoch": fit.best_epoch, "train_n": len(task.splits[plan.train]),
+        "test_n": score.n if final == "test" else None, "val_n": score.n if final == "val" else None,
+    }  # fmt: skip
+    seconds = meter.seconds("setup", "train", "evaluate")
+    speed = {"train_images_per_s": fit.train_images_per_s, "step_ms_median": fit.step_ms_median}
+    counts = account.counts(model, inputs.methods) | {"forward_macs": account.forward_macs(model, size)}
+    return {"metrics": metrics, "curves": fit.curves, "counts": counts, "seconds": seconds, "speed": speed,
+            "peak_bytes": meter.peak_bytes()}  # fmt: skip
+
+
+def _peak(fit: engine.Fit, score: engine.Score) -> float:
+    return max(score.top1_pct, fit.peak("test") or 0.0)
+
+
+def _weights_kind(settings: dict[str, Any]) -> str:
+    wanted = str(settings["backbone"]["weights"])
+    return wanted if wanted in ("pretrained", "none") else "file"
+
+
+def _accuracy(record: dict[str, Any]) -> str:
+    metrics = record["metrics"]
+    if metrics.get("test_top1_last_pct") is not None:
+        return f"test top-1 {metrics['test_top1_last_pct']:.1f} %"
+    return f"val top-1 {metrics['val_top1_last_pct']:.1f} %"
+
+
+def pick_device(wanted: str) -> torch.device:
+    """auto takes CUDA where there is one. Raises: UserError for cuda without a device."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda, but torch sees no CUDA device here; use device=cpu or device=auto")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def set_threads(wanted: int | None) -> int:
+    """Gives torch this many threads (null: its own choice) and returns how many it has."""
+    if wanted is not None:
+        if wanted < 1:
+            raise UserError(f"threads={wanted} must be at least 1")
+        torch.set_num_threads(wanted)
+    return torch.get_num_threads()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turns SIGTERM and the first Ctrl-C into a request that training answers after its step, with a checkpoint."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(number: int, _frame: Any) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+        os.write(sys.stderr.fileno(), b"\nstopping after this step; the run can be continued\n")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,8 @@
+"""The command line: python run.py method=karst dataset=vtab/cifar100 (python run.py --help lists every option)."""
+
+import sys
+
+from karst_bench.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
