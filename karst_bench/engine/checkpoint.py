@@ -1,8 +1,7 @@
 """A run's state as flat tensors and JSON-able meta data, fit for safetensors: no pickle."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +11,29 @@ from karst_bench.engine.streams import Streams
 from karst_bench.errors import UserError
 
 
-@dataclass
-class State:
-    """tensors: name -> tensor on the CPU, owned by this state; meta: anything that JSON can hold."""
+class State(TypedDict):
+    """tensors: name -> tensor on the CPU, owned by this state; meta: anything that JSON can hold. A plain dict."""
 
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    meta: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+
+def new_state(tensors: Mapping[str, Tensor] | None = None, meta: Mapping[str, Any] | None = None) -> State:
+    """A state of these tensors and meta data, empty where not given."""
+    return State(tensors=dict(tensors or {}), meta=dict(meta or {}))
 
 
 def nest(parts: Mapping[str, State]) -> State:
     """Put named states into one: tensors under `name/key`, meta data under `name`."""
-    tensors = {f"{name}/{key}": t for name, part in parts.items() for key, t in part.tensors.items()}
-    return State(tensors, {name: part.meta for name, part in parts.items()})
+    tensors = {f"{name}/{key}": t for name, part in parts.items() for key, t in part["tensors"].items()}
+    return new_state(tensors, {name: part["meta"] for name, part in parts.items()})
 
 
 def part(state: State, name: str) -> State:
     """The state that `nest` put under this name; an empty one if there is none."""
     prefix = f"{name}/"
-    tensors = {key.removeprefix(prefix): t for key, t in state.tensors.items() if key.startswith(prefix)}
-    return State(tensors, state.meta.get(name, {}))
+    tensors = {key.removeprefix(prefix): t for key, t in state["tensors"].items() if key.startswith(prefix)}
+    return new_state(tensors, state["meta"].get(name, {}))
 
 
 def trained(model: nn.Module) -> dict[str, Tensor]:

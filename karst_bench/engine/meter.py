@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from karst_bench.engine.checkpoint import State
+from karst_bench.engine.checkpoint import State, new_state
 
 REFRESH_S = 0.25  # reading the loss makes the host wait for the device, so not more often than this
 Log = Callable[[str], None]
@@ -174,11 +174,11 @@ class EpochMeter:
 
     def state(self) -> State:
         tensors = {"losses": torch.stack(self.losses).cpu(), "hits": torch.stack(self.hits).cpu()} if self.sizes else {}
-        return State(tensors, {"sizes": list(self.sizes)})
+        return new_state(tensors, {"sizes": list(self.sizes)})
 
     @classmethod
     def restored(cls, state: State, device: torch.device) -> "EpochMeter":
-        if not state.meta["sizes"]:
+        if not state["meta"]["sizes"]:
             return cls()
-        losses, hits = (list(state.tensors[key].to(device).unbind()) for key in ("losses", "hits"))
-        return cls(losses, hits, list(state.meta["sizes"]))
+        losses, hits = (list(state["tensors"][key].to(device).unbind()) for key in ("losses", "hits"))
+        return cls(losses, hits, list(state["meta"]["sizes"]))

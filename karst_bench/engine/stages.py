@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from karst_bench.engine.checkpoint import State, nest, part
+from karst_bench.engine.checkpoint import State, nest, new_state, part
 from karst_bench.engine.outcome import Interrupted
 
 KINDS = ("score", "supernet_fit", "evolve", "fit", "evaluate")
@@ -63,15 +63,15 @@ def run_stages(
     Raises: Interrupted, with the state of the whole list; ValueError before the first stage for a list that cannot run.
     """
     _validate(stages, runners)
-    done = state.meta["stage"] if state else 0
-    kept = part(state, "products") if state else State()
-    products = {name: part(kept, name) for name in (state.meta["products"] if state else {})}
+    done = state["meta"]["stage"] if state else 0
+    kept = part(state, "products") if state else new_state()
+    products = {name: part(kept, name) for name in (state["meta"]["products"] if state else {})}
     for i, stage in enumerate(stages[done:], done):
-        resume = part(state, "running") if state and state.meta["running"] and i == done else None
+        resume = part(state, "running") if state and state["meta"]["running"] and i == done else None
 
         def wrapped(inner: State | None, i: int = i) -> State:
-            whole = nest({"products": nest(products), "running": inner or State()})
-            return State(whole.tensors, whole.meta | {"stage": i})
+            whole = nest({"products": nest(products), "running": inner or new_state()})
+            return new_state(whole["tensors"], whole["meta"] | {"stage": i})
 
         def keep(maker: Maker, wrapped: Callable[[State], State] = wrapped) -> None:
             if on_checkpoint is not None:

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from karst_bench.engine.checkpoint import (
     copy_in,
     copy_out,
     nest,
+    new_state,
     optimizer_in,
     optimizer_out,
     part,
@@ -38,14 +39,14 @@ def fit(
     device: torch.device, streams: Streams, checks: Sequence[Check] = (), progress: Display | None = None,
     state: State | None = None, on_checkpoint: Callable[[Callable[[], State]], None] | None = None,
     on_check: Callable[[int, str, float], None] | None = None,
-    on_epoch: Callable[[Mapping[str, Any]], None] | None = None, stop: Callable[[], bool] | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None, stop: Callable[[], bool] | None = None,
 ) -> Fit:  # fmt: skip
     """Train the parameters that need a gradient, in place.
 
     state: continue from there (exact on the same machine type and thread count). on_checkpoint: called after each epoch
     with a function that makes the state, so that the caller decides whether one is worth its cost. on_check: called
-    with (epoch, split, top-1 %) and may raise. on_epoch: called with the epoch's row of the curves. stop: asked after
-    each step.
+    with (epoch, split, top-1 %) and may raise. on_epoch: called with {"epoch", "train_loss", "train_top1_pct", "lr",
+    and of this epoch's checks "val_top1_pct" or "test_top1_pct"}. stop: asked after each step.
     Raises: Interrupted if stop says so; DivergedError on a loss or weight that is not finite; UserError if nothing
     can be trained.
     """
@@ -58,9 +59,12 @@ def fit(
         try:
             while loop.epoch < recipe.epochs:
                 loop.run_epoch(display, stop)
-                loop.end_epoch(display, on_check)
+                row = loop.end_epoch(display)
                 if on_epoch is not None:
-                    on_epoch(loop.row())
+                    on_epoch(row)
+                if on_check is not None:
+                    for seen in loop.seen_in(loop.epoch):
+                        on_check(loop.epoch, seen["split"], seen["top1_pct"])
                 if on_checkpoint is not None:
                     on_checkpoint(loop.state)
         finally:
@@ -152,34 +156,35 @@ class _Loop:
                 self.schedule.set(self.epoch, step)
                 raise DivergedError(self.complaint(f"the training loss became {loss} at step {step + 1}"))
 
-    def end_epoch(self, display: Display, on_check: Callable[[int, str, float], None] | None) -> None:
+    def end_epoch(self, display: Display) -> dict[str, float]:
+        """Write the curves, do the checks that are due and move on to the next epoch."""
         loss, top1_pct = self.now.means()
         self.schedule.set(self.epoch, self.step - 1)  # a run resumed right here has not set it yet
         epoch = self.epoch + 1
-        values = {"epoch": epoch, "train_loss": loss, "train_top1_pct": top1_pct, "lr": self.schedule.lr}
-        line = f"epoch {epoch}/{self.recipe.epochs}  loss {loss:.4f}  train top-1 {top1_pct:.1f} %"
-        for check in self.checks:
-            if epoch in check.epochs:
-                with self.check_watch:
-                    seen = top1(self.model, check.batches, precision=self.precision, device=self.device).top1_pct
-                self.curves["checks"].append({"epoch": epoch, "split": check.split, "top1_pct": seen})
-                line += f"  {check.split} top-1 {seen:.1f} %"
-                if check.choose and (self.best_at is None or seen > self.best_at[1]):
-                    self.best_at, self.best = (epoch, seen), copy_out(self.trained)
-        for key, value in values.items():
+        row = {"epoch": epoch, "train_loss": loss, "train_top1_pct": top1_pct, "lr": self.schedule.lr}
+        for key, value in row.items():
             self.curves[key].append(value)
+        line = f"epoch {epoch}/{self.recipe.epochs}  loss {loss:.4f}  train top-1 {top1_pct:.1f} %"
+        for check in (check for check in self.checks if epoch in check.epochs):
+            seen = self.look(check, epoch)
+            row[f"{check.split.rstrip('0123456789')}_top1_pct"] = seen
+            line += f"  {check.split} top-1 {seen:.1f} %"
         self.epoch, self.now = epoch, EpochMeter()
         display.epoch(line)
-        if on_check is not None:
-            for entry in self.curves["checks"]:
-                if entry["epoch"] == epoch:
-                    on_check(epoch, entry["split"], entry["top1_pct"])
+        return row
 
-    def row(self) -> dict[str, Any]:
-        """The last epoch's values, with what its checks saw as `<split>_top1_pct`."""
-        values = {key: column[-1] for key, column in self.curves.items() if key != "checks"}
-        seen = {f"{c['split']}_top1_pct": c["top1_pct"] for c in self.curves["checks"] if c["epoch"] == self.epoch}
-        return values | seen
+    def seen_in(self, epoch: int) -> list[dict[str, Any]]:
+        """The checks done after that epoch (counted from 1)."""
+        return [seen for seen in self.curves["checks"] if seen["epoch"] == epoch]
+
+    def look(self, check: Check, epoch: int) -> float:
+        """Evaluate a check, and keep the weights if it chooses and has never seen better."""
+        with self.check_watch:
+            seen = top1(self.model, check.batches, precision=self.precision, device=self.device).top1_pct
+        self.curves["checks"].append({"epoch": epoch, "split": check.split, "top1_pct": seen})
+        if check.choose and (self.best_at is None or seen > self.best_at[1]):
+            self.best_at, self.best = (epoch, seen), copy_out(self.trained)
+        return seen
 
     def on_epoch(self) -> None:
         for method in self.methods:
@@ -219,13 +224,13 @@ class _Loop:
             "train_s": self.train_watch.seconds, "check_s": self.check_watch.seconds,
         }  # fmt: skip
         whole = nest({
-            "model": State(copy_out(self.trained)),
-            "optim": State(optimizer_out(self.optimizer, self.names)),
-            "random": State(random),
-            "best": State(dict(self.best)),
+            "model": new_state(copy_out(self.trained)),
+            "optim": new_state(optimizer_out(self.optimizer, self.names)),
+            "random": new_state(random),
+            "best": new_state(self.best),
             "now": self.now.state(),
         })  # fmt: skip
-        return State(whole.tensors, whole.meta | {"at": meta})
+        return new_state(whole["tensors"], whole["meta"] | {"at": meta})
 
     def restore(self, state: State) -> None:
         """Continue from a state of the same configuration.
@@ -233,7 +238,7 @@ class _Loop:
         A method hears `on_epoch` again when its epoch is resumed midway, before weights and generators are set back,
         so what it draws or changes there is undone.
         """
-        at = state.meta["at"]
+        at = state["meta"]["at"]
         here = {"epochs": self.recipe.epochs, "steps_per_epoch": self.per_epoch}
         for key, value in here.items():
             if at[key] != value:
@@ -248,10 +253,10 @@ class _Loop:
         self.now = EpochMeter.restored(part(state, "now"), self.device)
         if self.now.sizes:
             self.on_epoch()
-        copy_in(self.trained, part(state, "model").tensors)
-        optimizer_in(self.optimizer, self.names, part(state, "optim").tensors)
-        self.best = part(state, "best").tensors
-        random = part(state, "random").tensors
+        copy_in(self.trained, part(state, "model")["tensors"])
+        optimizer_in(self.optimizer, self.names, part(state, "optim")["tensors"])
+        self.best = part(state, "best")["tensors"]
+        random = part(state, "random")["tensors"]
         random_in(self.streams, self.device, random)
         self.order_at_start = random["order_at_start"]
         self.streams.order.set_state(self.order_at_start)

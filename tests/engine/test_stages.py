@@ -9,6 +9,7 @@ from rich.console import Console
 
 from karst_bench.engine import Call, Interrupted, Recipe, Stage, State, Streams, plan, run_stages, seeded, tenths
 from karst_bench.engine import plain as plain_stages
+from karst_bench.engine.checkpoint import new_state
 from karst_bench.engine.meter import Bar, Meter, Quiet, display
 from karst_bench.errors import UserError
 
@@ -63,16 +64,16 @@ def test_stages_run_in_order_and_hand_on_products():
 
     def score(call: Call) -> State:
         calls.append((call.stage.name, call.start))
-        return State({"mask": torch.ones(2)}, {"budget": 3})
+        return new_state({"mask": torch.ones(2)}, {"budget": 3})
 
     def train(call: Call) -> None:
         assert call.start is not None
-        calls.append((call.stage.name, call.start.meta))
+        calls.append((call.stage.name, call.start["meta"]))
 
     stages = [Stage("rank", "score", "train800", produces="mask"), Stage("go", "fit", "train800", init_from="mask")]
     products = run_stages(stages, {"score": score, "fit": train})
     assert calls == [("rank", None), ("go", {"budget": 3})]
-    assert torch.equal(products["mask"].tensors["mask"], torch.ones(2))
+    assert torch.equal(products["mask"]["tensors"]["mask"], torch.ones(2))
 
 
 def test_an_interrupted_list_resumes_in_its_stage():
@@ -80,13 +81,13 @@ def test_an_interrupted_list_resumes_in_its_stage():
 
     def score(call: Call) -> State:
         scored.append(1)
-        return State({"mask": torch.ones(2)}, {"budget": 3})
+        return new_state({"mask": torch.ones(2)}, {"budget": 3})
 
     def train(call: Call) -> State:
         if call.resume is None:
-            raise Interrupted(State({"w": torch.zeros(1)}, {"step": 4}))
-        assert call.resume.meta == {"step": 4} and "w" in call.resume.tensors
-        return call.start or State()
+            raise Interrupted(new_state({"w": torch.zeros(1)}, {"step": 4}))
+        assert call.resume["meta"] == {"step": 4} and "w" in call.resume["tensors"]
+        return call.start or new_state()
 
     stages = [Stage("rank", "score", "train800", produces="mask"),
               Stage("go", "fit", "train800", init_from="mask", produces="out")]  # fmt: skip
@@ -94,7 +95,7 @@ def test_an_interrupted_list_resumes_in_its_stage():
     with pytest.raises(Interrupted) as stopped:
         run_stages(stages, runners)
     products = run_stages(stages, runners, state=stopped.value.state)
-    assert scored == [1] and products["out"].meta == {"budget": 3}
+    assert scored == [1] and products["out"]["meta"] == {"budget": 3}
 
 
 def test_a_list_that_cannot_run_is_refused_before_it_starts():

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax, one_hot
 
-from karst_bench.engine import Check, DivergedError, Interrupted, State, Streams, fit, top1
+from karst_bench.engine import Check, DivergedError, Interrupted, Streams, fit, top1
+from karst_bench.engine.checkpoint import new_state
 from karst_bench.engine.mix import mix
 from karst_bench.engine.step import train_mode, train_step
 from karst_bench.errors import UserError
@@ -54,7 +55,7 @@ def test_resume_at_every_step_equals_uninterrupted(net, plain, batches, recipe, 
         with pytest.raises(Interrupted) as stopped:
             run(net, plain, batches, r, checks=checks, stop=lambda asked=asked, cut=cut: next(asked) == cut)
         state = stopped.value.state
-        state = State(state.tensors, json.loads(json.dumps(state.meta)))
+        state = new_state(state["tensors"], json.loads(json.dumps(state["meta"])))
         resumed, after = run(net, plain, batches, r, seed=5, checks=checks, state=state)
         assert resumed.curves == whole.curves, cut
         assert (resumed.best_epoch, resumed.steps, resumed.images) == (whole.best_epoch, steps, 3 * 18)
@@ -197,16 +198,17 @@ def test_best_val_puts_the_first_best_weights_back(net, plain, batches, recipe, 
         return type("S", (), {"top1_pct": next(scores)})()
 
     monkeypatch.setattr("karst_bench.engine.train.top1", scored)
-    told = []
+    told, rows = [], []
     checks = [Check("val", batches, frozenset({1, 2, 3}), choose=True)]
     model = net()
     out = fit(
         model, [plain], batches, recipe=recipe(), precision="fp32", device=CPU, streams=Streams(0), checks=checks,
-        on_check=lambda *what: told.append(what),
+        on_check=lambda *what: told.append(what), on_epoch=rows.append,
     )  # fmt: skip
     assert (out.best_epoch, out.best_top1_pct) == (2, 70.0)
     assert torch.equal(model.head.weight, seen[1]) and not torch.equal(seen[1], seen[2])
     assert told == [(1, "val", 50.0), (2, "val", 70.0), (3, "val", 70.0)]
+    assert [row["val_top1_pct"] for row in rows] == [50.0, 70.0, 70.0] and "train_loss" in rows[0]
 
 
 def test_bf16_autocast_is_near_fp32_and_keeps_fp32_weights(net, plain, batches, recipe):
