@@ -88,8 +88,10 @@ class Claims:
         self.folder = Path(root) / "claims"
         self.lease_s = lease_s
 
-    def acquire(self, ident: str) -> Claim | None:
+    def acquire(self, ident: str, note: str = "-") -> Claim | None:
         """The claim on that cell, or None while another living worker holds it. Waits only for simultaneous askers.
+
+        `note` is one word that `running` tells others, such as the key of the cell.
 
         Ask for the record again after acquiring: the last holder may have finished a moment ago.
         """
@@ -98,15 +100,15 @@ class Claims:
         while True:
             if self.holder(ident) is not None:
                 return None
-            claim = self._contend(ident)
+            claim = self._contend(ident, note)
             if claim is not None or time.monotonic() > deadline:
                 return claim
             time.sleep(random.uniform(0, pause_s))
             pause_s = min(2 * pause_s, 0.5)
 
-    def _contend(self, ident: str) -> Claim | None:
+    def _contend(self, ident: str, note: str) -> Claim | None:
         token = secrets.token_hex(8)
-        content = f"{_machine()} {os.getpid()} {_born(os.getpid())}\n".encode()
+        content = f"{_machine()} {os.getpid()} {_born(os.getpid())} {note}\n".encode()
         trying, owning = (self.folder / f"{ident}.{token}.{kind}" for kind in ("try", "own"))
         atomic.write(trying, content, once=True)
         if any(self._alive(file) for file in self._files(ident) if token not in file.name):
@@ -125,14 +127,19 @@ class Claims:
         """The file of the living worker that runs this cell, or None."""
         return next((file for file in self._files(ident, "own") if self._alive(file)), None)
 
-    def running(self) -> list[str]:
-        """The ids that living workers hold at this moment."""
-        return sorted({file.name.split(".")[0] for file in self._files("*", "own") if self._alive(file)})
+    def running(self) -> dict[str, str]:
+        """The ids that living workers hold at this moment, and their notes."""
+        held = {}
+        for file in self._files("*", "own"):
+            with suppress(OSError, IndexError):
+                if self._alive(file):
+                    held[file.name.split(".")[0]] = file.read_text().split()[3]
+        return held
 
     def _alive(self, file: Path) -> bool:
         """Whether that claim's worker lives; the file of a dead one is removed."""
         try:
-            machine, pid, born = file.read_text().split()
+            machine, pid, born, _ = file.read_text().split()
         except FileNotFoundError:
             return False
         except ValueError:

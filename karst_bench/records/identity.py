@@ -13,6 +13,7 @@ from typing import Any
 NODES = ("method", "extra", "also", "recipe", "protocol")
 DATASET = ("name", "source", "encoding", "transform", "shots", "split_seed", "classes")
 BACKBONE = ("timm_name", "model_args")
+INPUT = ("input_size", "mean", "std")  # a config may leave these to the backbone; a record never does
 TUNED = ("name", "values")
 SCALARS = ("normalization", "seed", "precision")
 DESCRIPTIONS = {"label", "paper", "licence", "origin", "trap", "label_rule", "description"}
@@ -57,7 +58,7 @@ def run_id(
     Raises ValueError where the config holds NaN or an infinity.
     """
     facts = _facts(config)
-    facts["backbone"]["weights_sha256"] = weights_sha256
+    facts["backbone"] |= _pick(config.get("backbone"), INPUT) | {"weights_sha256": weights_sha256}
     facts["dataset"]["list_sha256"] = list_sha256
     if encoding is not None:
         facts["dataset"]["encoding"] = encoding

@@ -17,11 +17,11 @@ FORK = multiprocessing.get_context("fork")
 def test_one_holder_at_a_time(tmp_path):
     ours, theirs = Claims(tmp_path), Claims(tmp_path)
     with ours.acquire(CELL) as claim:
-        assert claim.held() and ours.running() == [CELL]
+        assert claim.held() and ours.running() == {CELL: "-"}
         assert theirs.acquire(CELL) is None
         with theirs.acquire("f" * 16) as other:
             assert other.held()
-    assert not claim.held() and ours.running() == []
+    assert not claim.held() and ours.running() == {}
     assert theirs.acquire(CELL) is not None
 
 
@@ -106,7 +106,7 @@ def test_eight_workers_never_share_and_never_lose_a_cell(tmp_path):
     assert list((tmp_path / "claims").iterdir()) == []
 
 
-@pytest.mark.parametrize("content", ["", "half a", "m 999999999 1 extra"])
+@pytest.mark.parametrize("content", ["", "half a", "m 999999999 1 note extra"])
 def test_an_unreadable_claim_holds_for_a_lease(tmp_path, content):
     folder = tmp_path / "claims"
     folder.mkdir()
