@@ -1,4 +1,4 @@
-"""Command line of the report: `python -m karst_bench.report suite=vtab|mini results=results [paper=results/paper]`."""
+"""Command line: `python -m karst_bench.report suite=vtab|mini results=results [paper=DIR] [pictures=false]`."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from karst_bench.errors import UserError
 from karst_bench.report import formats
 from karst_bench.report.build import Report, build
 
-KEYS = {"suite": "vtab", "results": "results", "paper": ""}
+KEYS = {"suite": "vtab", "results": "results", "paper": "", "pictures": "true"}
 IN_TERMINAL = ("table1", "table2", "table3")
 
 
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     try:
         chosen = options(arguments)
         paper = Path(chosen["paper"]) if chosen["paper"] else None
-        report = build(chosen["suite"], Path(chosen["results"]), paper)
+        report = build(chosen["suite"], Path(chosen["results"]), paper, chosen["pictures"] != "false")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

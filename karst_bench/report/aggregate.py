@@ -101,12 +101,14 @@ def cell(runs: Sequence[Run]) -> Cell:
     return Cell(tuple(chosen[key] for key in sorted(chosen)))
 
 
-def importance(row: Row) -> tuple[bool, bool, int, int, tuple[tuple[str, str], ...]]:
-    """Sort key of the settings of one method: untuned, the paper's values, most tasks, most runs."""
+def importance(row: Row) -> tuple[bool, bool, bool, int, int, tuple[tuple[str, str], ...]]:
+    """Sort key of the settings of one method: untuned, the paper's values, normalisation of the backbone, most tasks
+    and most runs first."""
     wanted = catalog.PAPER_SETTING.get(row.method, {})
     hyper = row.runs[0].hyper
     off = any(key in hyper and hyper[key] != value for key, value in wanted.items())
-    return row.tuned != "none", off, -len(row.cells), -len(row.runs), row.setting
+    foreign = ("normalization", "model") not in row.setting
+    return row.tuned != "none", off, foreign, -len(row.cells), -len(row.runs), row.setting
 
 
 def named(settings: list[Row]) -> list[Row]:

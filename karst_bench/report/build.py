@@ -44,8 +44,11 @@ class Report:
     notes: list[str]
 
 
-def build(suite: str, results: Path, paper_folder: Path | None = None) -> Report:
-    """Read results/runs/<suite> and the paper's CSVs, write every table and figure. Raises: UserError."""
+def build(suite: str, results: Path, paper_folder: Path | None = None, pictures: bool = True) -> Report:
+    """Read results/runs/<suite> and the paper's CSVs, write every table and, with pictures, every figure.
+
+    Raises: UserError for an unknown suite, missing paper numbers or a folder that cannot be written.
+    """
     if suite not in catalog.SUITES:
         raise UserError(f"suite={suite}: unknown; use one of {', '.join(catalog.SUITES)}")
     runs, left_out = load_runs(results / "runs" / suite, suite)
@@ -61,7 +64,7 @@ def build(suite: str, results: Path, paper_folder: Path | None = None) -> Report
     for table in report.tables:
         for suffix, write in SUFFIXES.items():
             put(folder / f"{table.name}.{suffix}", write(table))
-    with mpl.rc_context(style.RC):
+    if pictures:
         draw(folder, suite, vit, few, whole, printed["table1"] if suite == "vtab" else None)
     put(folder / "missing.md", missing.page(report.gaps))
     put(folder / "missing.csv", missing.comma_separated(report.gaps))
@@ -144,16 +147,17 @@ def draw(
     printed: pd.DataFrame | None,
 ) -> None:
     """All pictures as SVG, PDF and PNG."""
-    style.save(figures.few_shot(series.few_shot(few, suite)), folder, "figure2")
-    style.save(figures.kernels(series.kernel_sweep(whole)), folder, "figure3")
     points = [(point.params_m, point.accuracy.value) for point in whole.points]
     front = compare.pareto(points)
-    style.save(figures.ablation(whole, front, compare.knee(points, front)), folder, "ablation")
     panels = series.costs(vit, suite, {} if printed is None else printed_costs(printed))
     fronts = {title: series.front(costs) for title, costs in panels.items()}
-    style.save(figures.pareto(panels, fronts), folder, "pareto")
     found = pages.rank_methods(vit, suite)
-    style.save(figures.ranks(found, compare.cliques(found) if found else []), folder, "ranks")
+    with mpl.rc_context(style.RC):
+        style.save(figures.few_shot(series.few_shot(few, suite)), folder, "figure2")
+        style.save(figures.kernels(series.kernel_sweep(whole)), folder, "figure3")
+        style.save(figures.ablation(whole, front, compare.knee(points, front)), folder, "ablation")
+        style.save(figures.pareto(panels, fronts), folder, "pareto")
+        style.save(figures.ranks(found, compare.cliques(found) if found else []), folder, "ranks")
 
 
 def printed_costs(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:

@@ -73,8 +73,11 @@ FIGURE2 = {
     "dtl": "method=dtl", "karst": "method=karst",
 }  # fmt: skip
 
-# A method that brings an extra by itself carries no suffix for it.
-OWN_EXTRA = {"karst": "rst"}
+# The extra that a method brings by itself carries no suffix; another one, or none, does.
+OWN_EXTRA = {
+    "karst": "rst", "karst_block_c": "rst", "karst_swin_staged": "rst", "karst_all": "rst_all",
+    "karst_scale": "rst_scale", "karst_code": "rst_scalar", "karst_code_ln": "rst_scalar",
+}  # fmt: skip
 # Of several settings of one method, the row without a suffix is the paper's, where the paper names one.
 PAPER_SETTING = {"karst": {"N": 2, "m": 8, "r": 8}, "ka": {"N": 2, "m": 8, "r": 8}}
 # Kernels are swept with m and r held at the paper's values.

@@ -17,6 +17,13 @@ TEX_SPECIAL = {
 }  # fmt: skip
 
 
+def digits(box: Box) -> str:
+    """The number of a box alone."""
+    if box.value is not None and box.value < box.floor:
+        return f"<{box.floor:g}"
+    return f"{box.value:.{box.digits}f}"
+
+
 def plain(box: Box) -> str:
     """A box as text: 76.8 ±0.4 (3); a misprint as 77.9 [!77.41]; an interval as [76.4, 77.2]."""
     if box.empty:
@@ -25,7 +32,7 @@ def plain(box: Box) -> str:
         return box.text
     if box.bracket:
         return f"[{box.low:.{box.digits}f}, {box.high:.{box.digits}f}]"
-    parts = [f"{box.value:.{box.digits}f}"]
+    parts = [digits(box)]
     if box.recomputed is not None:
         parts.append(f"[!{box.recomputed:.2f}]")
     if box.low is not None and box.high is not None:
@@ -115,7 +122,7 @@ def tex_box(box: Box) -> str:
     """A box in LaTeX: the interval small beside the mean, n as a small exponent."""
     if box.empty or box.value is None or box.bracket:
         return escape_tex(plain(box))
-    value = f"{box.value:.{box.digits}f}"
+    value = escape_tex(digits(box))
     value = {"best": rf"\textbf{{{value}}}", "second": rf"\underline{{{value}}}"}.get(box.mark, value)
     if box.recomputed is not None:
         value += rf"\,{{[}}!{box.recomputed:.2f}{{]}}"

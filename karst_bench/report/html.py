@@ -8,6 +8,7 @@ from karst_bench.report import formats
 from karst_bench.report.missing import Gap
 from karst_bench.report.model import Box, Table
 
+OPEN = ("table1", "table2", "table3", "statistics")
 FIGURES = {
     "figure2": "Figure 2: few-shot accuracy over shots",
     "figure3": "Figure 3: accuracy and parameters over the kernels N",
@@ -32,5 +33,5 @@ def page(
     )  # fmt: skip
     environment.globals |= {"text": formats.plain, "Box": Box}
     return environment.get_template("index.html.j2").render(
-        suite=suite, runs=runs, tables=tables, gaps=gaps, left_out=left_out, notes=notes, figures=FIGURES
+        suite=suite, runs=runs, tables=tables, gaps=gaps, left_out=left_out, notes=notes, figures=FIGURES, open=OPEN
     )

@@ -121,8 +121,7 @@ def method_label(record: Mapping[str, Any]) -> str:
     """config.method.name, with +extra where it is not the method's own, and +also."""
     label = name(record, "config.method.name")
     extra, also = name(record, "config.extra.name", "none"), name(record, "config.also.name", "none")
-    own = catalog.OWN_EXTRA.get(label)
-    if extra != "none" and extra != own:
+    if extra != catalog.OWN_EXTRA.get(label, "none"):
         label += f"+{extra}"
     return label + (f"+{also}" if also != "none" else "")
 

@@ -13,7 +13,8 @@ Weights = Sequence[float]
 class Box:
     """One box: a text, or a number with its digits, 95 % interval, n, test-set error, recomputed value and rank.
 
-    bracket: show the interval instead of the value. mark: "", "best" or "second".
+    bracket: show the interval instead of the value. floor: show "<floor" for a smaller value.
+    mark: "", "best" or "second".
     """
 
     text: str = ""
@@ -25,6 +26,7 @@ class Box:
     test_error: float | None = None
     recomputed: float | None = None
     bracket: bool = False
+    floor: float = 0.0
     mark: str = ""
 
     @property

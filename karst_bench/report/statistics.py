@@ -76,7 +76,7 @@ def methods_table(ours: Mapping[str, list[Row]], suite: str) -> Table:
             f"Independence of seeds across tasks: variance ratio {shared[0]:.2f} over {shared[1]} methods; 1 where "
             "they are independent, as the printed intervals take them; well above 1, read the per-seed column."
         )
-    notes.append("Test-set s.e.: what the finite test sets add to the average if accuracy were a coin; not in the ±.")
+    notes.append("Test-set s.e.: binomial error of the finite test sets in the average; not part of the ± over seeds.")
     if not rows:
         notes.append("No method has runs on every task yet.")
     return Table("statistics", f"Statistics of Table I ({suite})", columns, ranked(columns, lines), notes)
@@ -94,7 +94,7 @@ def pairs(ours: Mapping[str, list[Row]], suite: str) -> list[Pair]:
 
 def probability(value: float | None) -> Box:
     """A p value: three digits, or 'n/a' where the seeds allow no test."""
-    return Box("n/a") if value is None else Box(value=value, digits=3)
+    return Box("n/a") if value is None else Box(value=value, digits=3, floor=0.001)
 
 
 def pairs_table(found: Sequence[Pair], suite: str) -> Table:

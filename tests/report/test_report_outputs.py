@@ -1,0 +1,275 @@
+"""The whole report on made records: forms, escaping, determinism, misprints, missing cells, LaTeX, the command line."""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_records import full_suite, record, write
+
+from karst_bench.errors import UserError
+from karst_bench.report import __main__ as command
+from karst_bench.report import catalog, formats, paper, series
+from karst_bench.report.build import build
+from karst_bench.report.model import Box, Column, Line, Table, ranked
+
+PAPER = Path(__file__).parents[2] / "results" / "paper"
+FORMS = {"table1", "table2", "table3", "figure2", "figure3", "ablation", "statistics", "pairs"}
+PICTURES = {"figure2", "figure3", "ablation", "pareto", "ranks"}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    results = tmp_path_factory.mktemp("full")
+    write(results, *full_suite("vtab"))
+    return build("vtab", results, PAPER, pictures=False)
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("suite", catalog.SUITES)
+def test_nothing_ran(tmp_path, suite, capsys):
+    assert command.main([f"suite={suite}", f"results={tmp_path}", f"paper={PAPER}"]) == 0
+    out = capsys.readouterr().out
+    assert "0 finished runs" in out and "karst" in out and "python run.py" in out
+    folder = tmp_path / "report" / suite
+    expected = {f"{name}.{form}" for name in FORMS for form in ("md", "csv", "tex")}
+    expected |= {f"{name}.{form}" for name in PICTURES for form in ("svg", "pdf", "png")}
+    expected |= {"index.html", "missing.md", "missing.csv", "left_out.txt"}
+    assert {path.name for path in folder.iterdir()} == expected
+    ours = [line for line in read_csv(folder / "table1.csv") if line["source"] == "ours"]
+    assert len(ours) == 15
+    assert all(value == "" for line in ours for key, value in line.items() if key not in ("method", "source"))
+    assert all("—" in line for line in (folder / "table1.md").read_text().splitlines() if "| ours |" in line)
+    assert ("| paper |" in (folder / "table1.md").read_text()) == (suite == "vtab")
+
+
+def test_numbers_of_a_full_report(full):
+    lines = {(line["method"], line["source"]): line for line in read_csv(full.folder / "table1.csv")}
+    ours = lines["karst", "ours"]
+    tasks = [float(ours[task]) for task in catalog.tasks("vtab")]
+    assert float(ours["task_avg"]) == pytest.approx(sum(tasks) / 19, abs=1e-3)
+    groups = [sum(tasks[:7]) / 7, sum(tasks[7:11]) / 4, sum(tasks[11:]) / 8]
+    assert float(ours["group_avg"]) == pytest.approx(sum(groups) / 3, abs=1e-3)
+    assert ours["cifar100_n"] == "3" and float(ours["cifar100_ci95_low"]) < tasks[0] < float(ours["cifar100_ci95_high"])
+    assert float(ours["peak_avg"]) > float(ours["group_avg"]) and float(ours["peeking_gap"]) > 0
+    assert lines["Sparse-Tuning", "paper"]["group_avg_recomputed"] == "77.4065"
+    assert lines["KARST", "paper"]["cifar100"] == "76.8"
+    assert full.gaps["table1"] == [] and len(full.gaps["table2"]) == 8
+    points = read_csv(full.folder / "figure3.csv")
+    assert [line["N"] for line in points] == ["1", "2", "3", "4"]
+
+
+def test_two_builds_are_equal_byte_for_byte(tmp_path):
+    """Two processes with other hash seeds, the records written in the other order; pictures included."""
+    made = full_suite("mini", seeds=2)[::7]
+    running = []
+    for name, records in (("1", made), ("2", made[::-1])):
+        write(tmp_path / name, *records)
+        words = ["suite=mini", f"results={tmp_path / name}", f"paper={PAPER}"]
+        environment = os.environ | {"PYTHONHASHSEED": name}
+        call = [sys.executable, "-m", "karst_bench.report", *words]
+        running.append(subprocess.Popen(call, env=environment, stdout=subprocess.DEVNULL))
+    assert [process.wait() for process in running] == [0, 0]
+    first, second = (tmp_path / name / "report" / "mini" for name in "12")
+    assert len(list(first.iterdir())) == len(list(second.iterdir())) == 43
+    for path in sorted(first.iterdir()):
+        assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+
+
+def test_only_one_misprint_in_the_paper():
+    tables = paper.read(PAPER)
+    (found,) = paper.misprints(tables)
+    assert (found.table, found.method, found.column, found.printed) == ("table1", "Sparse-Tuning", "group_avg", 77.9)
+    assert found.recomputed == pytest.approx(77.4065, abs=1e-3)
+    assert paper.largest_rounding(tables) == pytest.approx(0.104, abs=1e-3)
+
+
+def test_a_new_misprint_is_found(tmp_path):
+    shutil.copytree(PAPER, tmp_path / "paper")
+    path = tmp_path / "paper" / "table2_swin_b.csv"
+    path.write_text(path.read_text().replace("64.2,78.6", "64.2,78.9"))
+    assert {m.method for m in paper.misprints(paper.read(tmp_path / "paper"))} == {"Sparse-Tuning", "KARST"}
+
+
+def test_missing_paper_numbers_are_one_clear_line(tmp_path, capsys):
+    assert command.main([f"results={tmp_path}"]) == 2
+    assert "table1_vit_b16.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["suite=imagenet"], ["suit=vtab"], ["vtab"]])
+def test_wrong_options(tmp_path, words, capsys):
+    assert command.main([*words, f"results={tmp_path}"]) == 2
+    assert "vtab" in capsys.readouterr().err or words == ["suit=vtab"]
+
+
+def test_unwritable_folder_is_one_clear_line(tmp_path):
+    (tmp_path / "report").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match="results=DIR"):
+        build("vtab", tmp_path, PAPER, pictures=False)
+
+
+def test_commands_for_missing_cells(tmp_path):
+    write(tmp_path, *(record(task=t, seed=s) for t in catalog.tasks("vtab") for s in range(3) if (t, s) != ("dtd", 1)))
+    report = build("vtab", tmp_path, PAPER, pictures=False)
+    lines = {(line["table"], line["method"], line["dataset"]): line for line in read_csv(report.folder / "missing.csv")}
+    assert lines["table1", "karst", "vtab/dtd"]["command"] == (
+        "python run.py method=karst dataset=vtab/dtd backbone=vit_b16 seed=1"
+    )
+    assert lines["table1", "lora", "vtab/cifar100"]["command"] == (
+        "python run.py method=lora dataset=vtab/cifar100 backbone=vit_b16 seed=0,1,2 -m"
+    )
+    assert ("table1", "karst", "vtab/pets") not in lines
+    assert "extra=rst_scalar" in lines["table3", "fact_tk+rst_scalar", "vtab/pets"]["command"]
+    few = lines["figure2", "dtl", "fewshot/cars"]["command"]
+    assert "dataset.shots=1,2,4,8,16" in few and "dataset.split_seed=0,1,2" in few and few.endswith("-m")
+    assert "method.N=1,3,4" in lines["figure3", "karst", "vtab/pets"]["command"]
+
+
+def test_best_and_second_within_their_source():
+    values = [("paper", 80.04), ("paper", 79.0), ("ours", 70.0), ("ours", 71.04), ("ours", 70.96), ("ours", 60.0)]
+    lines = [Line(source, {"x": Box(value=value)}) for source, value in values]
+    marks = [line.boxes["x"].mark for line in ranked([Column("x", "X", ranked=True)], lines)]
+    assert marks == ["best", "second", "second", "best", "best", ""]
+    assert ranked([Column("x", "X", ranked=True)], lines[:1])[0].boxes["x"].mark == ""
+
+
+def test_boxes_as_text():
+    assert formats.plain(Box()) == "—"
+    assert formats.plain(Box(value=76.84, low=76.4, high=77.2, n=3)) == "76.8 ±0.4 (3)"
+    assert formats.plain(Box(value=77.9, recomputed=77.4065)) == "77.9 [!77.41]"
+    assert formats.plain(Box(value=0.00002, digits=3, floor=0.001)) == "<0.001"
+    assert formats.plain(Box(value=1.0, digits=2, low=0.5, high=1.5, bracket=True)) == "[0.50, 1.50]"
+
+
+EVIL = r"<script>alert(1)</script> \input{/etc/passwd} $x^2$ 50% a_b #1 ~ & | `c` [x](javascript:y) *b* ü"
+
+
+def evil_table():
+    columns = [Column("method", "Method"), Column("x", "X")]
+    return Table("evil", EVIL, columns, [Line("ours", {"method": Box(EVIL), "x": Box(value=1.0)})], [EVIL])
+
+
+def test_markdown_stays_text():
+    text = formats.markdown(evil_table())
+    assert "<script" not in text and "](javascript" not in text and r"\|" in text and r"\`c\`" in text
+
+
+def test_latex_stays_text():
+    text = formats.latex(evil_table())
+    assert r"\input" not in text.replace(r"\textbackslash{}input", "")
+    body = text.split("\n", 1)[1]
+    assert r"50\%" in body and r"a\_b" in body and body.isascii()
+    assert body.count(r"\begin{") == body.count(r"\end{")
+
+
+class Tags(HTMLParser):
+    """Collects start tags and checks that they are closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.open = set(), []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.add(tag)
+        assert not any(name.startswith("on") for name, _ in attrs)
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_html_stays_text(tmp_path):
+    made = record(data__encoding="png", weights__tag=EVIL, provenance__version=EVIL, config__recipe={"name": EVIL})
+    made["config"]["method"]["note"] = EVIL
+    write(tmp_path, made, record(seed=1))
+    report = build("vtab", tmp_path, PAPER, pictures=False)
+    page = (report.folder / "index.html").read_text()
+    parser = Tags()
+    parser.feed(page)
+    assert parser.open == [] and "script" not in parser.seen and "&lt;script" in page
+    assert not re.search(r'(src|href)="(http|javascript|//)', page)
+    for path in report.folder.glob("*.md"):
+        assert "<script" not in path.read_text()
+
+
+def test_report_with_hostile_neighbours(tmp_path, capsys):
+    paths = write(tmp_path, *(record(seed=seed, last=70 + seed) for seed in range(3)))
+    (paths[0].parent / "bad.json").write_text('{"schema": 1, "id": "<script>"')
+    assert command.main([f"results={tmp_path}", f"paper={PAPER}", "pictures=false"]) == 0
+    out = capsys.readouterr().out
+    assert "1 files left out" in out and "left out: bad.json" in out
+    (ours,) = [
+        x for x in read_csv(tmp_path / "report/vtab/table1.csv") if (x["method"], x["source"]) == ("karst", "ours")
+    ]
+    assert (ours["cifar100"], ours["cifar100_n"], ours["group_avg"]) == ("71", "3", "")
+
+
+def test_mini_never_shows_the_papers_numbers(tmp_path):
+    write(tmp_path, *full_suite("mini", seeds=2)[::3])
+    report = build("mini", tmp_path, PAPER, pictures=False)
+    assert all(line.source == "ours" for table in report.tables for line in table.lines)
+    assert "it is not VTAB" in (report.folder / "table1.md").read_text()
+
+
+def test_ablation_uses_common_tasks(full):
+    table = next(table for table in full.tables if table.name == "ablation")
+    assert "mean of 4 tasks" in table.columns[4].title
+    assert len(table.lines) == 9
+    assert {line.boxes["front"].text for line in table.lines} >= {"front", "-"}
+
+
+def test_one_stray_run_does_not_empty_the_grid(tmp_path):
+    grid = [record(task=t, hyper={"N": n, "m": 8, "r": 8}) for n in (1, 2, 4) for t in ("dtd", "pets")]
+    write(tmp_path, *grid, record(task="svhn", hyper={"N": 8, "m": 8, "r": 8}))
+    table = next(t for t in build("vtab", tmp_path, PAPER, pictures=False).tables if t.name == "ablation")
+    assert len(table.lines) == 3 and any("N=8 m=8 r=8" in note for note in table.notes)
+    assert series.axis_value([2, 2, 4, 8]) == "2/2/4/8"
+
+
+@pytest.mark.parametrize("engine", ["pdflatex", "tectonic"])
+def test_latex_compiles(full, tmp_path, engine):
+    if shutil.which(engine) is None:
+        pytest.skip(f"{engine} is not installed")
+    names = sorted(FORMS)
+    inputs = "\\clearpage".join(f"\\input{{{full.folder / name}.tex}}" for name in names)
+    preamble = (full.folder / "table1.tex").read_text().splitlines()[0].removeprefix("% ")
+    source = tmp_path / "all.tex"
+    source.write_text(f"\\documentclass{{article}}{preamble}\\begin{{document}}{inputs}\\end{{document}}")
+    words = ["-interaction=nonstopmode", "-halt-on-error"] if engine == "pdflatex" else []
+    done = subprocess.run([engine, *words, source.name], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_latex_structure(full):
+    for name in FORMS:
+        text = (full.folder / f"{name}.tex").read_text()
+        environments = re.findall(r"\\(begin|end)\{([a-z*]+)\}", text)
+        opened = []
+        for kind, environment in environments:
+            assert kind == "begin" or opened.pop() == environment
+            if kind == "begin":
+                opened.append(environment)
+        assert not opened and r"\toprule" in text and r"\bottomrule" in text and text.isascii()
+        layout = re.search(r"\{@\{\}([lr]+)@\{\}\}", text).group(1)
+        rows = [line for line in text.splitlines() if line.endswith(r" \\") and "multicolumn" not in line]
+        rows = [line for line in rows if not line.startswith(r"\caption")]
+        assert all(len(re.findall(r"(?<!\\)&", line)) == len(layout) - 1 for line in rows)
+
+
+def test_report_reads_records_only():
+    for path in Path(series.__file__).parent.glob("*.py"):
+        found = re.findall(r"^\s*(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE)
+        own = {name for name in found if name.startswith("karst_bench")}
+        allowed = ("karst_bench.report", "karst_bench.records", "karst_bench.errors")
+        assert all(name.startswith(allowed) for name in own), path
+        assert not {"torch", "hydra", "omegaconf", "timm", "wandb"} & {name.split(".")[0] for name in found}, path

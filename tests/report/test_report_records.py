@@ -1,0 +1,198 @@
+"""Which files become runs and which do not; which runs become cells, rows and averages."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from report_records import record, write
+
+from karst_bench.report import aggregate, catalog
+from karst_bench.report.load import load_runs
+
+
+def load(tmp_path, suite="vtab"):
+    return load_runs(tmp_path / "runs" / suite, suite)
+
+
+def test_a_record_becomes_a_run(tmp_path):
+    write(tmp_path, record("karst", "svhn", 2, 91.5, protocol="peek10", peak=92.0))
+    (run,), left_out = load(tmp_path)
+    assert left_out == []
+    assert (run.method, run.task, run.seed, run.last, run.peak) == ("karst", "svhn", 2, 91.5, 92.0)
+    assert run.params == 337920 and run.machine == "H200, 8 threads"
+
+
+def test_nothing_there(tmp_path):
+    assert load(tmp_path) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"extra": "rst_scalar", "method": "fact_tk"}, "fact_tk+rst_scalar"),
+        ({"method": "karst"}, "karst"),
+        ({"method": "karst", "config__extra__name": "none"}, "karst+none"),
+        ({"method": "lora", "config__also__name": "vpt_deep"}, "lora+vpt_deep"),
+        ({"method": "karst_code", "extra": "rst_scalar"}, "karst_code"),
+    ],
+)
+def test_names(tmp_path, changes, expected):
+    write(tmp_path, record(**changes))
+    assert [run.method for run in load(tmp_path)[0]] == [expected]
+
+
+HOSTILE = {
+    "script in the method": {"config__method__name": "<script>alert(1)</script>"},
+    "LaTeX in the method": {"config__method__name": r"\input{/etc/passwd}"},
+    "formula in the method": {"config__method__name": "=cmd|'/c calc'!A1"},
+    "escape codes": {"config__backbone__name": "\x1b[2J"},
+    "path in the dataset": {"config__dataset__name": "../../etc"},
+    "foreign schema": {"schema": 2},
+    "no integer schema": {"schema": "1"},
+    "not done": {"status": "running"},
+    "negative accuracy": {"metrics__test_top1_last_pct": -1.0},
+    "accuracy of 101": {"metrics__test_top1_last_pct": 101.0},
+    "text accuracy": {"metrics__test_top1_last_pct": "90"},
+    "true accuracy": {"metrics__test_top1_last_pct": True},
+    "no accuracy": {"metrics__test_top1_last_pct": None},
+    "no test images": {"metrics__test_n": 0},
+    "negative parameters": {"counts__trainable_params": -1},
+    "no counts": {"counts": None},
+    "unknown group": {"config__dataset__group": "other"},
+    "unknown protocol": {"config__protocol__name": "best_of_all"},
+    "other suite": {"config__suite": "mini"},
+    "a long id": {"id": "0" * 17},
+    "huge integer": {"counts__trainable_params": 10**400},
+    "method is a list": {"config__method": ["karst"]},
+}
+
+
+@pytest.mark.parametrize("changes", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_records_are_left_out_with_one_line(tmp_path, changes):
+    good, bad = record(seed=0), record(seed=1, **changes)
+    write(tmp_path, good)
+    (tmp_path / "runs" / "vtab" / f"{bad['id']}.json").write_text(json.dumps(bad))
+    runs, left_out = load(tmp_path)
+    assert [run.id for run in runs] == [good["id"]]
+    (line,) = left_out
+    assert line.startswith(bad["id"]) and line.isascii() and line.isprintable() and len(line) < 400
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '{"schema": 1, "schema": 1}', '{"schema": NaN}', "[" * 100000, "\ufeff{}", "1e400"],
+)
+def test_damaged_text_is_left_out(tmp_path, text):
+    (good,) = write(tmp_path, record())
+    (good.parent / ("f" * 16 + ".json")).write_text(text)
+    runs, left_out = load(tmp_path)
+    assert len(runs) == 1 and len(left_out) == 1
+
+
+def test_half_written_nan_and_overflow(tmp_path):
+    (good,) = write(tmp_path, record())
+    text = good.read_text()
+    names = iter(f"{n:016x}.json" for n in range(9))
+    for broken in (
+        text[: len(text) // 2],
+        text.replace("70.0", "NaN", 1),
+        text.replace("70.0", "1e400", 1),
+        text.replace("70.0", "Infinity", 1),
+        text.replace("70.0", "1" + "0" * 5000, 1),
+    ):
+        (good.parent / next(names)).write_text(broken)
+    (good.parent / next(names)).write_bytes(b"\xff\xfe\x00")
+    runs, left_out = load(tmp_path)
+    assert len(runs) == 1 and len(left_out) == 6
+
+
+def test_oversized_file_is_not_read(tmp_path):
+    (good,) = write(tmp_path, record())
+    with (good.parent / ("a" * 16 + ".json")).open("wb") as file:
+        file.truncate(100 * 2**20)
+    runs, left_out = load(tmp_path)
+    assert len(runs) == 1 and "104857600" in left_out[0].replace(",", "")
+
+
+def test_copies_folders_and_strange_names(tmp_path):
+    (good,) = write(tmp_path, record())
+    (good.parent / f"{good.stem} (copy).json").write_text(good.read_text())
+    (good.parent / "sub").mkdir()
+    (good.parent / "sub" / good.name).write_text(good.read_text())
+    (good.parent / "folder.json").mkdir()
+    (good.parent / "a\nb\x1b[31m.json").write_text("{}")
+    runs, left_out = load(tmp_path)
+    assert len(runs) == 1 and len(left_out) == 4
+    assert any("duplicate" in line for line in left_out)
+    assert all(line.isprintable() for line in left_out)
+
+
+def rows(tmp_path, *records):
+    write(tmp_path, *records)
+    runs, left_out = load(tmp_path)
+    assert left_out == []
+    return aggregate.rows(runs)
+
+
+def test_seeds_of_a_cell(tmp_path):
+    (row,) = rows(tmp_path, *(record(seed=seed, last=70 + seed) for seed in range(3)))["karst"]
+    cell = row.cells["cifar100"]
+    assert cell.estimate.value == 71 and cell.estimate.n == 3
+    assert cell.test_error == pytest.approx(100 * (0.71 * 0.29 / 10000) ** 0.5)
+
+
+def test_a_seed_counts_once_and_keeps_its_peak(tmp_path):
+    twice = record(seed=0, last=70), record(seed=0, last=70, protocol="peek10", peak=71.0)
+    (row,) = rows(tmp_path, *twice, record(seed=1, last=72))["karst"]
+    assert row.cells["cifar100"].scores == [70, 72]
+    assert row.cells["cifar100"].peaks == [(70, 71)]
+
+
+def test_versions_of_the_data_do_not_mix(tmp_path):
+    png = [record(seed=seed, last=80) for seed in (0, 1)]
+    (row,) = rows(tmp_path, *png, record(seed=2, last=60, data__encoding="jpeg75"))["karst"]
+    assert row.cells["cifar100"].scores == [80, 80]
+
+
+def test_settings_are_rows_of_their_own(tmp_path):
+    sweep = [record(seed=s, task=t, last=75, hyper={"N": 4, "m": 8, "r": 8}) for s in range(3) for t in ("dtd", "pets")]
+    found = rows(tmp_path, record(last=70), *sweep, record(seed=5, config__normalization="half"))["karst"]
+    assert [row.label for row in found] == ["karst", "karst [normalization=half]", "karst [N=4]"]
+
+
+def test_a_setting_that_is_not_the_papers_says_so(tmp_path):
+    (row,) = rows(tmp_path, record(hyper={"N": 4, "m": 8, "r": 8}))["karst"]
+    assert row.label == "karst [N=4]"
+
+
+def test_tuned_values_differ_by_task_within_a_row(tmp_path):
+    tuned = {"config__tuned": {"name": "paper"}}
+    first = record("fact_tk", "dtd", hyper={"s": 10.0}, **tuned)
+    (row,) = rows(tmp_path, first, record("fact_tk", "pets", hyper={"s": 0.1}, **tuned))["fact_tk"]
+    assert set(row.cells) == {"dtd", "pets"} and row.label == "fact_tk [tuned=paper]"
+
+
+def test_averages_by_hand_and_only_when_complete(tmp_path):
+    values = {task: 50.0 + index for index, task in enumerate(catalog.tasks("vtab"))}
+    (row,) = rows(tmp_path, *(record(task=task, last=value) for task, value in values.items()))["karst"]
+    tasks = catalog.tasks("vtab")
+    flat = aggregate.mean_over(row, tasks, list(catalog.task_weights("vtab")))
+    group = aggregate.mean_over(row, tasks, list(catalog.group_weights("vtab")))
+    assert flat.value == pytest.approx(59.0) and flat.half is None
+    assert group.value == pytest.approx((53 + 58.5 + 64.5) / 3)
+    short = replace(row, cells={task: cell for task, cell in row.cells.items() if task != "dtd"})
+    assert aggregate.mean_over(short, tasks, list(catalog.task_weights("vtab"))) is None
+
+
+def test_peeking_gap_is_of_the_same_runs(tmp_path):
+    peeks = [record(seed=s, last=70.0, protocol="peek10", peak=70.0 + s) for s in range(3)]
+    (row,) = rows(tmp_path, *peeks, record(task="dtd", last=10.0))["karst"]
+    gap, tasks = aggregate.peeking_gap(row, catalog.tasks("vtab"))
+    assert gap.value == pytest.approx(1.0) and gap.n == 3 and tasks == 1
+
+
+def test_missing_seeds(tmp_path):
+    (row,) = rows(tmp_path, record(seed=1), *(record(task="dtd", seed=s) for s in (7, 8, 9)))["karst"]
+    assert aggregate.missing_seeds(row, "cifar100") == (0, 2)
+    assert aggregate.missing_seeds(row, "dtd") == ()
+    assert aggregate.missing_seeds(None, "dtd") == (0, 1, 2)
