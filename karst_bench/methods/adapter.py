@@ -41,9 +41,9 @@ class Adapter(Method):
 
 @dataclass(kw_only=True)
 class AdapterNOAH(Adapter):
-    """u <- u + W_u drop(QuickGELU(W_d u + b_d)) + b_u,  u = DropPath(MLP(LN x))                    [NOAH, arXiv 2206.04673]
+    """u <- u + W_u drop(QuickGELU(W_d u + b_d)) + b_u,  u = DropPath(MLP(LN x))             [NOAH, arXiv 2206.04673]
 
-    The adapter of NOAH's search space and of the paper's few-shot curves. Both weights are drawn trunc-normal 0.02, since
+    The adapter of NOAH's search space and of the paper's few-shot curves. Both weights are drawn trunc-normal 0.02, as
     that code initialises every linear layer once more after building it: the start is not the identity.
     """
 

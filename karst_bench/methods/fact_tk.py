@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,9 @@ class TuckerUpdate(FactorUpdate):
     fc1: G = T.reshape(r, 4 r)^T; fc2: G = T.reshape(r, 4 r); q, k, v, proj: G = [T_j^T] stacked.
     """
 
-    def __init__(self, factors: Factors, tucker: TuckerCore, *, role: str, columns: slice, s: float, dropout: float) -> None:
+    def __init__(
+        self, factors: Factors, tucker: TuckerCore, *, role: str, columns: slice, s: float, dropout: float
+    ) -> None:
         super().__init__(factors, s=s, dropout=dropout)
         self.tucker = tucker
         self.role, self.columns = role, columns
@@ -43,7 +45,7 @@ class TuckerUpdate(FactorUpdate):
 
 @dataclass(kw_only=True)
 class FacTTK(Method):
-    """dW_j = s V T_j^T U,  T_j = sum_k C[:, :, k] P[k, j] for every d x d slice j of qkv, proj, fc1, fc2   [FacT, Eq. 8]
+    """dW_j = s V T_j^T U,  T_j = sum_k C[:, :, k] P[k, j] for every d x d slice j of qkv, proj, fc1, fc2  [FacT, Eq. 8]
 
     Shapes: U (r, d), V (d, r) once for the network (Swin: once for each stage); C (r, r, r) and P (r, 12 L) once.
     Trainable: 2 d r + r^3 + 12 L r. Dropout acts between core and V. Init: V = 0.
@@ -57,8 +59,10 @@ class FacTTK(Method):
 
     def attach(self, graft: Graft, artefact: Artefact | None) -> None:
         view, first = graft.view, 0
-        ends = {stage: cast(Factors, graft.share(f"fact.{stage}", Factors(d, self.r))) for stage, d in stage_widths(view).items()}
-        tucker = cast(TuckerCore, graft.share("fact.core", TuckerCore(self.r, self._slices(view))))
+        ends = {stage: Factors(d, self.r) for stage, d in stage_widths(view).items()}
+        tucker = TuckerCore(self.r, self._slices(view))
+        for name, module in {**ends, "core": tucker}.items():
+            graft.share(f"fact.{name}", module)
         for site in graft.sites(*ROLES):
             outs, ins = slices_of(site, view)
             columns, first = slice(first, first + outs * ins), first + outs * ins

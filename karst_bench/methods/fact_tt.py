@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,9 @@ class FacTTT(Method):
 
     def attach(self, graft: Graft, artefact: Artefact | None) -> None:
         view = graft.view
-        ends = {stage: cast(Factors, graft.share(f"fact.{stage}", Factors(d, self.r))) for stage, d in stage_widths(view).items()}
+        ends = {stage: Factors(d, self.r) for stage, d in stage_widths(view).items()}
+        for stage, factors in ends.items():
+            graft.share(f"fact.{stage}", factors)
         for site in graft.sites(*ROLES):
             outs, ins = slices_of(site, view)
             update = TrainUpdate(ends[site.stage], outs=outs, ins=ins, r=self.r, s=self.s, dropout=self.dropout)

@@ -23,8 +23,8 @@ class Karst(Method):
     (`split_A_shared_B`, the published code), are one 3d x d matrix (`fused`), are apart (`split_all`), or q and v alone
     are adapted with one C (`qv`). share_c: every linear its own C (`none`), the linears of a block one C per kernel
     (`block`), or one C per linear for all kernels (`kernels`, in which N kernels are one of rank N r). r: one rank, one
-    per stage, or either by family ({vit: 8, swin: [2, 2, 4, 8]}). train_norms also trains every LayerNorm. The re-scaling
-    of Eq. 4 is extra=rst.
+    per stage, or either by family ({vit: 8, swin: [2, 2, 4, 8]}). train_norms also trains every LayerNorm. The
+    re-scaling of Eq. 4 is extra=rst.
     """
 
     label: ClassVar[str] = "KARST"
@@ -109,7 +109,9 @@ class Karst(Method):
             r = r[view.family]
         ranks = [r] * stages if isinstance(r, int) else list(r)
         if len(ranks) != stages:
-            raise UserError(f"method.r={ranks} gives {len(ranks)} ranks, this {view.family} has {stages} stages; give one rank or {stages}")
+            raise UserError(
+                f"method.r={ranks} gives {len(ranks)} ranks, this {view.family} has {stages} stages; give one rank or {stages}"
+            )
         return ranks
 
     def _fits(self, site: Site) -> None:

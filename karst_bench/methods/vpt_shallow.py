@@ -29,8 +29,9 @@ class ShallowPrompts(Walker):
 class VPTShallow(Method):
     """[cls; P; x_0] -> Block_1 -> ... -> Block_L -> [cls; _; x_L],  P (p, d)                [VPT, Eq. 4]
 
-    The prompts have no position embedding. The encoder runs without drop-path. Longer sequences cannot be merged. On Swin a
-    prompt would have to leave every window attention as a mean over windows and survive patch merging; use vpt_deep there.
+    The prompts have no position embedding. The encoder runs without drop-path. Longer sequences cannot be merged. On
+    Swin a prompt would have to leave every window attention as a mean over windows and survive patch merging: use
+    vpt_deep there.
     """
 
     label: ClassVar[str] = "VPT-shallow"

@@ -22,11 +22,11 @@ class Factors(nn.Module):
 
 
 class FactorUpdate(nn.Module):
-    """x -> s (I_o (x) V) drop(G (I_i (x) U) x), so dW = s (I_o (x) V) G (I_i (x) U)                 [FacT, Eq. 5, 8]
+    """x -> s (I_o (x) V) drop(G (I_i (x) U) x), so dW = s (I_o (x) V) G (I_i (x) U)                [FacT, Eq. 5, 8]
 
-    (x) between matrices is the Kronecker product: a layer of o d outputs and i d inputs is cut into o i slices of d x d.
-    Shapes: x (..., i d) -> (..., o d); U (r, d), V (d, r), shared; G (o r, i r), this layer's core. Dropout stands between
-    core and V, which no weight can hold: in evaluation the update equals x dW^T, and that is what merges.
+    (x) between matrices is the Kronecker product: a layer of o d outputs and i d inputs is cut into o i slices, d x d.
+    Shapes: x (..., i d) -> (..., o d); U (r, d), V (d, r), shared; G (o r, i r), this layer's core. Dropout stands
+    between core and V, where no weight can hold it: in evaluation the update equals x dW^T, and that is what merges.
     """
 
     def __init__(self, factors: Factors, *, s: float, dropout: float) -> None:
@@ -59,7 +59,10 @@ def slices_of(site: Site, view: View) -> tuple[int, int]:
     assert site.block is not None
     d = view.widths[site.block]
     if site.d_out % d or site.d_in % d:
-        raise UserError(f"{site.name} is {site.d_out} x {site.d_in}, which slices of {d} x {d} do not tile; FacT needs whole ones")
+        raise UserError(
+            f"{site.name} is {site.d_out} x {site.d_in}, which slices of {d} x {d} do not tile; "
+            "FacT needs an MLP of a whole multiple of the width"
+        )
     return site.d_out // d, site.d_in // d
 
 

@@ -1,0 +1,132 @@
+"""Tiny timm models of both families, and methods attached to them."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+CLASSES = 5
+
+
+@lru_cache
+def _tiny(family: str) -> nn.Module:
+    """Two-digit widths, every shape of the big ones: four stages, shifted windows, a class token."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if family == "vit":
+            net = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=48, depth=4, num_heads=3,
+                                    num_classes=CLASSES)  # fmt: skip
+        else:
+            net = timm.create_model("swin_tiny_patch4_window7_224", img_size=32, patch_size=2, window_size=4, embed_dim=16,
+                                    depths=(2, 1, 1, 1), num_heads=(1, 2, 4, 8), num_classes=CLASSES)  # fmt: skip
+        with torch.no_grad():
+            for p in net.parameters():  # biases and norms start at 0 and 1 only: folds must hold elsewhere too
+                p.add_(0.05 * torch.randn_like(p))
+    return net.eval()
+
+
+@lru_cache
+def _settings(overrides: tuple[str, ...]) -> dict[str, Any]:
+    from karst_bench.config import compose, plain
+
+    return plain(compose(overrides))
+
+
+@dataclass
+class Attached:
+    """A tiny model with the methods of a command line."""
+
+    net: nn.Module
+    methods: list[Any]
+    graft: Any
+    spec: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[[str], nn.Module]:
+    """tiny(family): an unmodified timm model, the same weights every time."""
+    return lambda family: copy.deepcopy(_tiny(family))
+
+
+@pytest.fixture(scope="session")
+def settings() -> Callable[..., dict[str, Any]]:
+    """settings(*overrides): the resolved configuration, composed once."""
+    return lambda *overrides: copy.deepcopy(_settings(overrides))
+
+
+@pytest.fixture(scope="session")
+def attached() -> Callable[..., Attached]:
+    """attached(family, *overrides, seed=0): a tiny model with the methods that the overrides name."""
+
+    def build(family: str, *overrides: str, seed: int = 0) -> Attached:
+        from karst_bench.attach import attach_methods
+        from karst_bench.methods.build import build_methods
+
+        chosen = _settings(overrides)
+        spec = {node: copy.deepcopy(chosen[node]) for node in ("method", "also", "extra")}
+        net, methods = copy.deepcopy(_tiny(family)), build_methods(spec)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            graft = attach_methods(net, methods, spec=spec)
+        return Attached(net.eval(), methods, graft, spec)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def images() -> Tensor:
+    """(4, 3, 32, 32), the same every time."""
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def shake() -> Callable[[Attached], Attached]:
+    """Moves everything that trains off its start, as training would."""
+
+    @torch.no_grad()
+    def move(case: Attached) -> Attached:
+        generator = torch.Generator().manual_seed(5)
+        for p in case.graft.trained().values():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator))
+        return case
+
+    return move
+
+
+@pytest.fixture
+def train() -> Callable[..., list[float]]:
+    """train(case, images, steps): AdamW on one fixed batch with the methods' own groups; the loss of every step."""
+    from karst_bench.engine.optim import Recipe, build_optimizer, param_groups
+
+    recipe = Recipe(
+        name="test", optimiser="adamw", lr=2e-3, wd=1e-4, epochs=1, batch=4, warmup=0.0, warmup_lr=0.0, min_lr=0.0,
+        cooldown=0.0, drop_path=0.0, per_step=True, momentum=0.0, label_smoothing=0.0, clip_grad=None, augment="none",
+    )  # fmt: skip
+
+    def loop(case: Attached, images: Tensor, *, steps: int) -> list[float]:
+        labels = torch.arange(len(images)) % CLASSES
+        named = [(name, p) for name, p in case.net.named_parameters() if p.requires_grad]
+        optimizer, losses = build_optimizer(param_groups(named, case.methods, recipe), recipe), []
+        case.net.train()
+        for step in range(steps):
+            for method in case.methods:
+                method.before_step(step, steps)
+            optimizer.zero_grad(set_to_none=True)
+            loss = nn.functional.cross_entropy(case.net(images), labels)
+            for method in case.methods:
+                loss = loss + method.penalty()
+            loss.backward()
+            losses.append(loss.item())
+            optimizer.step()
+            for method in case.methods:
+                method.after_step(step, steps)
+        case.net.eval()
+        return losses
+
+    return loop

@@ -1,0 +1,121 @@
+"""What every method owes, on both families: a new methods/foo.py with conf/method/foo.yaml is tested by being there."""
+
+import copy
+
+import pytest
+import torch
+
+import karst_bench
+from karst_bench.attach.account import counts
+from karst_bench.attach.graft import Graft
+from karst_bench.attach.merge import merge, mergeable, unmerge
+from karst_bench.attach.wrappers import Readout
+from karst_bench.config import options
+from karst_bench.errors import UserError
+
+METHODS = [name for name in options("method") if name != "none"]
+CASES = [(family, name) for family in ("vit", "swin") for name in METHODS]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
+def case(request, attached):
+    """The method on a fresh tiny model; skipped where it says, with a reason, that it does not fit."""
+    family, name = request.param
+    try:
+        return attached(family, f"method={name}")
+    except UserError as error:
+        reason = str(error)
+        assert family in reason, f"a refusal names what does not fit: {reason}"
+        assert ";" in reason, f"a refusal ends with a remedy: {reason}"
+        pytest.skip(reason)
+
+
+def family_of(case):
+    return case.graft.view.family
+
+
+def reference(case, tiny):
+    """The unadapted model with the read-out of the adapted one."""
+    net = tiny(family_of(case))
+    for module in case.net.modules():
+        if isinstance(module, Readout):
+            assert module.norm is None, "a read-out with its own norm has no plain reference"
+            Graft(net).readout(module.pool)
+    return net.eval()
+
+
+@torch.no_grad()
+def test_start(case, tiny, images, record_property):
+    drift = (case.net(images) - reference(case, tiny)(images)).abs().max().item()
+    record_property("drift_at_init", drift)
+    if all(method.identity_at_init for method in case.methods):
+        assert drift < 1e-5
+    else:
+        assert 0 < drift < float("inf"), "a start that does move nothing is the identity: say so"
+
+
+def test_count(case):
+    counted = counts(case.net, case.methods)
+    assert counted["trainable_params"] == sum(method.expected_params(case.graft.view) for method in case.methods)
+    assert counted["head_params"] == sum(p.numel() for p in case.net.get_classifier().parameters())
+    live = {id(p) for p in case.net.parameters() if p.requires_grad}
+    assert live == {id(p) for p in (case.graft.trained() | case.graft.head()).values()}
+
+
+def test_gradients(case, images, train):
+    """Everything that trains moves within two steps, nothing else does."""
+    before = {name: p.detach().clone() for name, p in case.net.named_parameters()}
+    train(case, images, steps=2)
+    moving = case.graft.trained() | case.graft.head()
+    still = [name for name, p in moving.items() if torch.equal(p, before[name])]
+    assert not still, f"no gradient in two steps: {still}"
+    frozen = [name for name, p in case.net.named_parameters() if name not in moving]
+    assert all(torch.equal(case.net.get_parameter(name), before[name]) for name in frozen)
+    assert all(case.net.get_parameter(name).grad is None for name in frozen)
+
+
+@torch.no_grad()
+def test_merge(case, images, tiny, shake):
+    shake(case)
+    if not mergeable(case.net):
+        with pytest.raises(UserError, match="cannot be merged"):
+            merge(case.net)
+        return
+    state = {name: t.clone() for name, t in case.net.state_dict().items()}
+    adapted = case.net(images)
+    merged = merge(case.net)(images)
+    assert (merged - adapted).abs().max() <= 1e-4 * max(1.0, adapted.abs().max().item())
+    plain = tiny(family_of(case))
+    assert list(plain.state_dict()) == list(case.net.state_dict()), "a merged model has timm's own keys"
+    plain.load_state_dict(case.net.state_dict())
+    assert torch.equal(plain(images), merged)
+    unmerge(case.net)
+    assert state.keys() == case.net.state_dict().keys()
+    assert all(torch.equal(t, state[name]) for name, t in case.net.state_dict().items()), "bit by bit"
+    assert torch.equal(case.net(images), adapted)
+
+
+@torch.no_grad()
+def test_save_and_load(case, images, tiny, shake, tmp_path):
+    """Only what was trained is stored, and it is all that is needed."""
+    shake(case)
+    path = karst_bench.save_adapter(case.net, tmp_path / "adapter.safetensors")
+    loaded = karst_bench.load_adapter(tiny(family_of(case)), path).eval()
+    assert torch.equal(loaded(images), case.net(images))
+    counted = counts(case.net, case.methods)
+    stored = 4 * (counted["trainable_params"] + counted["head_params"])
+    names = len(case.graft.trained()) + len(case.graft.head())
+    assert stored <= path.stat().st_size <= stored + 8192 + 256 * names  # and the header: names and settings
+
+
+def test_learns(case, images, train):
+    losses = train(case, images, steps=20)
+    assert min(losses[-3:]) < losses[0]
+
+
+def test_copies(case, images):
+    """A model with its method can be copied, as a sweep or an average of weights needs."""
+    case.net(images)
+    twin = copy.deepcopy(case.net)
+    assert torch.equal(twin(images), case.net(images))
+    assert not {id(p) for p in twin.parameters()} & {id(p) for p in case.net.parameters()}
