@@ -83,7 +83,7 @@ class Cache:
             return None
         try:
             return _open_entry(entry, source, view)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError) as error:
             self.log(f"{entry} is damaged ({error}); decoding again")
             shutil.rmtree(entry, ignore_errors=True)
             return None
@@ -125,7 +125,7 @@ def _smaller(source: Source, view: View) -> bool:
 
 
 def _open_entry(entry: Path, source: Source, view: View) -> CachedSplit:
-    """Raises: OSError, ValueError or KeyError, whatever is wrong with the entry."""
+    """Raises: OSError, ValueError, KeyError or EOFError, whatever is wrong with the entry."""
     meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
     if meta["layout"] != LAYOUT or meta["n"] != len(source):
         raise ValueError(f"layout {meta['layout']} with {meta['n']} images, expected {LAYOUT} with {len(source)}")

@@ -29,6 +29,13 @@ _LUMINANCE = (
 )
 
 
+# what Pillow's plug-ins raise on damaged files; Warning, where warnings are made errors
+_DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, ArithmeticError, LookupError, TypeError, AttributeError,
+    MemoryError, Warning,
+)  # fmt: skip
+
+
 class BadImageError(UserError):
     """An image that is missing, empty, truncated or not an image."""
 
@@ -49,7 +56,7 @@ def read_image(path: Path) -> torch.Tensor:
             return _by_pillow(image)
     except BadImageError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, OverflowError, IndexError, MemoryError) as error:
+    except _DECODER_ERRORS as error:
         raise BadImageError(f"{path}: not a readable image ({error}); the file is damaged or cut short") from error
     except Image.DecompressionBombError as error:
         raise BadImageError(f"{path}: {error}") from error

@@ -11,7 +11,7 @@ from karst_bench.data.cache import Cache
 from karst_bench.data.decode import encoding_of
 from karst_bench.data.lists import Row, Scan, check_disjoint, lists_sha256, read, unique
 from karst_bench.data.places import VTAB_SPLITS, find_images, find_task
-from karst_bench.data.published import differences
+from karst_bench.data.published import changed_since_first_use, differences
 from karst_bench.data.source import FileSource
 from karst_bench.data.split import JoinedSplit, LazySplits, Split, Task
 from karst_bench.data.views import View
@@ -46,7 +46,7 @@ def _vtab(dataset: Mapping[str, Any], home: Path, _root: Path, cache: Cache, siz
     splits = LazySplits(makers)
     some = scans.get("train800val200") or next(iter(scans.values()))
     encoding = encoding_of([home / row.path for row in some.rows[:: max(1, len(some.rows) // 4)]])
-    return _task(dataset, scans, splits, encoding, cache)
+    return _task(dataset, scans, splits, encoding, cache, home=home)
 
 
 def vtab_scans(dataset: Mapping[str, Any], home: Path) -> dict[str, Scan]:
@@ -91,7 +91,7 @@ def _fewshot(dataset: Mapping[str, Any], home: Path, root: Path, cache: Cache, s
                 notes.append(f"{file.name}: {len(scans[name].rows)} rows of {len(rows)} images; each was read once")
         view = View("fs_train" if name == "train" and augment in AUGMENTED else dataset["transform"], size)
         makers[name] = partial(_open, cache, dataset, name, scans[name], rows, locate, view)
-    return _task(dataset, scans, LazySplits(makers), "native", cache, tuple(notes))
+    return _task(dataset, scans, LazySplits(makers), "native", cache, tuple(notes), home=home)
 
 
 def fewshot_files(dataset: Mapping[str, Any], home: Path) -> dict[str, Path]:
@@ -152,6 +152,8 @@ def _task(
     encoding: str,
     cache: Cache,
     notes: tuple[str, ...] = (),
+    *,
+    home: Path,
 ) -> Task:
     found = differences(dataset, scans)
     if found:
@@ -160,11 +162,17 @@ def _task(
     cut = [scan.file.name for scan in scans.values() if not scan.ended]
     if cut:
         notes += (f"no newline at the end of {', '.join(cut)}: was the last line cut?",)
+    list_sha256 = lists_sha256({name: scan.rows for name, scan in scans.items()})
+    if dataset["suite"] == "vtab":
+        changed = changed_since_first_use(cache.root / "lists.json", home, list_sha256)
+        if changed:
+            cache.log(f"{dataset['name']}: {changed}")
+            notes += (changed,)
     return Task(
         name=dataset["name"],
         classes=dataset["classes"],
         splits=splits,
-        list_sha256=lists_sha256({name: scan.rows for name, scan in scans.items()}),
+        list_sha256=list_sha256,
         encoding=encoding,
         source="folder",
         own_split=bool(found),

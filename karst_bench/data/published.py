@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+from karst_bench.data.download import write_atomically
 from karst_bench.data.lists import Scan, text_sha256
 
 
@@ -51,3 +54,20 @@ def differences(dataset: Mapping[str, Any], scans: Mapping[str, Scan]) -> list[s
             if text_sha256(scan.rows) != sums.get(scan.file.name):
                 found.append(f"{scan.file.name} differs from the published list")
     return found
+
+
+def changed_since_first_use(seen: Path, home: Path, lists_sha256: str) -> str | None:
+    """A line to show if the lists in `home` are not those that were first read there; `seen` remembers {home: hash}.
+
+    VTAB-1K's lists have no published hash, so a label changed within its range shows here or nowhere.
+    """
+    try:
+        known = json.loads(seen.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    first = known.setdefault(str(home.resolve()), lists_sha256) if isinstance(known, dict) else lists_sha256
+    if first != lists_sha256:
+        return f"the lists in {home} changed since they were first used here ({first[:12]}, now {lists_sha256[:12]})"
+    with contextlib.suppress(OSError):
+        write_atomically(seen, json.dumps(known, indent=1) + "\n")
+    return None

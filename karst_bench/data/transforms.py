@@ -123,7 +123,11 @@ def _drawn(operation: Any, rng: random.Random) -> _Step | None:
     if operation.magnitude_std > 0:
         magnitude = rng.gauss(magnitude, operation.magnitude_std)
     magnitude = max(0.0, min(magnitude, operation.magnitude_max or 10.0))
-    arguments = operation.level_fn(magnitude, operation.hparams) if operation.level_fn is not None else ()
+    draw = operation.level_fn
+    arguments: tuple[Any, ...] = draw(magnitude, operation.hparams) if draw is not None else ()
+    if operation.name.startswith("Posterize") and arguments[0] < 1:
+        # at the strongest level timm keeps 0 bits: black, as Pillow had it until it came to refuse the number
+        return lambda image: Image.new(image.mode, image.size)
 
     def step(image: Image.Image) -> Image.Image:
         changed: Image.Image = operation.aug_fn(image, *arguments, **operation.kwargs)

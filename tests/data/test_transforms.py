@@ -1,0 +1,95 @@
+"""Views, the normalisation knob, and the few-shot augmentation."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from karst_bench.data.transforms import RATIO, SCALE, View, augmentation, crop_box, normalisation
+from karst_bench.data.views import mark_aspects
+from karst_bench.errors import UserError
+
+HALF = (0.5, 0.5, 0.5)
+
+
+def batch(count: int = 8, side: int = 56) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+
+
+def test_views_by_name() -> None:
+    image = batch(1, 100)[0]
+    assert View("vtab", 32)(image).shape == (3, 32, 32)
+    assert View("fs_train", 32)(image).shape == (3, 56, 56)
+    assert torch.equal(View("vtab", 100)(image), image)
+    with pytest.raises(UserError, match="fs_test"):
+        View("bigger", 32)
+
+
+def test_fs_test_is_256_then_the_central_224() -> None:
+    """A picture whose left eighth is white loses 16 of 256 columns at each side: 32 - 16 = 16 of 224 stay white."""
+    image = torch.zeros(3, 256, 256, dtype=torch.uint8)
+    image[:, :, :32] = 255
+    seen = View("fs_test", 224)(image)
+    assert seen.shape == (3, 224, 224)
+    assert (seen[0, 0] == 255).sum() == 16
+
+
+def test_normalisation_knob() -> None:
+    own = ((0.4, 0.4, 0.4), (0.2, 0.2, 0.2))
+    assert normalisation("model", *own) == own
+    assert normalisation("half", *own) == (HALF, HALF)
+    assert normalisation("imagenet", *own)[0] == (0.485, 0.456, 0.406)
+    assert normalisation("none", *own) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    with pytest.raises(UserError, match="normalization=inception"):
+        normalisation("inception", *own)
+
+
+@pytest.mark.parametrize("name", ["fs_dtl", "fs_noah"])
+def test_augmentation_follows_its_generator(name: str) -> None:
+    change = augmentation(name, size=32, mean=HALF, std=HALF)
+    assert change is not None
+    images, state = batch(), random.getstate()
+    kept = images.clone()
+    one, two, other = (change(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert one.shape == (8, 3, 32, 32) and one.dtype == torch.float32
+    assert torch.equal(one, two) and not torch.equal(one, other)
+    assert torch.equal(images, kept) and random.getstate() == state
+
+
+def test_every_operation_runs_at_every_strength() -> None:
+    """Many draws: among them the strongest Posterize, which keeps 0 bits and which Pillow refuses."""
+    change = augmentation("fs_dtl", size=8, mean=HALF, std=HALF)
+    assert change is not None
+    for seed in range(20):
+        found = change(batch(32, 14), torch.Generator().manual_seed(seed))
+        assert found.min() >= 0 and found.max() <= 255
+
+
+def test_names() -> None:
+    assert augmentation("none", size=8, mean=HALF, std=HALF) is None
+    assert augmentation(None, size=8, mean=HALF, std=HALF) is None
+    with pytest.raises(UserError, match=r"recipe\.augment=mixup"):
+        augmentation("mixup", size=8, mean=HALF, std=HALF)
+
+
+@pytest.mark.parametrize("aspect", [0.4, 1.0, 4 / 3, 3.0])
+def test_crops_keep_to_their_bounds_in_the_pictures_own_proportions(aspect: float) -> None:
+    rng = random.Random(0)
+    for _ in range(500):
+        left, top, right, bottom = crop_box(rng, aspect)
+        assert 0 <= left < right <= 1 + 1e-9 and 0 <= top < bottom <= 1 + 1e-9
+        ratio = (right - left) * aspect / (bottom - top)
+        assert RATIO[0] - 1e-9 <= ratio <= RATIO[1] + 1e-9
+        assert SCALE[0] - 1e-9 <= (right - left) * (bottom - top) <= 1 + 1e-9
+
+
+def test_crops_use_the_noted_aspect() -> None:
+    """A square of a picture that was twice as wide as high: crops cover fewer of its columns than of its rows."""
+    change = augmentation("fs_dtl", size=8, mean=HALF, std=HALF)
+    assert change is not None
+    plain = change(batch(), torch.Generator().manual_seed(0))
+    wide = change(mark_aspects(batch(), torch.full((8,), 2.0)), torch.Generator().manual_seed(0))
+    assert not torch.equal(plain, wide)
