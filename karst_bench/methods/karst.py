@@ -110,7 +110,8 @@ class Karst(Method):
         ranks = [r] * stages if isinstance(r, int) else list(r)
         if len(ranks) != stages:
             raise UserError(
-                f"method.r={ranks} gives {len(ranks)} ranks, this {view.family} has {stages} stages; give one rank or {stages}"
+                f"method.r={ranks} gives {len(ranks)} ranks, this {view.family} has {stages} stages; "
+                f"give one rank or {stages}"
             )
         return ranks
 

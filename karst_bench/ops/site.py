@@ -64,3 +64,10 @@ class View:
             if role not in ROLES:
                 raise UserError(f"site role {role!r} is unknown; the roles are {', '.join(ROLES)}")
         return [site for site in self.sites if site.role in roles]
+
+    def grid_of(self, block: int) -> tuple[int, int]:
+        """(rows, columns) of patches in this block; patch merging halves both, rounding up."""
+        rows, columns = self.grid
+        for _ in range(self.stages[block]):
+            rows, columns = (rows + 1) // 2, (columns + 1) // 2
+        return rows, columns

@@ -1,0 +1,63 @@
+"""Convpass: convolutional bypasses of attention and MLP [arXiv 2207.07039]."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from karst_bench.methods.base import Artefact, Graft, Method, View
+from karst_bench.ops.bottleneck import QuickGELU
+from karst_bench.ops.grid import over_patches
+
+
+class Bypass(nn.Module):
+    """x -> s W_u drop(g(Conv(g(W_d x)))), g = QuickGELU; the class token is a picture of one pixel to the convolution.
+
+    Shapes: W_d (h, d), Conv 3 x 3 from h to h, W_u (d, h), each with a bias; x (B, T, d) or (B, H, W, d). Init: W_d
+    Xavier-uniform, Conv the identity, W_u = 0, so the output starts at 0.
+    """
+
+    def __init__(self, d: int, *, h: int, s: float, dropout: float, prefix: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.s, self.prefix, self.grid = s, prefix, grid
+        self.down, self.conv, self.up = nn.Linear(d, h), nn.Conv2d(h, h, 3, padding=1), nn.Linear(h, d)
+        self.act, self.drop = QuickGELU(), nn.Dropout(dropout)
+        nn.init.xavier_uniform_(self.down.weight)
+        nn.init.zeros_(self.conv.weight)
+        with torch.no_grad():
+            self.conv.weight[:, :, 1, 1] = torch.eye(h)
+        nn.init.zeros_(self.up.weight)
+        for layer in (self.down, self.conv, self.up):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = over_patches(self.act(self.down(x)), self.conv, self.conv, prefix=self.prefix, grid=self.grid)
+        return self.s * self.up(self.drop(self.act(z)))
+
+
+@dataclass(kw_only=True)
+class Convpass(Method):
+    """x <- x + DropPath(MHSA(LN x) + s Bypass(LN x)),  the same beside the MLP                    [Convpass, Eq. 5-6]
+
+    Shapes: as Bypass. Trainable for each bypass: 2 d h + h + d + 9 h^2 + h; two a block.
+    """
+
+    label: ClassVar[str] = "Convpass"
+    paper: ClassVar[str] = "2207.07039"
+    needs_grid: ClassVar[bool] = True
+    h: int
+    s: float
+    dropout: float
+
+    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
+        view = graft.view
+        for block, width in enumerate(view.widths):
+            for half in ("attn", "mlp"):
+                bypass = Bypass(width, h=self.h, s=self.s, dropout=self.dropout, prefix=view.prefix_tokens,
+                                grid=view.grid_of(block))  # fmt: skip
+                graft.residual(block, half, bypass, tap="norm", position="inside")
+
+    def expected_params(self, view: View) -> int:
+        h = self.h
+        return 2 * sum(2 * d * h + h + d + 9 * h**2 + h for d in view.widths)

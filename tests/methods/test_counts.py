@@ -1,0 +1,82 @@
+"""Trained scalars on the full-sized backbones, number by number, without weights or memory."""
+
+from functools import lru_cache
+
+import pytest
+import timm
+import torch
+
+from karst_bench.attach import attach_methods
+from karst_bench.attach.account import counts
+from karst_bench.attach.graft import Graft
+from karst_bench.config import options
+from karst_bench.errors import UserError
+from karst_bench.methods.build import build_methods
+
+VIT, SWIN = "vit_base_patch16_224", "swin_base_patch4_window7_224"
+PRINTED = [
+    (VIT, "full", 85_798_656), (VIT, "linear", 0), (VIT, "linear_sgd", 0), (VIT, "bitfit", 102_912),
+    (VIT, "lora", 294_912), (VIT, "lora method.sites=qkv_fused", 294_912), (VIT, "lora_all", 1_179_648),
+    (VIT, "adaptformer", 156_768), (VIT, "adaptformer method.h=64", 1_189_632), (VIT, "adapter_noah", 156_768),
+    (VIT, "adapter_pfeiffer", 156_768), (VIT, "adapter_houlsby", 313_536), (VIT, "ssf", 205_824),
+    (VIT, "fact_tk", 86_528), (VIT, "fact_tk method.r=16", 30_976), (VIT, "fact_tk extra=rst_scalar", 86_600),
+    (VIT, "fact_tt", 61_440), (VIT, "fact_tt method.r=8", 21_504), (VIT, "fact_tt method.r=4", 8_448),
+    (VIT, "vpt_shallow method.p=7", 768 * 7), (VIT, "vpt_deep method.p=7", 9_216 * 7), (VIT, "dtl", 36_864),
+    (VIT, "dtl_plus", 36_864 + 768 * 9), (VIT, "convpass", 327_552), (VIT, "repadapter", 221_184), (VIT, "vera", 24_576),
+    (VIT, "ka", 301_056), (VIT, "ka method.N=1", 150_528), (VIT, "ka method.r=1", 43_008),
+    (VIT, "ka method.qkv_mode=fused", 301_056), (VIT, "ka method.qkv_mode=qv", 301_056),
+    (VIT, "ka method.qkv_mode=split_all", 340_992), (VIT, "ka method.share_c=block", 296_448),
+    (VIT, "karst", 337_920), (VIT, "karst method.N=1", 187_392), (VIT, "karst method.N=3", 488_448),
+    (VIT, "karst method.N=4", 638_976), (VIT, "karst_code", 301_128), (VIT, "karst_code_ln", 339_528),
+    (VIT, "karst_code_ln method.share_c=block", 334_920), (VIT, "karst_block_c", 333_312), (VIT, "karst_scale", 328_740),
+    (VIT, "karst_all", 466_944),
+    (SWIN, "full", 86_743_224), (SWIN, "bitfit", 137_216), (SWIN, "bitfit method.rel_pos_bias=true", 200_760),
+    (SWIN, "lora", 385_024), (SWIN, "adaptformer", 204_736), (SWIN, "ssf", 274_432), (SWIN, "fact_tk", 164_864),
+    (SWIN, "fact_tk method.r=16", 70_144), (SWIN, "fact_tt", 135_168), (SWIN, "vpt_deep method.p=13", 12_032 * 13),
+    (SWIN, "dtl", 90_112), (SWIN, "dtl_plus", 90_112 + 25 * 1536), (SWIN, "ka", 397_312),
+    (SWIN, "ka method.r=[2,2,4,8]", 231_424), (SWIN, "karst", 445_440), (SWIN, "karst_swin_staged", 279_552),
+    (SWIN, "karst_code", 231_568), (SWIN, "karst_code_ln", 455_056), (SWIN, "karst_code_ln method.share_c=block", 445_840),
+    (SWIN, "karst_block_c", 447_360), (SWIN, "karst_scale", 433_480), (SWIN, "karst_all", 613_888),
+    (SWIN, "karst_all method.r=[2,2,4,8]", 448_000),
+]  # fmt: skip
+OTHERS = ["vit_large_patch16_224", "vit_huge_patch14_224", "deit3_small_patch16_224", "swin_small_patch4_window7_224"]
+
+
+@lru_cache
+def seen(name):
+    """The backbone's view, which a count needs; built once."""
+    with torch.device("meta"):
+        return Graft(timm.create_model(name, num_classes=10)).view
+
+
+@pytest.mark.filterwarnings("ignore:share_c")
+@pytest.mark.parametrize(("backbone", "line", "count"), PRINTED, ids=lambda value: str(value))
+def test_printed(settings, backbone, line, count):
+    method, *rest = line.split()
+    methods = build_methods(settings(f"method={method}", *rest))
+    assert sum(method.expected_params(seen(backbone)) for method in methods) == count
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_any_size(settings, name):
+    """Every method that fits the family attaches to backbones of other sizes, and counts itself right."""
+    fitting = 0
+    with torch.device("meta"):
+        for option in options("method"):
+            if option == "none":
+                continue
+            net = timm.create_model(name, num_classes=10)
+            methods = build_methods(settings(f"method={option}"))
+            try:
+                graft = attach_methods(net, methods)
+            except UserError as error:
+                assert graft_family(name) in str(error)
+                continue
+            expected = sum(method.expected_params(graft.view) for method in methods)
+            assert counts(net, methods)["trainable_params"] == expected, option
+            fitting += 1
+    assert fitting >= 25
+
+
+def graft_family(name):
+    return "swin" if name.startswith("swin") else "vit"

@@ -1,0 +1,249 @@
+"""Methods against independent mathematics: index loops, other libraries, plain token algebra."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from karst_bench.attach.merge import merge
+from karst_bench.attach.walk import WindowTokens
+from karst_bench.attach.wrappers import Grafted
+
+
+def kronecker_by_index(C, A, B, chunk):
+    """dW[p h + a, q w + b] = sum_n C_n[p, q] (A_n B_n)[a, b], one entry at a time, in float64."""
+    N, m, _ = C.shape
+    height, width = A.shape[2], B.shape[2]
+    dW = torch.zeros(m * height, m * width, dtype=torch.float64)
+    for n, p, q, a, b in itertools.product(range(N), range(m), range(m), range(height), range(width)):
+        inner = sum(A[n, chunk, a, k].double() * B[n, k, b].double() for k in range(A.shape[3]))
+        dW[p * height + a, q * width + b] += C[n, p, q].double() * inner
+    return dW
+
+
+@torch.no_grad()
+def test_karst_is_its_equation(attached, shake):
+    """Eq. 3 and 4 on one block's proj and on the q, k, v chunks of its qkv, against loops over indices."""
+    case = shake(attached("vit", "method=karst", "method.m=4", "method.r=2", "method.sigma=0.7"))
+    for path, chunks in (("blocks.1.attn.proj", 1), ("blocks.1.attn.qkv", 3)):
+        wrapper = case.graft.grafted[path]
+        change = wrapper.changes[0]
+        dW = 0.7 * torch.cat([kronecker_by_index(change.C, change.A, change.B, c) for c in range(chunks)])
+        weight, bias = wrapper.base.weight.double() + dW, wrapper.base.bias.double()
+        x = torch.randn(3, weight.shape[1], dtype=torch.float64)
+        y = x @ weight.T + bias
+        if path.endswith("proj"):
+            affine = wrapper.after[0]
+            y = (1 + affine.scale.double()) * y + affine.shift.double()
+        assert (wrapper(x.float()).double() - y).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_rst_before_proj_keeps_its_shift(attached, shake, images):
+    """z -> xs z + xb before proj: b' = b + xb W 1, which a fold of scales alone would lose."""
+    case = shake(attached("vit", "method=ka", "extra=rst_scalar"))
+    wrapper = case.graft.grafted["blocks.0.attn.proj"]
+    before, after = wrapper.before[0], wrapper.after[0]
+    weight = wrapper.effective_weight()
+    xs, xb, ps, pb = 1 + before.scale, before.shift, 1 + after.scale, after.shift
+    folded_w, folded_b = wrapper.fold()
+    assert torch.allclose(folded_w, ps * xs * weight, atol=1e-6)
+    assert torch.allclose(folded_b, ps * (wrapper.base.bias + xb * weight.sum(1)) + pb, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["vit", "swin"])
+def test_ssf_is_scale_and_shift_of_every_operation(attached, family, images):
+    """Folding by hand into a copy: a convolution, a norm and a linear alike."""
+    case = attached(family, "method=ssf", "method.std=0.2")
+    for wrapper in case.graft.grafted.values():
+        gamma, beta = wrapper.after[0].scale, wrapper.after[0].shift
+        weight, bias = wrapper.fold()
+        assert torch.allclose(weight.flatten(1) if weight.ndim > 1 else weight[:, None],
+                              gamma[:, None] * wrapper.base.weight.reshape(len(gamma), -1), atol=1e-6)  # fmt: skip
+        assert torch.allclose(bias, gamma * wrapper.base.bias + beta, atol=1e-6)
+
+
+@torch.no_grad()
+def test_fact_tk_is_a_tucker_tensor(attached, shake):
+    """All 12 L slices against einsum over the whole tensor; fc1 and fc2 interleaved as published checkpoints are."""
+    case = shake(attached("vit", "method=fact_tk", "method.r=4", "method.s=0.5"))
+    update = case.graft.grafted["blocks.0.attn.qkv"].branches[0]
+    U, V = update.factors.U.double(), update.factors.V.double()
+    C, P = update.tucker.C.double(), update.tucker.P.double()
+    T, r, d = torch.einsum("abk,kj->jab", C, P), 4, 48
+    for block in range(4):
+        def delta(role, block=block):
+            wrapper = case.graft.grafted[f"blocks.{block}.{role}"]
+            return wrapper.branches[0].delta(wrapper.base.weight).double()
+        own = T[12 * block : 12 * block + 12]
+        for j, role in ((0, "attn.qkv"), (1, "attn.qkv"), (2, "attn.qkv"), (3, "attn.proj")):
+            got = delta(role)[j * d : (j + 1) * d] if role.endswith("qkv") else delta(role)
+            assert torch.allclose(got, 0.5 * V @ own[j].T @ U, atol=1e-6)
+        for first, role in ((4, "mlp.fc1"), (8, "mlp.fc2")):
+            F = torch.zeros(r, 4 * r, dtype=torch.float64)
+            for a, b, j in itertools.product(range(r), range(r), range(4)):
+                F[a, b * 4 + j] = own[first + j][a, b]
+            for c in range(4):
+                chunk = F[:, c * r : (c + 1) * r]
+                if role == "mlp.fc1":
+                    assert torch.allclose(delta(role)[c * d : (c + 1) * d], 0.5 * V @ chunk.T @ U, atol=1e-6)
+                else:
+                    assert torch.allclose(delta(role)[:, c * d : (c + 1) * d], 0.5 * V @ chunk @ U, atol=1e-6)
+
+
+@torch.no_grad()
+def test_fact_tt_is_a_tensor_train(attached, shake):
+    case = shake(attached("swin", "method=fact_tt", "method.r=4"))
+    wrapper = case.graft.grafted["layers.1.blocks.0.mlp.fc1"]
+    update = wrapper.branches[0]
+    G, U, V = update.G.view(4, 4, 4), update.factors.U, update.factors.V
+    dense = torch.cat([update.s * V @ G[c] @ U for c in range(4)])
+    assert torch.allclose(update.delta(wrapper.base.weight), dense, atol=1e-5)
+    same_stage = case.graft.grafted["layers.1.blocks.0.attn.proj"].branches[0]
+    other_stage = case.graft.grafted["layers.2.blocks.0.attn.proj"].branches[0]
+    assert same_stage.factors is update.factors and other_stage.factors is not update.factors
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "name", "drop"), [("vit", "fact_tk", 0.0), ("swin", "fact_tt", 0.0), ("swin", "lora", 0.0)])
+def test_branch_equals_its_weight(attached, shake, family, name, drop):
+    """What is computed beside a layer is what is merged into it."""
+    case = shake(attached(family, f"method={name}", f"method.dropout={drop}"))
+    for wrapper in case.graft.grafted.values():
+        for fn, rows in zip(wrapper.branches, wrapper.branch_rows, strict=True):
+            start, stop = rows or (0, wrapper.base.out_features)
+            x = torch.randn(2, wrapper.base.in_features)
+            assert torch.allclose(fn(x), x @ fn.delta(wrapper.base.weight[start:stop]).T, atol=1e-4)
+
+
+class TestAgainstPeft:
+    """huggingface/peft on the same timm model."""
+
+    @pytest.fixture
+    def peft(self):
+        return pytest.importorskip("peft")
+
+    @torch.no_grad()
+    def test_lora(self, peft, attached, tiny, images, shake):
+        case = shake(attached("vit", "method=lora_all", "method.r=4", "method.s=0.5", "method.dropout=0"))
+        config = peft.LoraConfig(r=4, lora_alpha=2, target_modules=["qkv", "proj", "fc1", "fc2"], exclude_modules="patch_embed.*")
+        theirs = peft.get_peft_model(tiny("vit"), config).eval()
+        for path, wrapper in case.graft.grafted.items():
+            layer = theirs.base_model.model.get_submodule(path)
+            layer.lora_A["default"].weight.copy_(wrapper.changes[0].A)
+            layer.lora_B["default"].weight.copy_(wrapper.changes[0].B)
+        assert torch.allclose(theirs(images), case.net(images), atol=1e-4)
+
+    @torch.no_grad()
+    def test_one_kernel_karst_is_lokr(self, peft, attached, tiny, images, shake):
+        """LoKr's w1 (x) (w2_a w2_b) alpha / r is one kernel; its factorisation of 48 at 4 gives m = 4."""
+        case = shake(attached("vit", "method=ka", "method.N=1", "method.m=4", "method.r=2", "method.sigma=1.5",
+                              "method.sites=[proj,fc1,fc2]"))  # fmt: skip
+        config = peft.LoKrConfig(r=2, alpha=3, decompose_factor=4, target_modules=["proj", "fc1", "fc2"],
+                                 exclude_modules="patch_embed.*")  # fmt: skip
+        theirs = peft.get_peft_model(tiny("vit"), config).eval()
+        for path, wrapper in case.graft.grafted.items():
+            layer, change = theirs.base_model.model.get_submodule(path), wrapper.changes[0]
+            for name, value in (("w1", change.C[0]), ("w2_a", change.A[0, 0]), ("w2_b", change.B[0])):
+                stored = getattr(layer, f"lokr_{name}")["default"]
+                assert stored.shape == value.shape
+                stored.copy_(value)
+        assert torch.allclose(theirs(images), case.net(images), atol=1e-4)
+
+    @torch.no_grad()
+    def test_vera(self, peft, attached, shake, tiny, images):
+        """VeRA's pair is drawn differently there, so theirs is put in place; the map is the same."""
+        case = shake(attached("vit", "method=vera", "method.r=8"))
+        wrapper = case.graft.grafted["blocks.2.attn.qkv"]
+        change = wrapper.changes[0]
+        dense = torch.diag(change.b) @ change.B @ torch.diag(change.d) @ change.A
+        assert torch.allclose(wrapper.effective_weight()[:48] - wrapper.base.weight[:48], dense, atol=1e-5)
+        first = case.graft.grafted["blocks.0.attn.qkv"].changes[0]
+        assert torch.equal(first.A, change.A), "one pair for all layers"
+
+
+@torch.no_grad()
+def test_vpt_is_token_concatenation(attached, tiny, images):
+    """Deep and shallow, against timm's own blocks called one after the other."""
+    deep = attached("vit", "method=vpt_deep", "method.p=3")
+    shallow = attached("vit", "method=vpt_shallow", "method.p=3")
+    net = tiny("vit")
+    prompts = deep.net.blocks[0].walk.walkers[0].prompts
+    only = shallow.net.blocks[0].walk.walkers[0].prompts.tokens
+
+    def run(tokens_of):
+        h = net._pos_embed(net.patch_embed(images))
+        patches = h[:, 1:]
+        cls, old = h[:, :1], None
+        for i, block in enumerate(net.blocks):
+            new = tokens_of(i)
+            old = old if new is None else new.expand(len(h), -1, -1)
+            out = block(torch.cat([cls, old, patches], dim=1))
+            cls, old, patches = out[:, :1], out[:, 1:4], out[:, 4:]
+        return net.head(net.norm(torch.cat([cls, patches], dim=1))[:, 0])
+
+    assert torch.allclose(deep.net(images), run(lambda i: prompts[i].tokens), atol=1e-5)
+    assert torch.allclose(shallow.net(images), run(lambda i: only if i == 0 else None), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shifted", [False, True])
+def test_window_tokens_window_by_window(tiny, shifted):
+    """Each window alone: its queries see the prompts and its own tokens, with the window's bias and mask on the latter."""
+    net = tiny("swin")
+    block = net.layers[0].blocks[int(shifted)]
+    prompts = torch.randn(3, 16)
+    attn, mask = block.attn, block.attn_mask
+    assert (mask is not None) == shifted
+    windows = 2 * (16 if mask is None else mask.shape[0])
+    x = torch.randn(windows, 16, 16)
+    got = WindowTokens(attn, block.norm1, lambda: prompts)(x, mask)
+    heads, d = attn.num_heads, 16 // attn.num_heads
+    bias = attn._get_rel_pos_bias()[0]
+    for w in range(windows):
+        tokens = torch.cat([block.norm1(prompts), x[w]])
+        q, k, v = attn.qkv(tokens).view(19, 3, heads, d).permute(1, 2, 0, 3)
+        scores = q[:, 3:] @ k.transpose(1, 2) / d**0.5
+        scores[:, :, 3:] += bias if mask is None else bias + mask[w % len(mask)]
+        y = (scores.softmax(-1) @ v).transpose(0, 1).reshape(16, 16)
+        assert torch.allclose(got[w], attn.proj(y), atol=1e-5)
+
+
+@torch.no_grad()
+def test_repadapter_is_an_adapter_before_the_layer(attached, shake):
+    case = shake(attached("vit", "method=repadapter", "method.s=0.5"))
+    wrapper = case.graft.grafted["blocks.1.mlp.fc1"]
+    change, x = wrapper.changes[0], torch.randn(3, 48)
+    hidden = x @ change.D.T
+    up = torch.cat([hidden[:, 4 * g : 4 * g + 4] @ change.U[g].T for g in range(2)], dim=1)
+    assert torch.allclose(wrapper(x), wrapper.base(x + 0.5 * up), atol=1e-4)
+
+
+@torch.no_grad()
+def test_adapters_stand_where_they_should(attached, tiny, images, shake):
+    """NOAH's and Pfeiffer's adapters against a block written out; AdaptFormer reads the stream before the norm."""
+    for name in ("adapter_noah", "adapter_pfeiffer", "adaptformer"):
+        case = shake(attached("vit", f"method={name}"))
+        net = tiny("vit")
+        h = net.norm_pre(net._pos_embed(net.patch_embed(images)))
+        adapter = case.net.blocks[0].drop_path2.fns[0]
+        block = net.blocks[0]
+        z = h + block.attn(block.norm1(h))
+        u = block.mlp(block.norm2(z))
+        expected = z + u + adapter(z if name == "adaptformer" else u)
+        assert torch.allclose(case.net.blocks[0](h), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_every_fold_is_a_plain_layer(attached, shake):
+    """Changes, branches, affines before and after on one layer: fold computes what forward does."""
+    case = shake(attached("vit", "method=karst_code", "also=lora", "extra=rst_scalar"))
+    wrapper = copy.deepcopy(case.graft.grafted["blocks.0.attn.qkv"]).eval()
+    assert isinstance(wrapper, Grafted)
+    weight, bias = wrapper.fold()
+    x = torch.randn(2, 5, 48)
+    assert torch.allclose(nn.functional.linear(x, weight, bias), wrapper(x), atol=1e-5)
+    assert merge(case.net) is case.net
