@@ -1,0 +1,64 @@
+"""Fine-grained few-shot sets: Greek letters, and flowers that differ in petals and eye."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from karst_bench.data.mini.drawing import (
+    SIDE,
+    Mask,
+    Points,
+    brighter,
+    clouds,
+    colour,
+    fine_size,
+    finish,
+    ground,
+    paint,
+    place,
+    unlike,
+)
+from karst_bench.data.mini.fonts import GREEK, face
+
+GREEK_LETTERS = "αβγδεζηθκλμνξπρστφχψ"
+PETALS = (4, 5, 6, 8)
+
+
+def fs_glyphs(label: int, rng: np.random.Generator, split: str) -> np.ndarray:
+    """One of twenty small Greek letters in one of eleven faces, a little turned, tinted, on a cloudy ground."""
+    base = colour(rng, 10, 80)
+    size = rng.uniform(24, 31)
+    x, y = SIDE / 2 + rng.uniform(-1.5, 1.5, 2)
+    font = face(GREEK[rng.integers(len(GREEK))], fine_size(size))
+    mask = Mask().text(GREEK_LETTERS[label], font, x, y).turned(rng.uniform(-8, 8), x, y).soft()
+    return finish(paint(ground(rng, base, rng.uniform(2, 12)), mask, brighter(rng, base, 105)), rng, noise=5)
+
+
+def _petal(pointed: bool) -> Points:
+    """A petal along +x from 0 to 1, half its width about 0.3: pointed like an almond, or round like a spoon."""
+    t = np.linspace(0, 1, 16)
+    half = 0.34 * np.sin(np.pi * t) if pointed else 0.42 * t**0.8 * np.sqrt(np.clip(1 - t**4, 0, 1))
+    return [*zip(t, half, strict=True), *zip(t[::-1], -half[::-1], strict=True)]
+
+
+def fs_flowers(label: int, rng: np.random.Generator, split: str) -> np.ndarray:
+    """A flower among leaves: its kind is the number of petals (4, 5, 6, 8), their form, and whether the eye is large.
+
+    label = 4 * (index of the number) + 2 * pointed + large eye; colours, size, turn and place say nothing.
+    """
+    number, pointed, large = PETALS[label // 4], bool(label // 2 % 2), bool(label % 2)
+    leaf = np.array((66.0, 96.0, 60.0)) + rng.normal(0, 18, 3)
+    image = ground(rng, leaf, rng.uniform(6, 16))
+    x, y = SIDE / 2 + rng.uniform(-1.5, 1.5, 2)
+    size, turn = rng.uniform(11, 14.5), rng.uniform(0, 2 * np.pi)
+    ink = brighter(rng, leaf, 75)
+    shape = _petal(pointed)
+    width = 4.6 / number if number > 5 else 1.0
+    for i in range(number):
+        way = turn + 2 * np.pi * i / number + rng.normal(0, 0.04)
+        petal = [(u, v * width) for u, v in shape]
+        mask = Mask().polygon(place(petal, x, y, size * rng.uniform(0.93, 1.05), way)).soft()
+        image = paint(image, mask, ink * rng.uniform(0.9, 1.1))
+    eye = size * (0.36 if large else 0.18)
+    image = paint(image, Mask().disc(x, y, eye).soft(), unlike(rng, ink, 50))
+    return finish(image + clouds(rng)[..., None] * rng.uniform(0, 8), rng, light=0.3, noise=10)

@@ -1,0 +1,56 @@
+"""Draws docs/mini/<task>.png: a row of images for each class of every embedded task, with the class at its left.
+
+    python scripts/contact_sheets.py [out=docs/mini] [columns=12]
+
+The images are the first of each class in the test split, enlarged twice.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image, ImageDraw
+
+from karst_bench.data.mini import GENERATORS, draw
+from karst_bench.data.mini.drawing import SIDE
+from karst_bench.data.mini.fonts import face
+from karst_bench.data.mini.names import class_names
+
+ZOOM, MARGIN, TOP = 2, 92, 22
+CONF = Path(__file__).parents[1] / "conf" / "dataset" / "mini"
+
+
+def sheet(task: str, rule: str, columns: int) -> Image.Image:
+    """The contact sheet of one task, with its statement on top."""
+    generator = GENERATORS[task]
+    tile = SIDE * ZOOM
+    pixels = draw(task, generator, "test", generator.classes * columns)
+    page = Image.new("RGB", (MARGIN + columns * tile, TOP + generator.classes * tile), "white")
+    pen = ImageDraw.Draw(page)
+    pen.text((4, 5), f"mini/{task}: {rule}", fill="black", font=face("DejaVuSans", 11))
+    for label, name in enumerate(class_names(task)):
+        pen.text((4, TOP + label * tile + tile // 2), name, fill="black", font=face("DejaVuSans", 11), anchor="lm")
+        for column in range(columns):
+            image = pixels[column * generator.classes + label].transpose(1, 2, 0)
+            big = Image.fromarray(np.ascontiguousarray(image)).resize((tile, tile), Image.Resampling.NEAREST)
+            page.paste(big, (MARGIN + column * tile, TOP + label * tile))
+    return page
+
+
+def main(arguments: list[str]) -> None:
+    """Writes all sheets, as palette images so that they stay small."""
+    given = dict(argument.split("=", 1) for argument in arguments)
+    out, columns = Path(given.get("out", "docs/mini")), int(given.get("columns", 12))
+    out.mkdir(parents=True, exist_ok=True)
+    for task in GENERATORS:
+        node = yaml.safe_load((CONF / f"{task}.yaml").read_text(encoding="utf-8"))
+        page = sheet(task, node["label_rule"], columns)
+        page.quantize(64, dither=Image.Dither.NONE).save(out / f"{task}.png", optimize=True)
+        print(f"{out / task}.png {(out / f'{task}.png').stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
