@@ -66,7 +66,7 @@ def build(suite: str, results: Path, paper_folder: Path | None = None, pictures:
             put(folder / f"{table.name}.{suffix}", write(table))
     if pictures:
         draw(folder, suite, vit, few, whole, printed["table1"] if suite == "vtab" else None)
-    put(folder / "missing.md", missing.page(report.gaps))
+    put(folder / "missing.md", missing.page(report.gaps, suite))
     put(folder / "missing.csv", missing.comma_separated(report.gaps))
     put(folder / "left_out.txt", "".join(f"{line}\n" for line in left_out))
     put(folder / "index.html", html.page(report.suite, report.runs, report.tables, report.gaps, left_out, report.notes))

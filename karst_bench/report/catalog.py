@@ -29,7 +29,7 @@ TASKS: dict[str, dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 FEWSHOT = {
     "vtab": ("fewshot/aircraft", "fewshot/food101", "fewshot/flowers102", "fewshot/pets", "fewshot/cars"),
-    "mini": ("mini/fs_glyphs", "mini/fs_shapes"),
+    "mini": ("mini/fs_glyphs", "mini/fs_flowers"),
 }
 VIT = {"vtab": "vit_b16", "mini": "vit_mini"}
 SWIN = {"vtab": "swin_b", "mini": "swin_mini"}
@@ -40,7 +40,7 @@ TITLES = {
     "retinopathy": "Retinopathy", "clevr_count": "Clevr-Count", "clevr_distance": "Clevr-Dist", "dmlab": "DMLab",
     "kitti_distance": "KITTI-Dist", "dsprites_location": "dSpr-Loc", "dsprites_orientation": "dSpr-Ori",
     "smallnorb_azimuth": "sNORB-Azim", "smallnorb_elevation": "sNORB-Ele", "aircraft": "FGVC-Aircraft",
-    "food101": "Food101", "cars": "Stanford Cars", "fs_glyphs": "Glyphs (few-shot)", "fs_shapes": "Shapes (few-shot)",
+    "food101": "Food101", "cars": "Stanford Cars", "fs_glyphs": "Glyphs (few-shot)", "fs_flowers": "Drawn flowers (few-shot)",
 }  # fmt: skip
 
 # Printed name in the paper -> (our name in reports, the command-line words that run it).

@@ -70,7 +70,10 @@ def kernels(found: Grid) -> Figure:
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(COLUMN_IN, 2.9), sharex=True, height_ratios=(2, 1), layout="constrained"
     )
+    bottom.set_xlabel("Number of kernels N")
+    bottom.set_ylabel("Trainable\nparams (M)")
     if not found.points:
+        top.set_ylabel(ACCURACY)
         say(top)
         say(bottom)
         return figure
@@ -88,9 +91,7 @@ def kernels(found: Grid) -> Figure:
     sizes = [point.params_m for point in found.points]
     bars = bottom.bar(n, sizes, width=0.55, color="#BBBBBB", edgecolor="black", linewidth=0.6, hatch="////")
     bottom.bar_label(bars, [f"{size:.3g}" for size in sizes], fontsize=6, padding=1)
-    bottom.set_ylabel("Trainable\nparams (M)")
     bottom.margins(y=0.25)
-    bottom.set_xlabel("Number of kernels N")
     bottom.set_xticks(n)
     return figure
 
@@ -98,6 +99,8 @@ def kernels(found: Grid) -> Figure:
 def ablation(found: Grid, front: Sequence[int], bend: int | None) -> Figure:
     """Accuracy against parameters for every N, m, r: marker by N, shade by m, size by r; the front and its knee."""
     figure, axes = plt.subplots(figsize=(COLUMN_IN, 2.9), layout="constrained")
+    axes.set_xlabel("Trainable parameters (M)")
+    axes.set_ylabel(f"{ACCURACY}\n{found.average}".rstrip())
     if not found.points:
         say(axes)
         return figure
@@ -118,8 +121,6 @@ def ablation(found: Grid, front: Sequence[int], bend: int | None) -> Figure:
         text = f"knee: {found.points[bend].label}"
         axes.annotate(text, (x[bend], y[bend]), (-9, 8), textcoords="offset points", fontsize=6, ha="right")
     cost_axis(axes, x)
-    axes.set_xlabel("Trainable parameters (M)")
-    axes.set_ylabel(f"{ACCURACY}\n{found.average}")
     axes.margins(y=0.18)
     grey: dict[str, Any] = {"color": "#777777", "markeredgecolor": "black", "markeredgewidth": 0.5, "linestyle": ""}
     proxies = [Line2D([], [], marker=shapes[n], label=f"N={n}", **grey) for n in levels["N"]]

@@ -168,7 +168,7 @@ def footing(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         "normalization": may(config, "normalization", str, "?"),
         "encoding": may(record, "data.encoding", str, "?"),
         "precision": may(config, "precision", str, "?"),
-        "weights": f"{may(record, 'weights.tag', str, 'none')} {weights[:12]}",
+        "weights": f"{may(record, 'weights.timm_name', str, 'none')} {weights[:12]}",
         "code": f"{may(record, 'provenance.version', str, '?')} {commit}",
     }
     if record["data"].get("own_split"):

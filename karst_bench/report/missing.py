@@ -78,7 +78,7 @@ def kernels(suite: str, backbone: str, found: Sequence[int]) -> list[Gap]:
     return [Gap("karst", datasets, catalog.SEEDS, words, backbone)]
 
 
-def page(gaps: Mapping[str, list[Gap]]) -> str:
+def page(gaps: Mapping[str, list[Gap]], suite: str) -> str:
     """Markdown: per table one command for each group of missing cells."""
     lines = [
         "# Missing runs",
@@ -88,6 +88,7 @@ def page(gaps: Mapping[str, list[Gap]]) -> str:
     ]
     for table, found in gaps.items():
         lines += [f"## {table}", ""]
+        lines += [f"All of it: `python run.py sweep={table} suite={suite}`", ""] if found else []
         lines += [f"- {gap.method}, {len(gap.datasets)} datasets: `{gap.whole}`" for gap in found] or ["Complete."]
         lines.append("")
     return "\n".join(lines)

@@ -50,7 +50,7 @@ def record(
                    "head_params": 76900, "stored_bits": 1, "active_params": 1, "forward_macs": 1},
         "seconds": {"total_s": 10.0}, "speed": {"step_ms_median": 20.0 + len(method)}, "peak_bytes": 3 * 2**30,
         "data": {"list_sha256": "ab" * 32, "encoding": "png", "own_split": False},
-        "weights": {"name": "vit", "tag": "orig_in21k", "sha256": "cd" * 32},
+        "weights": {"name": "vit", "timm_name": "vit_b.orig_in21k", "kind": "pretrained", "sha256": "cd" * 32},
         "provenance": {"commit": "0123456789abcdef", "dirty": False, "version": "0.1.0", "device": "H200",
                        "threads": 8},
         "notes": [], "adapter": None, "error": None,

@@ -192,7 +192,9 @@ class Tags(HTMLParser):
 
 
 def test_html_stays_text(tmp_path):
-    made = record(data__encoding="png", weights__tag=EVIL, provenance__version=EVIL, config__recipe={"name": EVIL})
+    made = record(
+        data__encoding="png", weights__timm_name=EVIL, provenance__version=EVIL, config__recipe={"name": EVIL}
+    )
     made["config"]["method"]["note"] = EVIL
     write(tmp_path, made, record(seed=1))
     report = build("vtab", tmp_path, PAPER, pictures=False)
