@@ -41,7 +41,7 @@ def sheet(task: str, rule: str, columns: int) -> Image.Image:
 
 
 def main(arguments: list[str]) -> None:
-    """Writes all sheets, as palette images so that they stay small."""
+    """Writes all sheets, with 64 colours each so that they stay small: the images themselves have more."""
     given = dict(argument.split("=", 1) for argument in arguments)
     out, columns = Path(given.get("out", "docs/mini")), int(given.get("columns", 12))
     out.mkdir(parents=True, exist_ok=True)
