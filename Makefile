@@ -43,7 +43,6 @@ chaos: $(STAMP)  ## kills a sweep at random moments and checks that nothing is l
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check . || true
 	$(BIN)/mypy
 
 docs: $(STAMP)  ## regenerate the pages that come from code and configuration

@@ -1,26 +1,35 @@
 """Parameter-efficient fine-tuning of vision transformers: attach a method to any timm ViT or Swin, merge it, save it.
 
-    model = timm.create_model("vit_base_patch16_224.orig_in21k", pretrained=True, num_classes=100)
-    karst_bench.attach(model, "karst", N=2, m=8, r=8)     # in place; only the method and the head train
-    ...                                                   # any training loop
-    karst_bench.save_adapter(model, "cifar100.safetensors")
-    karst_bench.merge(model)                              # plain timm layers again
+model = timm.create_model("vit_base_patch16_224.orig_in21k", pretrained=True, num_classes=100)
+karst_bench.attach(model, "karst", N=2, m=8, r=8)     # in place; only the method and the head train
+...                                                   # any training loop
+karst_bench.save_adapter(model, "cifar100.safetensors")
+karst_bench.merge(model)                              # plain timm layers again
 """
 
+import sys
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from karst_bench.errors import UserError
+
+if TYPE_CHECKING:  # torch loads with the first call, so that reports and a mistyped key need not wait for it
+    from torch import nn
 
 __version__ = "0.1.0"
 __all__ = ["UserError", "attach", "load_adapter", "merge", "save_adapter", "unmerge"]
 
 
 def attach(
-    model: nn.Module, method: str, *, extra: str | None = None, also: str | None = None, seed: int | None = None, **hyper: Any
-) -> nn.Module:
+    model: "nn.Module",
+    method: str,
+    *,
+    extra: str | None = None,
+    also: str | None = None,
+    seed: int | None = None,
+    **hyper: Any,
+) -> "nn.Module":
     """Attaches a method to a timm ViT or Swin in place and returns the same module; its forward keeps its signature.
 
     method, also, extra: names as on the command line (`method=karst also=vpt_deep extra=none`); extra=None is the
@@ -46,7 +55,7 @@ def attach(
     return model.to(next(model.parameters()).device)
 
 
-def merge(model: nn.Module) -> nn.Module:
+def merge(model: "nn.Module") -> "nn.Module":
     """Folds the attached method into plain timm layers, in place: same logits, timm's own state_dict keys.
 
     Raises: UserError if a part of the method has no weight form.
@@ -56,14 +65,14 @@ def merge(model: nn.Module) -> nn.Module:
     return fold(model)
 
 
-def unmerge(model: nn.Module) -> nn.Module:
+def unmerge(model: "nn.Module") -> "nn.Module":
     """Undoes `merge` bit by bit. Raises: UserError if the model is not merged."""
     from karst_bench.attach.merge import unmerge as unfold
 
     return unfold(model)
 
 
-def save_adapter(model: nn.Module, path: str | Path) -> Path:
+def save_adapter(model: "nn.Module", path: str | Path) -> Path:
     """Writes what was trained (method and head) and the settings that rebuild it, atomically, as safetensors."""
     from safetensors.torch import save
 
@@ -75,7 +84,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     return path
 
 
-def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
+def load_adapter(model: "nn.Module", path: str | Path) -> "nn.Module":
     """Loads an adapter into a model: attaches the method it was saved with if none is attached, then copies the values.
 
     Raises: UserError if the file is damaged or the model is of another shape; the model's values are then untouched.
@@ -96,3 +105,14 @@ def _as_override(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(_as_override(item) for item in value) + "]"
     return "null" if value is None else str(value)
+
+
+class _Package(ModuleType):
+    """Keeps `karst_bench.attach` the function: importing the folder attach/ would put that module in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "attach" or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

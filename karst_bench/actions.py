@@ -18,8 +18,9 @@ from karst_bench.attach.merge import merge, mergeable
 from karst_bench.attach.weights import find_weights
 from karst_bench.config import plain
 from karst_bench.errors import UserError
+from karst_bench.inputs import Inputs, pick_device, set_threads
 from karst_bench.methods.build import build_methods
-from karst_bench.pipeline import Inputs, pick_device, run, set_threads
+from karst_bench.pipeline import run
 from karst_bench.records import atomic
 
 
@@ -27,7 +28,9 @@ def act(cfg: DictConfig) -> Any:
     """Does what cfg.action says. Raises: UserError for bad input."""
     if cfg.action == "train":
         return run(cfg)
-    return {"describe": describe, "evaluate": evaluate, "predict": predict, "merge": merge_adapter}[cfg.action](plain(cfg))
+    return {"describe": describe, "evaluate": evaluate, "predict": predict, "merge": merge_adapter}[cfg.action](
+        plain(cfg)
+    )
 
 
 def describe(settings: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +60,11 @@ def describe(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _say_counts(told: dict[str, Any]) -> None:
     extra = told["forward_macs"] / told["backbone_macs"] - 1
-    cost = "merges into the frozen weights, no inference cost" if told["mergeable"] else f"stays beside them, {extra:+.2%} multiply-adds"
+    cost = (
+        "merges into the frozen weights, no inference cost"
+        if told["mergeable"]
+        else f"stays beside them, {extra:+.2%} multiply-adds"
+    )
     print(f"\n{told['method']} on {told['backbone']}: {told['trainable_params']:,} trained parameters "
           f"and a head of {told['head_params']:,}; {cost}")  # fmt: skip
 
@@ -84,7 +91,9 @@ def predict(settings: dict[str, Any]) -> list[dict[str, Any]]:
     settings["backbone"] |= own_values(settings["backbone"])
     device = pick_device(settings["device"])
     set_threads(settings["threads"])
-    model = _adapted(settings, find_weights(settings["backbone"], Path(settings["paths"]["weights"])), adapter).to(device)
+    model = _adapted(settings, find_weights(settings["backbone"], Path(settings["paths"]["weights"])), adapter).to(
+        device
+    )
     names, batches = image_batches(source, settings["backbone"], settings["normalization"], device)
     logits = engine.predict(model, batches, precision=settings["precision"], device=device)
     labels = settings["dataset"].get("label_names")
@@ -143,7 +152,10 @@ def _hand_out(rows: list[dict[str, Any]], form: str, out: str | None) -> None:
     if form == "json":
         text = json.dumps(rows, indent=1) + "\n"
     else:
-        flat = [[row["image"], *(f"{c} {p:.4f}" for c, p in zip(row["classes"], row["probabilities"], strict=True))] for row in rows]
+        flat = [
+            [row["image"], *(f"{c} {p:.4f}" for c, p in zip(row["classes"], row["probabilities"], strict=True))]
+            for row in rows
+        ]
         header = ["image", *(f"top {k + 1}" for k in range(len(flat[0]) - 1))]
         text = tabulate(flat, headers=header) + "\n" if form == "text" else _as_csv([header, *flat])
     if out:

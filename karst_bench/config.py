@@ -85,7 +85,9 @@ def finish(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Checks the shared choices and puts tuned values in, below the command line: recipe < tuned < command line."""
     for key, choices in CHOICES.items():
         if cfg[key] not in choices:
-            raise UserError(f"{key}={cfg[key]} is not a choice; use one of {', '.join(choices)}{_nearest(str(cfg[key]), choices)}")
+            raise UserError(
+                f"{key}={cfg[key]} is not a choice; use one of {', '.join(choices)}{_nearest(str(cfg[key]), choices)}"
+            )
     if cfg.dataset.get("shots") is not None and cfg.dataset.shots not in (1, 2, 4, 8, 16):
         raise UserError(f"dataset.shots={cfg.dataset.shots} has no split list; use 1, 2, 4, 8 or 16")
     given = {override.partition("=")[0].lstrip("+~") for override in overrides}
@@ -165,7 +167,7 @@ def _unknown_key(key: str, text: str) -> str:
 
 def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for key in cfg:
-        name = f"{prefix}{key}"
+        name = f"{prefix}{key!s}"
         yield name
         if OmegaConf.is_dict(cfg._get_node(key)):
             yield from _keys(cfg[key], f"{name}.")
@@ -173,14 +175,23 @@ def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
 
 def _nearest(word: str, valid: Sequence[str]) -> str:
     tails = {name.rpartition("/")[2]: name for name in valid}
-    near = difflib.get_close_matches(word, valid, 1, 0.6) or [tails[t] for t in difflib.get_close_matches(word, list(tails), 1, 0.6)]
+    near = [name for name in valid if name.lower() == word.lower()]
+    near = near or difflib.get_close_matches(word, valid, 1, 0.6)
+    near = near or [tails[t] for t in difflib.get_close_matches(word, list(tails), 1, 0.6)]
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def _with_own_backbone(cfg: DictConfig, given: set[str]) -> DictConfig:
     """backbone.timm_name=X is a backbone of its own: X's name, input size and statistics, not those it replaced."""
     if "backbone.timm_name" in given:
-        own = {"name": cfg.backbone.timm_name, "model_args": {}, "input_size": None, "mean": None, "std": None, "tag": None}
+        own = {
+            "name": cfg.backbone.timm_name,
+            "model_args": {},
+            "input_size": None,
+            "mean": None,
+            "std": None,
+            "tag": None,
+        }
         for key, value in own.items():
             if f"backbone.{key}" not in given and key in cfg.backbone:
                 cfg.backbone[key] = value

@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,26 +15,17 @@ from omegaconf import DictConfig
 from torch import nn
 
 from karst_bench import engine
-from karst_bench.attach import attach_methods, account
+from karst_bench.attach import account
 from karst_bench.attach.adapter import adapter_metadata, adapter_tensors
-from karst_bench.attach.backbone import build_backbone, own_values
 from karst_bench.attach.merge import merge, mergeable, unmerge
-from karst_bench.attach.weights import find_weights, weights_sha256
 from karst_bench.config import plain
-from karst_bench.data import find_task, load_task
-from karst_bench.data.batches import Batches
-from karst_bench.data.split import Task
-from karst_bench.data.transforms import augmentation, normalisation
-from karst_bench.engine import DivergedError, Interrupted, Meter, Recipe, Streams
+from karst_bench.engine import DivergedError, Interrupted, Meter, Streams
 from karst_bench.errors import UserError
-from karst_bench.methods.base import Method
-from karst_bench.methods.build import build_methods
+from karst_bench.inputs import Inputs
 from karst_bench.records import mirror, provenance, schema
 from karst_bench.records.claims import Claims
-from karst_bench.records.identity import run_id
 from karst_bench.records.store import Store
 
-TEST_BATCH = 256  # images in a step of evaluation
 CHECKPOINT_S = 60.0
 Say = Callable[[str], None]
 OnCheck = Callable[[int, str, float], None]
@@ -54,7 +44,9 @@ def run(cfg: DictConfig, *, say: Say = print, on_check: OnCheck | None = None) -
         store.supersede(inputs.id)
     elif store.done(inputs.id):
         record = store.read(inputs.id)
-        say(f"{inputs.title}: done already, {_accuracy(record)}; record {store.path(inputs.id)} (force=true runs it again)")
+        say(
+            f"{inputs.title}: done already, {_accuracy(record)}; record {store.path(inputs.id)} (force=true runs it again)"
+        )
         return record
     store.check_writable()
     claim = Claims(store.root).acquire(inputs.id)
@@ -66,66 +58,6 @@ def run(cfg: DictConfig, *, say: Say = print, on_check: OnCheck | None = None) -
     say(f"{inputs.title}: {_accuracy(record)}; {record['counts']['trainable_params']:,} trained parameters, "
         f"{record['seconds']['total_s']:.1f} s; record {store.path(inputs.id)}")  # fmt: skip
     return record
-
-
-class Inputs:
-    """Everything a run is made of, found and checked before anything is computed."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self.settings = settings
-        self.methods: list[Method] = build_methods(settings)
-        settings["backbone"] |= own_values(settings["backbone"])
-        backbone, dataset = settings["backbone"], settings["dataset"]
-        self.recipe = Recipe(**settings["recipe"])
-        self.weights = self._find_data_then_weights()
-        self.device = pick_device(settings["device"])
-        self.threads = set_threads(settings["threads"])
-        self.task: Task = load_task(
-            dataset, data_root=settings["paths"]["data"], cache_root=settings["paths"]["cache"],
-            size=backbone["input_size"], augment=settings["recipe"]["augment"],
-        )  # fmt: skip
-        self.mean, self.std = normalisation(settings["normalization"], backbone["mean"], backbone["std"])
-        self.weights_sha256 = weights_sha256(self.weights)
-        self.plan = engine.plan(settings["protocol"], self.recipe.epochs, self.task.splits)
-        self.id = run_id(settings, weights_sha256=self.weights_sha256, list_sha256=self.task.list_sha256,
-                         encoding=self.task.encoding)  # fmt: skip
-        names = "+".join([settings["method"]["name"], *([settings["also"]["name"]] if settings["also"]["name"] != "none" else [])])
-        self.title = f"{names} on {dataset['name']} ({backbone['name']}, seed {settings['seed']})"
-
-    def _find_data_then_weights(self) -> Path | None:
-        """Both are looked for before either is read, so that one message names all that is missing."""
-        problems = []
-        for find in (lambda: self._find_data(), lambda: self._find_weights()):
-            try:
-                found = find()
-            except UserError as error:
-                problems.append(str(error))
-        if problems:
-            raise UserError("\n".join(problems))
-        return found
-
-    def _find_data(self) -> None:
-        if self.settings["dataset"]["source"] != "mini":
-            find_task(self.settings["dataset"], data_root=Path(self.settings["paths"]["data"]))
-
-    def _find_weights(self) -> Path | None:
-        return find_weights(self.settings["backbone"], Path(self.settings["paths"]["weights"]))
-
-    def batches(self, split: str, *, train: bool = False) -> Batches:
-        """The split as normalised batches; augmented where it is trained on."""
-        augment = augmentation(self.settings["recipe"]["augment"], size=self.settings["backbone"]["input_size"],
-                               mean=self.mean, std=self.std) if train else None  # fmt: skip
-        return Batches(self.task.splits[split], batch=self.recipe.batch if train else TEST_BATCH, mean=self.mean,
-                       std=self.std, device=self.device, augment=augment)  # fmt: skip
-
-    def model(self, streams: Streams) -> nn.Module:
-        """The backbone with its methods attached, on the device."""
-        classes = self.settings["dataset"]["classes"]
-        with engine.seeded(streams.init):
-            net = build_backbone(self.settings["backbone"], classes=classes, weights=self.weights,
-                                 drop_path=self.recipe.drop_path)  # fmt: skip
-            attach_methods(net, self.methods, spec={node: self.settings[node] for node in ("method", "also", "extra")})
-        return net.to(self.device)
 
 
 def _tracked(inputs: Inputs, store: Store, say: Say, on_check: OnCheck | None) -> dict[str, Any]:
@@ -160,7 +92,9 @@ def _trained(
         streams = Streams(settings["seed"])
         model = inputs.model(streams)
         train = inputs.batches(plan.train, train=True)
-        checks = [engine.Check(plan.check, inputs.batches(plan.check), plan.check_epochs, plan.choose)] if plan.check else []
+        checks = (
+            [engine.Check(plan.check, inputs.batches(plan.check), plan.check_epochs, plan.choose)] if plan.check else []
+        )
     with meter.phase("train"), _stop_signals() as stop:
         try:
             fit = engine.fit(
@@ -194,11 +128,20 @@ def _every(seconds: float, store: Store, ident: str) -> Callable[[Callable[[], e
 
 
 def _final_score(model: nn.Module, inputs: Inputs, fit: engine.Fit) -> engine.Score:
-    """One pass over the reported split, with merged weights where the method allows it."""
+    """One pass over the reported split, with merged weights where the method allows it.
+
+    A protocol whose last look was at that split after the last epoch has its score already.
+    """
+    plan = inputs.plan
+    seen = fit.check(plan.final, inputs.recipe.epochs) if plan.check == plan.final else None
+    if seen is not None:
+        return engine.Score(top1_pct=seen, n=len(inputs.task.splits[plan.final]), loss=float("nan"))
     can_merge = mergeable(model)
     if can_merge:
         merge(model)
-    score = engine.top1(model, inputs.batches(inputs.plan.final), precision=inputs.settings["precision"], device=inputs.device)
+    score = engine.top1(
+        model, inputs.batches(inputs.plan.final), precision=inputs.settings["precision"], device=inputs.device
+    )
     if can_merge:
         unmerge(model)
     return score
@@ -208,10 +151,17 @@ def _skeleton(inputs: Inputs) -> dict[str, Any]:
     """What a record says before any result: who ran what on which data, weights and machine."""
     settings, task = inputs.settings, inputs.task
     device = torch.cuda.get_device_name(inputs.device) if inputs.device.type == "cuda" else "cpu"
-    paths = {"paths": {}, "adapter": None, "images": None, "out": None}  # where things lay on one machine is no result
+    paths: dict[str, Any] = {
+        "paths": {},
+        "adapter": None,
+        "images": None,
+        "out": None,
+    }  # where things lay on one machine is no result
     notes = list(task.notes) + (["own split: not the published lists"] if task.own_split else [])
     if settings["tuned"]["name"] != "none" and not settings["tuned"].get("listed"):
-        notes.append(f"tuned={settings['tuned']['name']} lists no values for {settings['dataset']['name']}: the method's defaults ran")
+        notes.append(
+            f"tuned={settings['tuned']['name']} lists no values for {settings['dataset']['name']}: the method's defaults ran"
+        )
     return {
         "schema": schema.SCHEMA, "id": inputs.id, "status": "done", "created": schema.now(), "config": settings | paths,
         "data": {"list_sha256": task.list_sha256, "encoding": task.encoding, "source": task.source,
@@ -255,22 +205,6 @@ def _accuracy(record: dict[str, Any]) -> str:
     if metrics.get("test_top1_last_pct") is not None:
         return f"test top-1 {metrics['test_top1_last_pct']:.1f} %"
     return f"val top-1 {metrics['val_top1_last_pct']:.1f} %"
-
-
-def pick_device(wanted: str) -> torch.device:
-    """auto takes CUDA where there is one. Raises: UserError for cuda without a device."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda, but torch sees no CUDA device here; use device=cpu or device=auto")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def set_threads(wanted: int | None) -> int:
-    """Gives torch this many threads (null: its own choice) and returns how many it has."""
-    if wanted is not None:
-        if wanted < 1:
-            raise UserError(f"threads={wanted} must be at least 1")
-        torch.set_num_threads(wanted)
-    return torch.get_num_threads()
 
 
 @contextmanager

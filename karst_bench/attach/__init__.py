@@ -23,6 +23,7 @@ def attach_methods(
     for method in methods:
         method.attach(graft, artefact)
     graft.spec = dict(spec or {})
+    net.train(net.training)  # what was added takes the mode of the model it was added to
     net._graft = graft  # type: ignore[assignment]
     return graft
 

@@ -41,5 +41,7 @@ def site_rows(net: nn.Module) -> list[dict[str, Any]]:
     for path, wrapper in graft.grafted.items():
         parts = [*wrapper.before, *wrapper.changes, *wrapper.branches, *wrapper.after]
         names = " + ".join(type(part).__name__ for part in parts)
-        rows.append({"site": path, "parts": names, "params": sum(p.numel() for part in parts for p in part.parameters())})
+        rows.append(
+            {"site": path, "parts": names, "params": sum(p.numel() for part in parts for p in part.parameters())}
+        )
     return rows

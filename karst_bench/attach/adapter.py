@@ -45,7 +45,9 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}); save the adapter again") from error
     if metadata.get("format") != FORMAT:
-        raise UserError(f"{path} has format {metadata.get('format')!r}, this version reads {FORMAT!r}; save the adapter again")
+        raise UserError(
+            f"{path} has format {metadata.get('format')!r}, this version reads {FORMAT!r}; save the adapter again"
+        )
     return tensors, json.loads(metadata["spec"])
 
 

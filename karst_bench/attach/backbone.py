@@ -25,10 +25,14 @@ def build_backbone(
     name, arguments = str(backbone["timm_name"]), dict(backbone.get("model_args") or {})
     try:
         with torch.device(device):
-            net = timm.create_model(name, pretrained=False, num_classes=classes, drop_path_rate=drop_path, **arguments)
+            net: Any = timm.create_model(
+                name, pretrained=False, num_classes=classes, drop_path_rate=drop_path, **arguments
+            )
     except RuntimeError as error:
         near = timm.list_models(f"*{name.partition('.')[0][:12]}*")[:5]
-        raise UserError(f"backbone.timm_name={name}: {str(error).splitlines()[0]}. Near: {', '.join(near) or 'nothing'}") from error
+        raise UserError(
+            f"backbone.timm_name={name}: {str(error).splitlines()[0]}. Near: {', '.join(near) or 'nothing'}"
+        ) from error
     except TypeError as error:
         raise UserError(f"backbone.model_args={arguments} does not fit {name}: {error}") from error
     if weights is not None:

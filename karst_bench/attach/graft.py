@@ -2,7 +2,8 @@
 
 import fnmatch
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -17,6 +18,9 @@ from karst_bench.ops.walker import Walker
 
 HALVES = {"attn": ("norm1", "drop_path1"), "mlp": ("norm2", "drop_path2")}
 ROOT = "karst"  # the one child that attach adds to the model: shared modules and walkers
+
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Graft:
@@ -68,7 +72,9 @@ class Graft:
         if where not in ("after", "before"):
             raise UserError(f"{site.name}: an affine stands before or after, not {where!r}")
         if site.rows is not None or (where == "before" and site.kind != "linear"):
-            raise UserError(f"{site.name}: an affine {where} a {site.role} site is not defined; use qkv, proj, fc1 or fc2")
+            raise UserError(
+                f"{site.name}: an affine {where} a {site.role} site is not defined; use qkv, proj, fc1 or fc2"
+            )
         affine = self._train(Affine(scale, shift, centre=centre))
         wrapper = self._grafted(site)
         (wrapper.after if where == "after" else wrapper.before).append(affine)
@@ -129,12 +135,14 @@ class Graft:
         """Trains the trunk's own parameters whose name, before any wrapping, fits the fnmatch pattern."""
         names = fnmatch.filter(self._own, pattern)
         if not names:
-            raise UserError(f"unfreeze({pattern!r}) fits no parameter of the trunk; its names look like {next(iter(self._own))!r}")
+            raise UserError(
+                f"unfreeze({pattern!r}) fits no parameter of the trunk; its names look like {next(iter(self._own))!r}"
+            )
         for name in names:
             self._own[name].requires_grad_(True)
             self._trained.append(self._own[name])
 
-    def share(self, name: str, module: nn.Module) -> nn.Module:
+    def share(self, name: str, module: M) -> M:
         """Registers a module that several sites use; its parameters are counted and saved once, under this name."""
         return self._at_root(name.replace(".", "_"), self._train(module))
 
@@ -154,7 +162,7 @@ class Graft:
         ids = {id(p) for p in head.parameters()} - {id(p) for p in self._trained}
         return {name: p for name, p in self.net.named_parameters() if id(p) in ids}
 
-    def _train(self, module: nn.Module) -> nn.Module:
+    def _train(self, module: M) -> M:
         for parameter in module.parameters():
             parameter.requires_grad_(True)
             self._trained.append(parameter)
@@ -183,21 +191,17 @@ class Graft:
         for i, stage in enumerate(stages):
             first = i == 0 or stages[i - 1] != stage
             last = i == len(stages) - 1
-            self._put(
-                self._block_path(i),
-                lambda base, i=i, stage=stage, first=first, last=last: WalkedBlock(
-                    base, walk, i, stage, first_of_stage=first, last=last
-                ),
-            )
+            wrap = partial(WalkedBlock, walk=walk, i=i, stage=stage, first_of_stage=first, last=last)
+            self._put(self._block_path(i), wrap)
 
-    def _put(self, path: str, wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    def _put(self, path: str, wrap: Callable[[nn.Module], M]) -> M:
         parent, name = self._homes[path]
         self._originals.setdefault(path, getattr(parent, name))
         wrapper = wrap(getattr(parent, name))
         setattr(parent, name, wrapper)
         return wrapper
 
-    def _at_root(self, name: str, module: nn.Module) -> nn.Module:
+    def _at_root(self, name: str, module: M) -> M:
         if self.root is None:
             self.root = nn.Module()
             self.net.add_module(ROOT, self.root)
@@ -224,7 +228,7 @@ class Graft:
         path = next(site.path for site in self.view.sites if site.block == block)
         return path.split(".attn.")[0].removesuffix(".norm1")
 
-    def _home_of(self, path: str) -> nn.Module:
+    def _home_of(self, path: str) -> Any:
         parent, name = self._homes[path]
         return getattr(parent, name)
 

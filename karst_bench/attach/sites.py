@@ -1,6 +1,7 @@
 """Every place of a timm ViT or Swin that a method may address, by role. The one list of timm's module names."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -27,7 +28,7 @@ def family_of(net: nn.Module) -> str:
     )
 
 
-def view_of(net: nn.Module) -> View:
+def view_of(net: Any) -> View:
     """Reads an unmodified timm model into a View. Raises: UserError if the family or a block's layout is foreign."""
     family = family_of(net)
     blocks = list(_blocks(net, family))
@@ -36,7 +37,7 @@ def view_of(net: nn.Module) -> View:
         sites += _block_sites(path, block, index, stage)
     sites.sort(key=lambda site: (-1 if site.role in ("embed", "embed_norm") else site.block if site.block is not None
                                  else _before(site, blocks)))  # fmt: skip
-    head = {id(parameter) for parameter in net.get_classifier().parameters()}  # type: ignore[operator]
+    head = {id(parameter) for parameter in net.get_classifier().parameters()}
     names = tuple((name, p.numel()) for name, p in net.named_parameters() if id(p) not in head)
     patch_embed = net.patch_embed
     return View(
@@ -48,7 +49,7 @@ def view_of(net: nn.Module) -> View:
     )  # fmt: skip
 
 
-def _blocks(net: nn.Module, family: str) -> Iterator[tuple[int, str, nn.Module]]:
+def _blocks(net: Any, family: str) -> Iterator[tuple[int, str, Any]]:
     if family == "vit":
         for i, block in enumerate(net.blocks):
             yield 0, f"blocks.{i}", block
@@ -58,16 +59,18 @@ def _blocks(net: nn.Module, family: str) -> Iterator[tuple[int, str, nn.Module]]
                 yield s, f"layers.{s}.blocks.{j}", block
 
 
-def _site_width(block: nn.Module) -> int:
+def _site_width(block: Any) -> int:
     return block.norm1.normalized_shape[0]
 
 
-def _block_sites(path: str, block: nn.Module, index: int, stage: int) -> Iterator[Site]:
+def _block_sites(path: str, block: Any, index: int, stage: int) -> Iterator[Site]:
     for role, tail in BLOCK_PATHS.items():
         try:
             module = block.get_submodule(tail)
         except AttributeError:
-            raise UserError(f"{path} ({type(block).__name__}) has no {tail}; this timm block layout is not supported") from None
+            raise UserError(
+                f"{path} ({type(block).__name__}) has no {tail}; this timm block layout is not supported"
+            ) from None
         heads = block.attn.num_heads if role in ("qkv", "proj") else None
         site = _site(role, f"{path}.{tail}", module, stage=stage, block=index, heads=heads)
         yield site
@@ -78,7 +81,7 @@ def _block_sites(path: str, block: nn.Module, index: int, stage: int) -> Iterato
                            rows=(c * third, (c + 1) * third))  # fmt: skip
 
 
-def _outer_sites(net: nn.Module, family: str) -> Iterator[Site]:
+def _outer_sites(net: Any, family: str) -> Iterator[Site]:
     yield _site("embed", "patch_embed.proj", net.patch_embed.proj)
     if not isinstance(net.patch_embed.norm, nn.Identity):
         yield _site("embed_norm", "patch_embed.norm", net.patch_embed.norm)
@@ -91,7 +94,9 @@ def _outer_sites(net: nn.Module, family: str) -> Iterator[Site]:
         yield _site("final_norm", "norm", net.norm, stage=len(net.layers) - 1 if family == "swin" else 0)
 
 
-def _site(role: str, path: str, module: nn.Module, stage: int = 0, block: int | None = None, heads: int | None = None) -> Site:
+def _site(
+    role: str, path: str, module: Any, stage: int = 0, block: int | None = None, heads: int | None = None
+) -> Site:
     if isinstance(module, nn.Linear):
         kind, d_in, d_out = "linear", module.in_features, module.out_features
     elif isinstance(module, nn.Conv2d):

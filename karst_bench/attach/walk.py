@@ -1,6 +1,7 @@
 """Blocks that let a method walk along: state carried from block to block, tokens added, dropped or read on the way."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,12 +9,13 @@ from torch import Tensor, nn
 
 from karst_bench.ops.walker import Carry
 
+
 class Walk(nn.Module):
     """The walkers of one model and their carries during a forward pass."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.walkers = nn.ModuleList()
+        self.walkers: Any = nn.ModuleList()
         self.carries: list[Carry] = []
 
     def enter(self, i: int, stage: int, first_of_stage: bool, h: Tensor) -> Tensor:
@@ -43,6 +45,9 @@ class Walk(nn.Module):
 class WalkedBlock(nn.Module):
     """One block with its walkers; runs under no_grad where the trunk is frozen (`frozen`), in halves where one needs `mid`."""
 
+    walk: Walk
+    base: Any
+
     def __init__(self, base: nn.Module, walk: Walk, i: int, stage: int, *, first_of_stage: bool, last: bool) -> None:
         super().__init__()
         self.base = base
@@ -68,6 +73,8 @@ class WalkedBlock(nn.Module):
 class SeenAttention(nn.Module):
     """Stands at `attn_drop` and keeps the class token's attention row (B, heads, T)."""
 
+    base: Any
+
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
         self.base = base
@@ -86,6 +93,9 @@ class WindowTokens(nn.Module):
     the next block brings its own. The relative position bias of a prompt is 0 and no window mask applies to it.
     Shapes: x (B nW, L, d), mask (nW, L, L) or None, prompts (p, d) -> (B nW, L, d). The block's norm1 applies to the prompts.
     """
+
+    base: Any
+    norm: nn.Module
 
     def __init__(self, base: nn.Module, norm: nn.Module, prompts: Callable[[], Tensor]) -> None:
         super().__init__()

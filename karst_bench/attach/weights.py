@@ -29,7 +29,9 @@ def find_weights(backbone: Mapping[str, Any], root: Path) -> Path | None:
         path = Path(wanted)
         path = path / "model.safetensors" if path.is_dir() else path
         if not path.is_file():
-            raise UserError(f"backbone.weights={wanted}: no such file; give a .npz, .pth, .safetensors or a folder that timm saved")
+            raise UserError(
+                f"backbone.weights={wanted}: no such file; give a .npz, .pth, .safetensors or a folder that timm saved"
+            )
         return path
     places = [PACKAGED / f"{backbone['name']}.safetensors"]
     places += [root / f"{backbone['timm_name']}{suffix}" for suffix in SUFFIXES]
@@ -95,7 +97,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} ({path.stat().st_size} bytes) cannot be read: {reason}; fetch it again") from error
     except Exception as error:  # weights_only refuses whatever would have to be unpickled
         raise UserError(f"{path} holds Python objects, which are never unpickled; convert it to safetensors") from error
-    state = state.get("model", state.get("state_dict", state)) if isinstance(state, dict) else {}
+    state = state if isinstance(state, dict) else {}
+    state = state.get("model") or state.get("state_dict") or state
     return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
@@ -126,7 +129,9 @@ def _load_npz(net: nn.Module, path: Path) -> None:
         raise UserError(f"{path}: only a ViT reads .npz weights, this is a {type(net).__name__}") from error
     except Exception as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"{path} does not fill this backbone: {reason}; fetch it again or choose the backbone it belongs to") from error
+        raise UserError(
+            f"{path} does not fill this backbone: {reason}; fetch it again or choose the backbone it belongs to"
+        ) from error
     with torch.no_grad():
         for name, p in net.get_classifier().named_parameters():  # type: ignore[operator]
             p.copy_(classifier[name])

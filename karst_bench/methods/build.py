@@ -23,7 +23,9 @@ def build_method(node: str, values: Mapping[str, Any]) -> Method:
     """One method from its settings; `_target_` names a class below karst_bench.methods."""
     target = str(values.get("_target_", ""))
     if not target.startswith("karst_bench.methods."):
-        raise UserError(f"{node}._target_={target!r} lies outside karst_bench.methods; only the suite's own methods are built")
+        raise UserError(
+            f"{node}._target_={target!r} lies outside karst_bench.methods; only the suite's own methods are built"
+        )
     module, _, name = target.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
@@ -34,7 +36,9 @@ def build_method(node: str, values: Mapping[str, Any]) -> Method:
     given = {key: value for key, value in values.items() if key != "_target_"}
     wanted = {field.name: field.type for field in fields(kind)}
     if odd := sorted(given.keys() ^ wanted.keys()):
-        raise UserError(f"{node}={values.get('name')}: {', '.join(odd)} missing or unknown; its keys are {', '.join(wanted)}")
+        raise UserError(
+            f"{node}={values.get('name')}: {', '.join(odd)} missing or unknown; its keys are {', '.join(wanted)}"
+        )
     for key, value in given.items():
         if not _fits(value, wanted[key]):
             raise UserError(f"{node}.{key}={value!r} must be of type {_shown(wanted[key])}")

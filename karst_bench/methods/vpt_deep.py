@@ -17,6 +17,7 @@ class DeepPrompts(Walker):
         super().__init__()
         self.prompts = nn.ModuleList(prompts)
         self.prefix = prefix
+        self.p = len(prompts[0].tokens)
 
     def before(self, i: int, h: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
         tokens = self.prompts[i]()
@@ -25,7 +26,7 @@ class DeepPrompts(Walker):
         return insert_after(h, tokens, self.prefix), carry
 
     def finish(self, h: Tensor, carry: Carry) -> Tensor:
-        return remove_after(h, len(self.prompts[-1].tokens), self.prefix)
+        return remove_after(h, self.p, self.prefix)
 
 
 @dataclass(kw_only=True)

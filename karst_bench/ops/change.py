@@ -40,8 +40,7 @@ class Kron:
 
     def left(self) -> Tensor:
         """U (d_out * m, N r) with dW.view(d_out * m, d_in / m) = U @ B.view(N r, d_in / m): one product, no Kronecker temporary."""
-        N, m, _ = self.C.shape
-        r = self.A.shape[-1]
+        N, r = self.A.shape[0], self.A.shape[-1]
         return torch.einsum("npq,nkir->kpiqnr", self.C, self.A).reshape(-1, N * r)
 
     def materialise(self) -> Tensor:

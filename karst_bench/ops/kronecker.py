@@ -18,7 +18,7 @@ class KroneckerSum(Change):
     """dW = sigma * sum_n C_n (x) (A_n B_n),  n = 1..N                     [KARST, Eq. 3]
 
     Shapes: C (N, m, m); A (N, k, d_out/(k m), r); B (N, r, d_in/m); dW (d_out, d_in). (x) is the Kronecker product.
-    k chunks of the output (q, k, v of a fused projection) share C and B and have an A each.
+    A C of (1, m, m) serves all kernels. k chunks of the output (q, k, v of a fused projection) share C and B and have an A each.
     Trainable: N * (m^2 + r * (d_in + d_out) / m). Init: C, A drawn, B = 0, so dW = 0.
     Raises: ValueError if m does not divide d_in and d_out / k (the message names the divisors).
     """
@@ -41,17 +41,16 @@ class KroneckerSum(Change):
         self.B = nn.Parameter(torch.zeros(N, r, d_in // m))
 
     def delta(self, W0: Tensor) -> Tensor:
-        chunks = self.A.shape[1]
+        chunks, kernels = self.A.shape[1], list(zip(self.C.expand(len(self.A), -1, -1), self.A, self.B, strict=True))
         return self.sigma * torch.cat([
-            sum(torch.kron(C_n, A_n[c] @ B_n) for C_n, A_n, B_n in zip(self.C, self.A, self.B, strict=True))
-            for c in range(chunks)
+            torch.stack([torch.kron(C_n, A_n[c] @ B_n) for C_n, A_n, B_n in kernels]).sum(0) for c in range(chunks)
         ])  # fmt: skip
 
     def factors(self, W0: Tensor) -> Kron:
-        return Kron(C=self.sigma * self.C, A=self.A, B=self.B)
+        return Kron(C=self.sigma * self.C.expand(len(self.A), -1, -1), A=self.A, B=self.B)
 
     def extra_repr(self) -> str:
-        N, chunks, height, r = self.A.shape
+        N, chunks, _, r = self.A.shape
         m = self.C.shape[-1]
         return f"N={N}, m={m}, r={r}, chunks={chunks}, sigma={self.sigma}"
 

@@ -46,6 +46,7 @@ class DroppedLowRank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         factors = self.change.factors(x)
+        assert isinstance(factors, LowRank)
         hidden = F.linear(self.drop_input(x), factors.down)  # (..., R)
         return F.linear(self.drop_hidden(hidden), factors.up)
 

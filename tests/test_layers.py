@@ -1,0 +1,104 @@
+"""The import rules of the house: data flows one way, and a name of an outside library has one home."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "karst_bench"
+
+# What a folder may import of this package; whatever is not listed here stands at the top and may import all.
+ALLOWED = {
+    "ops": {"ops", "errors"},
+    "methods": {"methods", "ops", "errors"},
+    "attach": {"attach", "methods", "ops", "errors"},
+    "data": {"data", "errors"},
+    "engine": {"engine", "errors"},
+    "records": {"records", "errors"},
+    "report": {"report", "records", "errors"},
+}
+TOP = {
+    "__init__.py",
+    "actions.py",
+    "cli.py",
+    "config.py",
+    "inputs.py",
+    "pipeline.py",
+    "sweeps.py",
+    "planning.py",
+    "tuning.py",
+}
+# Where an outside library may be imported, by path prefix.
+HOMES = {
+    "timm": ("attach/", "data/transforms.py", "data/mini/pretraining/", "engine/optim.py"),
+    "wandb": ("records/trackers.py",),
+    "hydra": ("cli.py", "config.py", "sweeps.py", "planning.py"),
+    "omegaconf": (
+        "cli.py",
+        "config.py",
+        "inputs.py",
+        "pipeline.py",
+        "actions.py",
+        "sweeps.py",
+        "planning.py",
+        "tuning.py",
+        "data/",
+    ),
+    "optuna": ("tuning.py", "tuning/"),
+    "matplotlib": ("report/", "data/mini/"),
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where a line comes from"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_follow_the_way_of_the_data(path: Path) -> None:
+    inside = path.relative_to(PACKAGE)
+    folder = inside.parts[0]
+    for name in imports(path):
+        root, _, rest = name.partition(".")
+        if root == "karst_bench" and folder in ALLOWED:
+            part = rest.split(".")[0]
+            assert part in ALLOWED[folder], f"{inside} imports {name}; {folder}/ may import {sorted(ALLOWED[folder])}"
+        if root in HOMES:
+            assert inside.as_posix().startswith(HOMES[root]), f"{inside} imports {name}; its home is {HOMES[root]}"
+
+
+def test_nothing_stands_at_the_top_unlisted() -> None:
+    listed = TOP | {"errors.py"}
+    assert {path.name for path in PACKAGE.glob("*.py")} <= listed
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_files_stay_short(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+    assert lines <= 300, (
+        f"{path.relative_to(ROOT)} has {lines} lines; can the folder tell a reader where each half belongs?"
+    )
+
+
+def test_no_path_of_a_machine_and_no_host_is_committed() -> None:
+    import subprocess
+
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    if not names:
+        pytest.skip("not a git checkout")
+    forbidden = ("/work" + "/", "../" + "shared", "/." + "library")
+    for name in names:
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".yaml", ".toml", ".json", ".csv", ".html"} and path.is_file():
+            text = path.read_text(errors="replace")
+            assert not any(word in text for word in forbidden), f"{name} names a path outside the repository"
