@@ -106,6 +106,12 @@ class Claims:
             time.sleep(random.uniform(0, pause_s))
             pause_s = min(2 * pause_s, 0.5)
 
+    def wait(self, ident: str) -> Claim:
+        """The claim, however long another holds it: a lock for moments, not for runs."""
+        while (claim := self.acquire(ident)) is None:
+            time.sleep(random.uniform(0.01, 0.05))
+        return claim
+
     def _contend(self, ident: str, note: str) -> Claim | None:
         token = secrets.token_hex(8)
         content = f"{_machine()} {os.getpid()} {_born(os.getpid())} {note}\n".encode()
