@@ -1,10 +1,10 @@
-"""python scripts/fetch_weights.py tag=vit_base_patch16_224.orig_in21k [root=weights] [url=ADDRESS] [--check]
+"""python scripts/fetch_weights.py vit_base_patch16_224.orig_in21k [out=weights] [url=ADDRESS] [--check]
 
 Fetches a backbone's weights by timm's full name (architecture.tag; bare names are refused, their weights change between
-timm versions) into root/<tag>/, from the hub, or from url= (for instance the original ViT-B_16.npz). A broken download
-is continued. The SHA-256 of the file is recorded in root/SHA256SUMS.json when it is first fetched and checked after
-that; --check alone checks every recorded file. Then: python run.py ... backbone.weights=root/<tag>. The suite's names:
-vit_b16 is vit_base_patch16_224.orig_in21k, swin_b is swin_base_patch4_window7_224.ms_in22k.
+timm versions) into out=, the folder of paths.weights, from the hub, or from url= (for instance the original
+ViT-B_16.npz). A broken download is continued. The SHA-256 of the file is recorded in SHA256SUMS.json there when it is
+first fetched and checked after that; --check alone checks every recorded file. A run finds the weights there by itself.
+The suite's names: vit_b16 is vit_base_patch16_224.orig_in21k, swin_b is swin_base_patch4_window7_224.ms_in22k.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from pathlib import Path
 import timm
 
 from karst_bench.data.options import main
-from karst_bench.data.weights import check_weights, fetch_hub, fetch_url, read_sums
+from karst_bench.data.weights import check_weights, fetch_hub, fetch_url, present_weights, read_sums
 from karst_bench.errors import UserError
 
 
 def run(options: Mapping[str, str]) -> int:
     """Fetch one tag, or check what is there. Returns the exit code."""
-    root = Path(options.get("root", "weights"))
+    root = Path(options.get("out", "weights"))
     if "tag" in options:
         file = fetch(options["tag"], root, options.get("url"))
         print(f"{file}: {file.stat().st_size} bytes, SHA-256 {check_weights(root, file)}")
-        print(f"use it with backbone.weights={file.parent if file.name == 'model.safetensors' else file}")
         return 0
     if "check" not in options:
-        raise UserError("tag=... is missing: timm's full name of the weights, architecture.tag")
+        raise UserError("no weights named: give timm's full name of them, architecture.tag")
     for name in read_sums(root):
         print(f"{name}: SHA-256 {check_weights(root, root / name)} as recorded")
     return 0
@@ -41,11 +40,10 @@ def fetch(tag: str, root: Path, url: str | None) -> Path:
     if tag not in known:
         near = difflib.get_close_matches(tag, known, n=3) or [name for name in known if name.startswith(f"{tag}.")][:5]
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise UserError(f"tag={tag}: timm {timm.__version__} has no weights of that full name{hint}")
-    folder = root / tag
-    present = sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".npz", ".pth"))
-    if present:
-        return present[0]
+        raise UserError(f"{tag}: timm {timm.__version__} has no weights of that full name{hint}")
+    present = present_weights(tag, root)
+    if present is not None:
+        return present
     if url is not None:
         return fetch_url(tag, url, root)
     config = timm.get_pretrained_cfg(tag)
@@ -53,8 +51,8 @@ def fetch(tag: str, root: Path, url: str | None) -> Path:
         return fetch_hub(tag, config.hf_hub_id, root, ("model.safetensors", "config.json"))
     if config.url:
         return fetch_url(tag, config.url, root)
-    raise UserError(f"tag={tag}: timm names no place to fetch it from; give url=ADDRESS")
+    raise UserError(f"{tag}: timm names no place to fetch it from; give url=ADDRESS")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(run, __doc__ or "", ("tag", "root", "url"), ("check",)))
+    raise SystemExit(main(run, __doc__ or "", ("tag", "out", "url"), ("check",), bare="tag"))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from karst_bench.data.places import find_task
+from karst_bench.data import places
 from karst_bench.data.split import Split, Task
 from karst_bench.errors import UserError
 
@@ -16,6 +16,20 @@ __all__ = ["Split", "Task", "find_task", "load_task"]
 
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+def find_task(dataset: Mapping[str, Any], *, data_root: Path | str) -> Path:
+    """The folder that holds a set's lists, or its files prepared by tensorflow-datasets; nothing in it is read.
+
+    Raises: UserError, one paragraph: what is missing, every place looked at, the command that prepares it, and the
+    embedded alternative.
+    """
+    if dataset["source"] == "tfds":
+        from karst_bench.data.tfds import check_suite, find_prepared
+
+        check_suite(dataset)
+        return find_prepared(dataset["tfds"]["builder"], Path(data_root))
+    return places.find_task(dataset, data_root=Path(data_root))
 
 
 def load_task(

@@ -9,8 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from karst_bench.errors import UserError
 
 
-def parse(words: Sequence[str], keys: Sequence[str], flags: Sequence[str] = ()) -> dict[str, str]:
-    """{key: value} of the words; a flag's value is "true". Raises: UserError for a word that is neither."""
+def parse(
+    words: Sequence[str], keys: Sequence[str], flags: Sequence[str] = (), bare: str | None = None
+) -> dict[str, str]:
+    """{key: value} of the words; a flag's value is "true"; a word by itself is the value of the key `bare`.
+
+    Raises: UserError for a word that is none of them.
+    """
     found: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -18,6 +23,8 @@ def parse(words: Sequence[str], keys: Sequence[str], flags: Sequence[str] = ()) 
             found[word[2:]] = "true"
         elif equals and key in keys:
             found[key] = value
+        elif bare is not None and not equals and not word.startswith("-") and bare not in found:
+            found[bare] = word
         else:
             near = difflib.get_close_matches(key.lstrip("-"), [*keys, *flags], n=1)
             hint = f"; did you mean {near[0]}?" if near else "."
@@ -26,14 +33,21 @@ def parse(words: Sequence[str], keys: Sequence[str], flags: Sequence[str] = ()) 
     return found
 
 
-def main(run: Callable[[Mapping[str, str]], int], usage: str, keys: Sequence[str], flags: Sequence[str] = ()) -> int:
+def main(
+    run: Callable[[Mapping[str, str]], int],
+    usage: str,
+    keys: Sequence[str],
+    flags: Sequence[str] = (),
+    *,
+    bare: str | None = None,
+) -> int:
     """Run a script: its help without arguments, a user's error as one line and exit code 2."""
     words = sys.argv[1:]
     if not words or {"-h", "--help", "help"} & set(words):
         print(usage.strip())
         return 0
     try:
-        return run(parse(words, keys, flags))
+        return run(parse(words, keys, flags, bare))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -35,8 +35,7 @@ def load_tfds(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, size
 
     Raises: UserError where there are none, or where they are TFRecord files, which TensorFlow alone can read.
     """
-    if "tfds" not in dataset:
-        raise UserError(f"dataset={dataset['name']}: dataset.source=tfds is for vtab sets; few-shot sets use folder")
+    check_suite(dataset)
     builder = _builder(dataset["tfds"]["builder"], data_root)
     sources = {name: partial(_source, dataset, builder, name, cache) for name in SPLITS}
     view = View(dataset["transform"], size)
@@ -66,8 +65,17 @@ def load_tfds(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, size
     )
 
 
-def _builder(request: str, data_root: Path) -> Any:
-    """The prepared builder of "name[/config]:version pattern"."""
+def check_suite(dataset: Mapping[str, Any]) -> None:
+    """Raises: UserError for a set that is not read from tensorflow-datasets."""
+    if "tfds" not in dataset:
+        raise UserError(f"dataset={dataset['name']}: dataset.source=tfds is for vtab sets; few-shot sets use folder")
+
+
+def find_prepared(request: str, data_root: Path) -> Path:
+    """The folder of a prepared "name[/config]:version pattern", the newest version that fits.
+
+    Raises: UserError with every place looked at and how to prepare it.
+    """
     name, _, pattern = request.partition(":")
     roots = [data_root / place for place in PLACES]
     roots += [Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()]
@@ -82,14 +90,19 @@ def _builder(request: str, data_root: Path) -> Any:
             f" `tfds build {name} --file_format=array_record --data_dir={data_root}`; or use dataset.source=folder, or"
             " the embedded dataset=mini/digits."
         )
+    return fitting[0]
+
+
+def _builder(request: str, data_root: Path) -> Any:
+    folder, name = find_prepared(request, data_root), request.partition(":")[0]
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UserError(f"dataset.source=tfds needs tensorflow-datasets ({error}); pip install it") from error
-    builder = tfds.builder_from_directory(fitting[0])
+    builder = tfds.builder_from_directory(folder)
     if builder.info.file_format.value != "array_record":
         raise UserError(
-            f"{fitting[0]}: prepared as {builder.info.file_format.value}, which TensorFlow alone can read. Prepare it"
+            f"{folder}: prepared as {builder.info.file_format.value}, which TensorFlow alone can read. Prepare it"
             f" anew, where that is installed, by `tfds build {name} --file_format=array_record`, or use"
             " dataset.source=folder."
         )

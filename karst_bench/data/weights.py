@@ -12,6 +12,7 @@ from karst_bench.data.locks import locked
 from karst_bench.errors import UserError
 
 SUMS = "SHA256SUMS.json"
+SUFFIXES = (".safetensors", ".npz", ".pth", ".bin")
 
 
 def check_weights(root: Path, file: Path) -> str:
@@ -81,8 +82,17 @@ def fetch_hub(tag: str, repository: str, root: Path, files: Sequence[str], revis
 
 
 def fetch_url(tag: str, url: str, root: Path) -> Path:
-    """A weights file (.npz, .pth, .safetensors) at an address, as <root>/<tag>/<its name>; see `download`."""
-    return download(url, root / tag / url.rsplit("/", 1)[-1].partition("?")[0])
+    """A weights file (.npz, .pth, .safetensors) at an address, as <root>/<tag> and its suffix; see `download`."""
+    suffix = Path(url.partition("?")[0]).suffix
+    if suffix not in SUFFIXES:
+        raise UserError(f"url={url}: not a weights file; its name must end in one of {', '.join(SUFFIXES)}")
+    return download(url, root / f"{tag}{suffix}")
+
+
+def present_weights(tag: str, root: Path) -> Path | None:
+    """The weights of a tag that are there: <root>/<tag>/model.safetensors, or <root>/<tag> with a suffix."""
+    places = [root / tag / "model.safetensors", *(root / f"{tag}{suffix}" for suffix in SUFFIXES)]
+    return next((place for place in places if place.is_file()), None)
 
 
 def by_hand(folder: Path, files: Sequence[str]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,15 @@ def make_fewshot(root: Path, option: str, *, layout: str = "noah") -> Path:
     return annotations
 
 
+def script(name: str) -> ModuleType:
+    """A script as a module, to call its functions without a new process."""
+    spec = importlib.util.spec_from_file_location(name, CONF.parents[1] / "scripts" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def all_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with all 24 sets in miniature; not to be changed."""
@@ -95,10 +105,3 @@ def all_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in FEWSHOT:
         make_fewshot(root, f"fewshot/{name}")
     return root
-
-
-@pytest.fixture
-def silent() -> tuple[list[str], Callable[[str], None]]:
-    """A list, and a log function that appends to it."""
-    lines: list[str] = []
-    return lines, lines.append

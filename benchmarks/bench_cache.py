@@ -1,0 +1,106 @@
+"""python benchmarks/bench_cache.py [images=1000] [size=224] [epochs=3] [root=outputs/bench_cache]
+
+What decoding once is worth: a miniature VTAB-1K task of random 500 x 375 JPEGs is made under root=, then its 1000 training
+images are decoded and cached, opened again, read for some epochs, and, for comparison, decoded anew in each epoch by the
+same decoder. Prints one JSON object; times are wall-clock medians over epochs, in seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from karst_bench.data import Task, load_task
+from karst_bench.data.batches import Batches
+from karst_bench.data.nodes import dataset_nodes
+from karst_bench.data.options import main
+from karst_bench.data.source import workers
+from karst_bench.data.split import Split
+
+BATCH = 64
+
+
+def make(home: Path, images: int) -> None:
+    """A task whose training pictures are random, smooth 500 x 375 JPEGs of quality 75; two test images."""
+    rng = np.random.default_rng(0)
+    counts = {"train800": images * 4 // 5, "val200": images - images * 4 // 5, "train800val200": images, "test": 2}
+    for split, count in counts.items():
+        folder = home / "images" / split
+        folder.mkdir(parents=True)
+        for number in range(count):
+            coarse = rng.integers(0, 256, (38, 50, 3), dtype=np.uint8)
+            Image.fromarray(coarse).resize((500, 375)).save(folder / f"{number:06d}.jpg")
+        before = counts["train800"] if split == "val200" else 0
+        lines = [f"images/{split}/{number:06d}.jpg {(before + number) % 47}\n" for number in range(count)]
+        (home / f"{split}.txt").write_text("".join(lines))
+
+
+def seconds(work: Callable[[], object], repeats: int = 1) -> float:
+    """The median wall-clock time of some calls."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def epoch(split: Split) -> None:
+    """One shuffled pass of normalised batches, as training reads them."""
+    batches = Batches(split, batch=BATCH, mean=(0.5,) * 3, std=(0.5,) * 3, device="cpu")
+    for images, _ in batches.epoch(torch.Generator().manual_seed(0)):
+        images.sum()
+
+
+def run(options: Mapping[str, str]) -> int:
+    """Measure and print."""
+    images, size, epochs = (int(options.get(key, value)) for key, value in (("images", 1000), ("size", 224), ("epochs", 3)))
+    root = Path(options.get("root", "outputs/bench_cache"))
+    shutil.rmtree(root, ignore_errors=True)
+    make(root / "vtab-1k" / "dtd", images)
+    node = dataset_nodes(("vtab",))["vtab/dtd"]
+
+    def load(limit_gb: float) -> Task:
+        return load_task(node | {"cache_gb": limit_gb}, data_root=root, cache_root=root / "cache", size=size,
+                         log=lambda line: None)  # fmt: skip
+
+    def open_split() -> Split:
+        return load(10).splits["train800val200"]
+
+    first = seconds(open_split)
+    split = open_split()
+    epoch(split)
+    files = sorted((root / "vtab-1k/dtd/images/train800val200").iterdir())
+    found = {
+        "images": images, "size": size, "threads": torch.get_num_threads(), "decoding_threads": workers(),
+        "first_open_s": first, "second_open_s": seconds(open_split, 5),
+        "cached_epoch_s": seconds(lambda: epoch(split), epochs),
+        "decoded_epoch_s": seconds(lambda: epoch(streamed(split, files, size)), epochs),
+    }  # fmt: skip
+    found["decoded_over_cached"] = found["decoded_epoch_s"] / found["cached_epoch_s"]
+    print(json.dumps(found))
+    shutil.rmtree(root)
+    return 0
+
+
+def streamed(split: Split, files: list[Path], size: int) -> Split:
+    """The same images, decoded whenever they are read."""
+    from karst_bench.data.lists import Row
+    from karst_bench.data.source import FileSource
+    from karst_bench.data.stored import StreamSplit
+    from karst_bench.data.views import View
+
+    rows = [Row(number + 1, str(file), int(split.labels[number])) for number, file in enumerate(files)]
+    return StreamSplit(FileSource("bench", "train", rows, Path, Path("list")), View("vtab", size))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(run, __doc__ or "", ("images", "size", "epochs", "root")))
