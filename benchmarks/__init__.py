@@ -1,0 +1,1 @@
+"""What a step costs, against the floor no method that adapts early layers can beat: `make bench`."""

@@ -1,0 +1,110 @@
+"""Clocks and scales: everything compared is measured in turns within one process."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Clock = dict[str, list[float]]
+
+
+def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Clock]:
+    """Wall and thread-CPU seconds of every step, one of each in every round, after one unmeasured round.
+
+    The CPU clock leaves out what other processes took; it counts this thread only, so torch must run on one thread.
+    """
+    clocks: dict[str, Clock] = {name: {"wall_s": [], "cpu_s": []} for name in steps}
+    for step in steps.values():
+        step()
+    for _ in range(rounds):
+        for name, step in steps.items():
+            wall, cpu = time.perf_counter(), time.thread_time()
+            step()
+            clocks[name]["cpu_s"].append(time.thread_time() - cpu)
+            clocks[name]["wall_s"].append(time.perf_counter() - wall)
+    return clocks
+
+
+def summary(clocks: Mapping[str, Clock], base: str) -> dict[str, dict[str, float]]:
+    """Medians and minima in seconds and as ratios to the base row, on both clocks.
+
+    *_ratio_median is the median over rounds of the ratio within a round: it cancels slow drifts of the machine.
+    """
+    table: dict[str, dict[str, float]] = {}
+    for name, clock in clocks.items():
+        row: dict[str, float] = {}
+        for kind, seconds in clock.items():
+            reference = clocks[base][kind]
+            short = kind.removesuffix("_s")
+            row[f"{short}_median_s"], row[f"{short}_min_s"] = statistics.median(seconds), min(seconds)
+            row[f"{short}_ratio_median"] = statistics.median(s / b for s, b in zip(seconds, reference, strict=True))
+            row[f"{short}_ratio_min"] = min(seconds) / min(reference)
+        table[name] = {key: round(value, 4) for key, value in row.items()}
+    return table
+
+
+def training_step(net: nn.Module, x: Tensor, y: Tensor, *, autocast: bool) -> Callable[[], object]:
+    """Forward, backward and a fused AdamW step."""
+    net.train()
+    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-5, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=autocast):
+            logits = net(x)
+        F.cross_entropy(logits.float(), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def saved_bytes(net: nn.Module, x: Tensor, *, autocast: bool) -> dict[str, int]:
+    """Bytes that the forward pass keeps for backward, each storage once, parameters left out.
+
+    weights: storages of weight shape (2-D, no batch in them: merged or cast weights); activations: the rest.
+    """
+    own = {t.untyped_storage().data_ptr() for t in [*net.parameters(), *net.buffers()]}
+    shapes = {tuple(p.shape) for p in net.parameters() if p.ndim == 2}
+    seen: dict[int, tuple[str, int]] = {}
+    kept: list[Any] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kind = "weights" if {tuple(tensor.shape), tuple(tensor.shape[::-1])} & shapes else "activations"
+            seen.setdefault(storage.data_ptr(), (kind, storage.nbytes()))
+            kept.append(tensor)  # a freed storage's address would be given out again
+        return tensor
+
+    net.train()
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=autocast):
+        net(x)
+    total = {"weights": 0, "activations": 0}
+    for kind, size in seen.values():
+        total[kind] += size
+    return {"activations_bytes": total["activations"], "with_weights_bytes": sum(total.values())}
+
+
+class _Count(TorchDispatchMode):
+    """Counts the tensor operations that run under it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def launches(step: Callable[[], object]) -> int:
+    """Tensor operations of one step, views left out; on a GPU each is at least one launch."""
+    with _Count() as counter:
+        step()
+    return counter.count

@@ -1,0 +1,159 @@
+"""The models that are compared: each row is one way to train the same backbone."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from karst_bench.attach import attach_methods
+from karst_bench.attach.last_block import class_token_only
+from karst_bench.attach.recompute import recompute
+from karst_bench.attach.wrappers import Grafted
+from karst_bench.methods.karst import Karst
+from karst_bench.methods.lora import LoRA
+from karst_bench.methods.rst import RST
+
+CLASSES = 100
+
+
+@dataclass(frozen=True)
+class Case:
+    """One backbone at one batch size; depth=None is the whole model."""
+
+    model: str
+    batch: int
+    depth: int | None = None
+
+    def net(self) -> nn.Module:
+        depth = {} if self.depth is None else {"depth": self.depth}
+        torch.manual_seed(0)
+        net: nn.Module = timm.create_model(self.model, num_classes=CLASSES, drop_path_rate=0.0, **depth)
+        return net
+
+
+class Differentiable(nn.Module):
+    """Hands on its base's output as if something before it trained, so that gradients run through all blocks."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x).detach().requires_grad_()
+
+
+class StraightForm(nn.Module):
+    """The published arithmetic: a Kronecker product per kernel, summed, added to W0; then the affine on the output."""
+
+    def __init__(self, wrapper: Grafted) -> None:
+        super().__init__()
+        self.wrapper = wrapper
+
+    def forward(self, x: Tensor) -> Tensor:
+        base: Any = self.wrapper.base
+        weight = base.weight
+        for change in self.wrapper.changes:
+            weight = weight + change.delta(base.weight)  # type: ignore[operator]
+        y = F.linear(x, weight, base.bias)
+        for affine in self.wrapper.after:
+            y = affine(y)
+        return y
+
+
+def floor(case: Case) -> nn.Module:
+    net: Any = case.net().requires_grad_(False)
+    net.patch_embed = Differentiable(net.patch_embed)
+    net.get_classifier().requires_grad_(True)
+    return net
+
+
+def head_only(case: Case) -> nn.Module:
+    net: Any = case.net().requires_grad_(False)
+    net.get_classifier().requires_grad_(True)
+    return net
+
+
+def full(case: Case) -> nn.Module:
+    return case.net()
+
+
+def lora(case: Case) -> nn.Module:
+    net = case.net()
+    attach_methods(net, [LoRA(name="lora", r=8, s=1.0, dropout=0.0, sites="qkv_fused")])
+    class_token_only(net)
+    return net
+
+
+def lora_peft(case: Case) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(r=8, lora_alpha=8, target_modules=["qkv"], modules_to_save=["head"])
+    return get_peft_model(case.net(), settings)  # type: ignore[arg-type]
+
+
+def lokr_lycoris(case: Case) -> nn.Module:
+    """LoKr with one kernel on the four linears of every block."""
+    logging.disable(logging.WARNING)
+    from lycoris import LycorisNetwork, create_lycoris
+
+    net: Any = case.net().requires_grad_(False)
+    net.get_classifier().requires_grad_(True)
+    LycorisNetwork.TARGET_EXCLUDE_NAME = ["head", "head.fc", "patch_embed.proj"]
+    added = create_lycoris(net, 1.0, linear_dim=8, linear_alpha=8, algo="lokr", factor=8, preset="full")
+    added.apply_to()
+    net.lycoris = added
+    return net
+
+
+def karst(case: Case, *, short: bool = True, N: int = 2, r: int = 8, m: int = 8) -> nn.Module:
+    net = case.net()
+    sites = ["qkv", "proj", "fc1", "fc2"]
+    methods = [
+        Karst(name="karst", N=N, m=m, r=r, sigma=1.0, sites=sites, qkv_mode="split_A_shared_B", share_c="none",
+              train_norms=False, init="gaussian"),
+        RST(name="rst", sites=["proj", "fc2"], granularity="channel"),
+    ]  # fmt: skip
+    attach_methods(net, methods)
+    if short:
+        class_token_only(net)
+    return net
+
+
+def karst_recomputed(case: Case) -> nn.Module:
+    net = karst(case)
+    recompute(net)
+    return net
+
+
+def karst_straight(case: Case) -> nn.Module:
+    net = karst(case, short=False)
+    for path, module in list(net.named_modules()):
+        if isinstance(module, Grafted):
+            net.set_submodule(path, StraightForm(module))
+    return net
+
+
+ROWS: dict[str, Callable[[Case], nn.Module]] = {
+    "floor": floor,
+    "floor again (A/A)": floor,
+    "head only": head_only,
+    "LoRA qkv r 8, ours": lora,
+    "LoRA qkv r 8, peft": lora_peft,
+    "LoKr, lycoris": lokr_lycoris,
+    "KARST, published arithmetic (a)": karst_straight,
+    "KARST, ours, all tokens": lambda case: karst(case, short=False),
+    "KARST, ours": karst,
+    "KARST, ours, recompute": karst_recomputed,
+    "full": full,
+}
