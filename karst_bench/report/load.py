@@ -114,6 +114,8 @@ def flatten(record: dict[str, Any], identifier: str, suite: str) -> Run:
 def machine(record: Mapping[str, Any]) -> str:
     """Device and threads: times and memory compare on one machine only."""
     device, threads = may(record, "provenance.device", str, "?"), may(record, "provenance.threads", int, 0)
+    if device == "cpu":
+        device = may(record, "provenance.cpu_model", str, device)
     return printable(f"{device}, {threads} threads", 60)
 
 
@@ -169,7 +171,7 @@ def footing(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         "encoding": may(record, "data.encoding", str, "?"),
         "precision": may(config, "precision", str, "?"),
         "weights": f"{may(record, 'weights.timm_name', str, 'none')} {weights[:12]}",
-        "code": f"{may(record, 'provenance.version', str, '?')} {commit}",
+        "code": f"{may(record, 'provenance.version', str, '')} {commit}".strip(),
     }
     if record["data"].get("own_split"):
         parts["split"] = "own split"

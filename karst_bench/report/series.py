@@ -124,6 +124,12 @@ def axis_value(value: object) -> object:
     return "/".join(map(str, value))[:20] if isinstance(value, list) else str(value)[:20]
 
 
+def swept(first: Row, other: Row) -> bool:
+    """Whether two settings of one method differ in N, m and r only: then the ablation page is their place."""
+    differing = {key for key, _ in set(first.setting) ^ set(other.setting)}
+    return differing <= {f"method.{axis}" for axis in AXES}
+
+
 def own_tasks(row: Row, order: Sequence[str]) -> tuple[str, ...]:
     """The tasks a row has, in table order."""
     return tuple(task for task in order if task in row.cells)

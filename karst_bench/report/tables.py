@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from karst_bench.report import aggregate, catalog, compare, paper
+from karst_bench.report import aggregate, catalog, compare, paper, series
 from karst_bench.report.aggregate import Row
 from karst_bench.report.intervals import Estimate
 from karst_bench.report.model import Box, Column, Line, Table, number, ranked
@@ -169,27 +169,26 @@ def side_by_side(
     frame is None where the paper has no such table (the mini suite): then only our rows stand there.
     """
     footnotes, lines = Footnotes(), []
-    mine = [misprint for misprint in wrong if misprint.table == spec.name]
-    shown = list(dict.fromkeys(catalog.PAPER_METHODS[name][0] for name in spec.names))
+    mine = [misprint for misprint in wrong if misprint.table == spec.name and frame is not None]
+    rows = {method: settings[0] for method, settings in ours.items()}
     for name in spec.names:
         method = catalog.PAPER_METHODS[name][0]
         if frame is not None:
             lines.append(Line("paper", paper_boxes(name, frame.to_dict(orient="index")[name], mine)))
-        settings = ours.get(method, [])
-        boxes = our_boxes(settings[0], suite, footnotes) if settings else {"method": Box(method), "source": Box("ours")}
-        lines.append(Line("ours", boxes))
+        empty = {"method": Box(method), "source": Box("ours")}
+        lines.append(Line("ours", our_boxes(rows[method], suite, footnotes) if method in rows else empty))
+    shown = list(dict.fromkeys(catalog.PAPER_METHODS[name][0] for name in spec.names))
     extra, left = further_rows(shown, ours, len(catalog.tasks(suite)), spec.further)
     lines += [Line("ours", our_boxes(row, suite, footnotes)) for row in extra]
-    notes = [
-        OURS_NOTE,
-        MINI_NOTE if frame is None else PAPER_NOTE,
-        AVERAGE_NOTE,
-        PEAK_NOTE,
-        *map(misprint_note, mine),
-        *footnotes.notes(),
-    ]
+    notes = [OURS_NOTE, MINI_NOTE if frame is None else PAPER_NOTE, AVERAGE_NOTE, PEAK_NOTE]
+    notes += [*map(misprint_note, mine), *footnotes.notes()]
+    kinds = sorted({row.tuned for row in (*extra, *(rows[method] for method in shown if method in rows))})
+    if len(kinds) > 1:
+        notes.append(f"Rows of tuned={', tuned='.join(kinds)} stand here together: compare within one kind only.")
     if left:
-        notes.append(f"{left} runs of further settings that do not cover every task are not in this table.")
+        notes.append(
+            f"{left} runs of further settings are not in this table: they lack tasks, or belong to the ablation."
+        )
     return Table(spec.name, spec.title, spec.columns, ranked(spec.columns, lines), notes)
 
 
@@ -203,7 +202,7 @@ def further_rows(
             continue
         candidates = settings[1:] if method in shown else settings
         for row in candidates:
-            if row is settings[0] or len(row.cells) == tasks:
+            if row is settings[0] or (len(row.cells) == tasks and not series.swept(settings[0], row)):
                 rows.append(row)
             else:
                 left += len(row.runs)

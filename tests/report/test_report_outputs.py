@@ -219,11 +219,28 @@ def test_report_with_hostile_neighbours(tmp_path, capsys):
     assert (ours["cifar100"], ours["cifar100_n"], ours["group_avg"]) == ("71", "3", "")
 
 
+def test_kinds_of_tuning_are_kept_apart_in_words(tmp_path):
+    write(tmp_path, record("lora"), record("fact_tk", config__tuned={"name": "paper"}))
+    table = build("vtab", tmp_path, PAPER, pictures=False).tables[0]
+    assert any("compare within one kind" in note for note in table.notes)
+    assert any("tuned=paper" in note for note in table.notes)
+
+
 def test_mini_never_shows_the_papers_numbers(tmp_path):
     write(tmp_path, *full_suite("mini", seeds=2)[::3])
     report = build("mini", tmp_path, PAPER, pictures=False)
     assert all(line.source == "ours" for table in report.tables for line in table.lines)
+    assert not any("77.9" in note for table in report.tables for note in table.notes)
     assert "it is not VTAB" in (report.folder / "table1.md").read_text()
+
+
+def test_complete_settings_join_the_table_unless_they_are_the_ablations(tmp_path):
+    for number, bent in enumerate(({"hyper": {"N": 4, "m": 8, "r": 8}}, {"config__normalization": "half"}, {})):
+        write(tmp_path, *(record(task=task, last=70 + number, **bent) for task in catalog.tasks("vtab")))
+    table = next(t for t in build("vtab", tmp_path, PAPER, pictures=False).tables if t.name == "table1")
+    labels = [line.boxes["method"].text for line in table.lines if line.source == "ours"]
+    assert labels[-2:] == ["karst", "karst [normalization=half]"]
+    assert any("19 runs of further settings" in note for note in table.notes)
 
 
 def test_ablation_uses_common_tasks(full):
