@@ -26,7 +26,9 @@ DEFAULTS = {
 
 def machine() -> dict[str, Any]:
     """What the figures hold for."""
-    cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor())
+    cpu = next(
+        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
+    )
     return {
         "cpu": cpu, "capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
         "torch": torch.__version__, "python": platform.python_version(), "system": platform.system(),
@@ -53,7 +55,9 @@ def main() -> None:
     chosen = options(sys.argv[1:])
     rounds, parts = int(chosen["rounds"]), chosen["only"].split(",")
     depth = int(chosen["depth"]) if chosen["depth"] else None
-    cases = [Case(model, int(batch), depth) for model in chosen["model"].split(",") for batch in chosen["batch"].split(",")]
+    cases = [
+        Case(model, int(batch), depth) for model in chosen["model"].split(",") for batch in chosen["batch"].split(",")
+    ]
     for case in cases:
         name = f"{case.model}_b{case.batch}" + (f"_depth{case.depth}" if case.depth else "")
         if "steps" in parts:
@@ -72,7 +76,10 @@ def write(name: str, result: dict[str, Any]) -> None:
     path.write_text(json.dumps({"machine": machine()} | result, indent=1) + "\n")
     print(f"{path.relative_to(RESULTS.parent.parent)}")
     for row, values in result["rows"].items():
-        print(f"  {row:34s}", "  ".join(f"{key} {value}" for key, value in values.items() if "ratio" in key or "bytes" in key))
+        print(
+            f"  {row:34s}",
+            "  ".join(f"{key} {value}" for key, value in values.items() if "ratio" in key or "bytes" in key),
+        )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,16 @@ from karst_bench.attach.evaluate import forms
 from karst_bench.ops.fused import Plan, fused_linear
 from karst_bench.ops.kronecker import KroneckerSum
 
-SHAPES = [(96, 288, 3), (96, 96, 1), (96, 384, 1), (192, 768, 1), (768, 2304, 3), (768, 768, 1), (768, 3072, 1), (3072, 768, 1)]
+SHAPES = [
+    (96, 288, 3),
+    (96, 96, 1),
+    (96, 384, 1),
+    (192, 768, 1),
+    (768, 2304, 3),
+    (768, 768, 1),
+    (768, 3072, 1),
+    (3072, 768, 1),
+]
 TOKENS = [197, 394, 788]
 SIZES = [(1, 8), (2, 8), (4, 8), (8, 8), (2, 1)]
 
@@ -50,4 +59,6 @@ def _layer(d_in: int, d_out: int, chunks: int, tokens: int, N: int, r: int, roun
     merge, dense = forms(tokens, d_out, d_in, ((d_out, N * r, 8),))
     table = summary(interleaved(steps, rounds), "frozen")
     ratios = {f"{name}: cpu_ratio_median": row["cpu_ratio_median"] for name, row in table.items() if name != "frozen"}
-    return {"chosen": "merged, dense gradient" if dense else "merged, rank path" if merge else "added, rank path"} | ratios
+    return {
+        "chosen": "merged, dense gradient" if dense else "merged, rank path" if merge else "added, rank path"
+    } | ratios

@@ -37,7 +37,9 @@ def _rows(
     for name, step in steps.items():
         table[name]["launches"] = launches(step)
     for name, kept in memory.items():
-        ratios = {f"{key.removesuffix('_bytes')}_ratio": round(size / memory["floor"][key], 3) for key, size in kept.items()}
+        ratios = {
+            f"{key.removesuffix('_bytes')}_ratio": round(size / memory["floor"][key], 3) for key, size in kept.items()
+        }
         table[name] |= kept | ratios
     return table
 

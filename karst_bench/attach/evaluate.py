@@ -77,4 +77,3 @@ def _shape(change: Factors) -> tuple[int, int, int]:
         return height(change), change.down.shape[0], 0
     assert isinstance(change, Dense)
     return height(change), 0, 0
-

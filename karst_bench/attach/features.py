@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from timm.layers import DropPath
@@ -19,6 +19,8 @@ class Images(Protocol):
 
 class Trunk(nn.Module):
     """A timm model up to its classifier: images (B, 3, H, W) -> pooled features (B, d)."""
+
+    net: Any
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -61,7 +63,9 @@ class FeatureBatches:
     Memory: n d values, 12 MB for 1000 images of ViT-B/16 in fp32.
     """
 
-    def __init__(self, trunk: nn.Module, images: Images, *, batch: int, autocast: AbstractContextManager[object]) -> None:
+    def __init__(
+        self, trunk: nn.Module, images: Images, *, batch: int, autocast: AbstractContextManager[object]
+    ) -> None:
         modes = [(module, module.training) for module in trunk.modules()]
         trunk.eval()
         features, labels = [], []

@@ -1,5 +1,7 @@
 """The last ViT block for the class token alone: nothing else of its output reaches a class-token head."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from timm.layers import Attention
 from timm.models.vision_transformer import Block
@@ -16,6 +18,16 @@ class ClassTokenBlock(nn.Module):
     and whatever is placed in either block later (merging, unmerging) stands in both.
     """
 
+    norm1: Any
+    attn: Any
+    ls1: Any
+    drop_path1: Any
+    norm2: Any
+    mlp: Any
+    ls2: Any
+    drop_path2: Any
+    whole: nn.Module
+
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self._modules = block._modules
@@ -23,7 +35,7 @@ class ClassTokenBlock(nn.Module):
         object.__setattr__(self, "whole", block)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = x[:, :1] + self.drop_path1(self.ls1(self._attended(self.norm1(x))))
+        h: Tensor = x[:, :1] + self.drop_path1(self.ls1(self._attended(self.norm1(x))))
         return h + self.drop_path2(self.ls2(self.mlp(self.norm2(h))))
 
     def _attended(self, x: Tensor) -> Tensor:
@@ -35,10 +47,11 @@ class ClassTokenBlock(nn.Module):
         else:
             y = (q * attn.scale @ k.transpose(-2, -1)).softmax(-1) @ v
         y = y.transpose(1, 2).reshape(B, 1, -1)
-        return attn.proj_drop(attn.proj(getattr(attn, "norm", nn.Identity())(y)))
+        attended: Tensor = attn.proj_drop(attn.proj(getattr(attn, "norm", nn.Identity())(y)))
+        return attended
 
 
-def class_token_only(net: nn.Module) -> str | None:
+def class_token_only(net: Any) -> str | None:
     """Lets the last block of a ViT compute the class token alone, where no part needs the other tokens; logits stay.
 
     Call it after the methods are attached; it holds for merged weights too. Returns None if it was done, else the
@@ -50,7 +63,7 @@ def class_token_only(net: nn.Module) -> str | None:
     return reason
 
 
-def all_tokens(net: nn.Module) -> None:
+def all_tokens(net: Any) -> None:
     """Undoes `class_token_only`; does nothing where it was not done."""
     blocks = getattr(net, "blocks", None)
     if blocks is not None and isinstance(blocks[-1], ClassTokenBlock):
@@ -59,7 +72,7 @@ def all_tokens(net: nn.Module) -> None:
         blocks[-1] = whole
 
 
-def needs_all_tokens(net: nn.Module) -> str | None:
+def needs_all_tokens(net: Any) -> str | None:
     """Why the last block must compute every token, or None."""
     if family_of(net) != "vit":
         return "the head pools all tokens"

@@ -31,10 +31,10 @@ def _mark_norm(norm: Any, arguments: tuple[Tensor, ...], y: Tensor) -> Tensor:
         return y
     shape, eps, dtype = norm.normalized_shape, norm.eps, y.dtype  # autocast's choice of precision is repeated by hand
 
-    def redo(x: Tensor, *affine: Tensor) -> Tensor:
-        return F.layer_norm(x.to(dtype), shape, *affine, eps=eps)
+    def redo(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        return F.layer_norm(x.to(dtype), shape, weight, bias, eps)
 
-    affine = tuple(p for p in (norm.weight, norm.bias) if p is not None)
+    affine = tuple(p for p in (norm.weight, norm.bias) if p is not None)  # a norm has a bias only beside a weight
     return with_recipe(y, redo, arguments[0], *affine)
 
 

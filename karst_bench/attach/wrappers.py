@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,11 @@ class Grafted(nn.Module):
     Shapes: as the base layer. Changes and branches may cover a range of output rows (q, k or v of a fused projection);
     every change sees the frozen W0. `fold` gives the same map as one plain layer where every part allows it.
     """
+
+    base: Any
+    before: Any
+    changes: Any
+    after: Any
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -73,7 +79,7 @@ class Grafted(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """W0 + sum dW in the precision of W0 (fp32): rounding an update onto a stored bf16 weight would lose it."""
-        weight = self.base.weight
+        weight: Tensor = self.base.weight
         for factors, rows in self.factors():
             weight = _add_rows(weight.T, factors.materialise().T, rows).T
         return weight
@@ -125,6 +131,9 @@ class Residual(nn.Module):
     t is the branch's own output (`out`), its normalised input (`norm`) or the residual stream before it (`block`). It
     stands where the block's drop-path stood. Shapes: u, t and f(t) (B, L, d), or (B, H, W, d) in Swin's attention half.
     """
+
+    base: Any
+    tap: Any  # Tap | None
 
     def __init__(self, base: nn.Module, tap: Tap | None) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """A changed linear layer without the cost of its change: its own forward and backward, exact like autograd's."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ class Plan:
     built in the precision it is stored in. recipe: recomputes x in backward instead of keeping it.
     """
 
-    kinds: tuple[type, ...]
+    kinds: tuple[type[Any], ...]
     rows: tuple[Rows, ...]
     merge_forward: bool
     dense_backward: bool
@@ -43,7 +43,7 @@ class Plan:
     def changes(self, tensors: tuple[Tensor, ...]) -> list[Factors]:
         changes, at = [], 0
         for kind in self.kinds:
-            count = len(kind.__dataclass_fields__)
+            count = len(fields(kind))
             changes.append(kind(*tensors[at : at + count]))
             at += count
         return changes
@@ -92,7 +92,7 @@ class _FusedLinear(torch.autograd.Function):
         if any(needs):
             gain_grad = gain is not None and needs[4]
             ctx.plan, ctx.x_dtype = plan, x.dtype
-            ctx.unsafe = gain_grad and _unsafe(gain, offset)
+            ctx.unsafe = gain is not None and needs[4] and _unsafe(gain, offset)
             keep_x = needs[2] or any(needs[6:]) or ctx.unsafe
             source = () if not keep_x else (x_cast,) if plan.recipe is None else plan.recipe.sources
             ctx.sources = len(source)
@@ -180,17 +180,18 @@ def _flat_x(ctx: Any, saved: list[Tensor]) -> Tensor | None:
 
 
 def _vector_gradients(
-    ctx: Any, dy: Tensor, x: Tensor | None, y: Tensor | None, weight: Tensor, bias: Tensor | None, gain: Tensor | None,
-    offset: Tensor | None, changes: list[Factors],
+    ctx: Any, dy: Tensor, x: Any, y: Any, weight: Tensor, bias: Any, gain: Any, offset: Any, changes: list[Factors]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-    """(dbias, dgain, doffset), reduced in fp32 or better.
+    """(dbias, dgain, doffset), reduced in fp32 or better; x, y, bias, gain and offset are tensors or None.
 
     With z the output before the affine, dgain = sum_t dy z = (sum_t dy y - offset * doffset) / gain: z is not kept.
     Where that division is unsafe, z is computed again.
     """
     wide = torch.promote_types(dy.dtype, torch.float32)
     needs_bias, needs_gain, needs_offset = ctx.needs_input_grad[3:6]
-    total = dy.sum(0, dtype=wide) if needs_bias or needs_offset or (needs_gain and offset is not None) else None
+    total: Any = None
+    if needs_bias or needs_offset or (needs_gain and offset is not None):
+        total = dy.sum(0, dtype=wide)
     dgain = None
     if y is not None:
         y = y.view_as(dy)
@@ -208,7 +209,7 @@ def _vector_gradients(
 
 
 def _matrix_gradients(
-    plan: Plan, needs: tuple[bool, ...], changes: list[Factors], x: Tensor | None, dz: Tensor, dx: Tensor | None
+    plan: Plan, needs: tuple[bool, ...], changes: list[Factors], x: Any, dz: Tensor, dx: Tensor | None
 ) -> tuple[Tensor | None, list[Tensor | None]]:
     """(dweight, the gradients of all factors); adds every change's part to dx in place where dx is given."""
     gradient = dz.T @ x if needs[2] or (plan.dense_backward and any(needs[6:])) else None
