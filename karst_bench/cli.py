@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from karst_bench import config
+from karst_bench import config, planning, sweeps
 from karst_bench.errors import UserError
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
@@ -20,23 +20,24 @@ def main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing them
     config.register()
     debug = any(argument.replace(" ", "") in ("debug=true", "debug=True") for argument in arguments)
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    flags = [argument for argument in arguments if argument.startswith("-")]
     try:
+        overrides = sweeps.expand([argument for argument in arguments if not argument.startswith("-")])
+        if any(override.lower() == "dry_run=true" for override in overrides):
+            print(planning.listing(planning.cells(overrides)))
+            return 0
         with config.friendly(overrides):
-            failures = _hydra(list(arguments))
+            failures = _hydra([*flags, *overrides])
+        if len(failures) > 1:
+            print(f"{len(failures)} runs failed; the same command tries them again", file=sys.stderr)
         for failure in failures:
             raise failure
     except UserError as error:
         return _say(error, BAD_INPUT, debug)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print("; ".join(["stopped", *map(str, stopped.args)]), file=sys.stderr)
         return STOPPED
     except Exception as error:
-        from karst_bench.engine import Interrupted  # not at the top: a bad key is told before torch loads
-
-        if isinstance(error, Interrupted):
-            print("stopped; the same command continues where it was", file=sys.stderr)
-            return STOPPED
         return _say(error, FAILED, debug)
     return 0
 
@@ -50,12 +51,16 @@ def _hydra(arguments: list[str]) -> list[Exception]:
         try:
             _one(cfg)
         except Exception as error:
-            from karst_bench.engine import Interrupted
+            from karst_bench.engine import Interrupted  # late: a bad key is told before torch loads
+            from karst_bench.pipeline import BusyError
 
-            if isinstance(error, Interrupted):
-                raise
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                print(f"error: {error}", file=sys.stderr)
+            if isinstance(error, Interrupted):  # Hydra would go on to the next run after an Exception
+                raise KeyboardInterrupt("the same command continues where it was") from error
+            sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+            if sweep:
+                print(f"error: {error}" if not isinstance(error, BusyError) else f"passed over: {error}", file=sys.stderr)
+            if sweep and isinstance(error, BusyError):
+                return
             if "joblib" in HydraConfig.get().runtime.choices["hydra/launcher"]:
                 raise  # a worker process: its exception is what reaches the parent
             failures.append(error)

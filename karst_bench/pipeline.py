@@ -24,11 +24,17 @@ from karst_bench.errors import UserError
 from karst_bench.inputs import Inputs
 from karst_bench.records import mirror, provenance, schema
 from karst_bench.records.claims import Claims
+from karst_bench.records.identity import cell_key
 from karst_bench.records.store import Store
 
 CHECKPOINT_S = 60.0
+ATTEMPTS = 2  # a failed cell is tried once more, then left to a person
 Say = Callable[[str], None]
 OnCheck = Callable[[int, str, float], None]
+
+
+class BusyError(UserError):
+    """Another process is running this cell; a sweep passes it over."""
 
 
 def run(cfg: DictConfig, *, say: Say = print, on_check: OnCheck | None = None) -> dict[str, Any]:
@@ -42,22 +48,35 @@ def run(cfg: DictConfig, *, say: Say = print, on_check: OnCheck | None = None) -
     store = Store(settings["paths"]["results"], settings["suite"])
     if settings["force"]:
         store.supersede(inputs.id)
-    elif store.done(inputs.id):
-        record = store.read(inputs.id)
-        say(
-            f"{inputs.title}: done already, {_accuracy(record)}; record {store.path(inputs.id)} (force=true runs it again)"
-        )
+    elif (record := _standing(inputs, store, say)) is not None:
         return record
     store.check_writable()
-    claim = Claims(store.root).acquire(inputs.id)
+    claim = Claims(store.root).acquire(inputs.id, note=cell_key(settings))
     if claim is None:
-        raise UserError(f"{inputs.title}: another process is running this cell ({inputs.id}); wait for it or end it")
+        raise BusyError(f"{inputs.title}: another process is running this cell ({inputs.id})")
     with claim:
+        if (record := _standing(inputs, store, say)) is not None:  # its last holder may have finished a moment ago
+            return record
         store.clear_temporaries(inputs.id)
         record = _tracked(inputs, store, say, on_check)
-    say(f"{inputs.title}: {_accuracy(record)}; {record['counts']['trainable_params']:,} trained parameters, "
-        f"{record['seconds']['total_s']:.1f} s; record {store.path(inputs.id)}")  # fmt: skip
+    say(
+        f"{inputs.title}: {_accuracy(record)}; {record['counts']['trainable_params']:,} trained parameters, "
+        f"{record['seconds']['total_s']:.1f} s; record {store.path(inputs.id)}"
+    )
     return record
+
+
+def _standing(inputs: Inputs, store: Store, say: Say) -> dict[str, Any] | None:
+    """The record of a finished cell. Raises: UserError where the cell has failed too often to be tried again unasked."""
+    if store.done(inputs.id):
+        record = store.read(inputs.id)
+        say(f"{inputs.title}: done already, {_accuracy(record)}; record {store.path(inputs.id)} (force=true runs it again)")
+        return record
+    if store.failures(inputs.id) >= ATTEMPTS:
+        raise UserError(
+            f"{inputs.title}: failed {ATTEMPTS} times, see {store.path(inputs.id, 'failed')}; force=true tries it again"
+        )
+    return None
 
 
 def _tracked(inputs: Inputs, store: Store, say: Say, on_check: OnCheck | None) -> dict[str, Any]:
