@@ -76,12 +76,13 @@ class Mirror:
     ) -> None:
         self.kind, self.settings, self.say, self.wait_s = kind, dict(settings), say, wait_s
         self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._outcome = ""
+        self._outcome = self._ident = ""
         self._thread: threading.Thread | None = None
 
     def start(self, config: Mapping[str, Any], ident: str, resumed: bool = False) -> None:
         """See Tracker. Paths stay here: they say more about the machine than about the run."""
         shown = {key: value for key, value in config.items() if key not in ("paths", "tracker")}
+        self._ident = ident
         self._thread = threading.Thread(target=self._feed, daemon=True)
         self._thread.start()
         self._put("start", config=shown, id=ident, resumed=resumed)
@@ -99,7 +100,8 @@ class Mirror:
         self._thread.join(self.wait_s)
         if self._thread.is_alive():
             folder = self.settings.get("folder")
-            self._outcome = f"still busy after {self.wait_s:.0f} s, left to finish alone; its copy lies in {folder}"
+            sync = f"; if it stays offline: wandb sync {folder}/wandb/*-{self._ident}" if self.kind == "wandb" else ""
+            self._outcome = f"still busy after {self.wait_s:.0f} s, left to finish alone in {folder}{sync}"
         if self._outcome:
             self.say(f"{self.kind}: {self._outcome}")
         self._thread = None
