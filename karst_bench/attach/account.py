@@ -35,13 +35,13 @@ def forward_macs(net: nn.Module, size: tuple[int, int]) -> int:
 
 
 def site_rows(net: nn.Module) -> list[dict[str, Any]]:
-    """What stands where, a row for each wrapped module: site, parts, trained scalars."""
-    graft = graft_of(net)
+    """What stands where, a row for each wrapped module: site, parts, trained scalars (shared ones at their first site)."""
+    graft, seen = graft_of(net), set[int]()
     rows = []
     for path, wrapper in graft.grafted.items():
         parts = [*wrapper.before, *wrapper.changes, *wrapper.branches, *wrapper.after]
         names = " + ".join(type(part).__name__ for part in parts)
-        rows.append(
-            {"site": path, "parts": names, "params": sum(p.numel() for part in parts for p in part.parameters())}
-        )
+        own = {id(p): p for part in parts for p in part.parameters() if id(p) not in seen}
+        seen |= own.keys()
+        rows.append({"site": path, "parts": names, "params": sum(p.numel() for p in own.values())})
     return rows

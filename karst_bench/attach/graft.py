@@ -143,7 +143,7 @@ class Graft:
             self._trained.append(self._own[name])
 
     def share(self, name: str, module: M) -> M:
-        """Registers a module that several sites use; its parameters are counted and saved once, under this name."""
+        """Registers a module that several sites use; its parameters count once, under their first site's name."""
         return self._at_root(name.replace(".", "_"), self._train(module))
 
     def place(self, path: str, module: nn.Module) -> None:
