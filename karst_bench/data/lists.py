@@ -6,11 +6,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from karst_bench.errors import UserError
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_OUTSIDE = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(?:^|[/\\])\.\.(?:[/\\]|$)")  # absolute (also on Windows), or upwards
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -89,7 +90,7 @@ def _parse(number: int, line: str, classes: int) -> Row | Problem:
         return Problem(number, "label", f"label {label[:40]!r} of {path} is not an integer")
     if not 0 <= int(label) < classes:
         return Problem(number, "range", f"label {int(label)} of {path} lies outside 0..{classes - 1}")
-    if path.startswith("/") or PureWindowsPath(path).is_absolute() or ".." in re.split(r"[/\\]", path):
+    if _OUTSIDE.search(path):
         return Problem(number, "path", f"{path} is absolute or leaves the folder of the set")
     return Row(number, path, int(label))
 
