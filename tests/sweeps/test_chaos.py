@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("KARST_BENCH_KILLS", "30"))
 CELLS = ["method=karst,lora,bitfit,linear", "dataset=mini/digits,mini/count", "seed=0,1,2"]
+COUNT = 4 * 2 * 3
 SHORT = ["recipe.epochs=2", "device=cpu", "threads=1"]
 MEASURED = ("id", "metrics", "curves", "counts")
 
@@ -59,7 +60,7 @@ def undisturbed(tmp_path_factory):
 def assert_equal_sweeps(results: Path, undisturbed: Path) -> None:
     """24 records, equal bit for bit in metrics, curves, counts and adapters; nothing half written lies about."""
     ours, theirs = measured(results), measured(undisturbed)
-    assert len(ours) == 24
+    assert len(ours) == COUNT
     assert json.dumps(ours, sort_keys=True) == json.dumps(theirs, sort_keys=True)
     for ident in ours:
         here, there = (load_file(r / "adapters" / "mini" / f"{ident}.safetensors") for r in (results, undisturbed))
@@ -84,7 +85,7 @@ def test_killed_at_random_moments(tmp_path, undisturbed):
             os.killpg(workers[victim].pid, signal.SIGKILL)
         workers[victim].wait()
         workers[victim] = start(results, outputs, [])
-        print(f"kill {kill + 1}: {len(list((results / 'runs' / 'mini').glob('*.json')))} of 24 records", flush=True)
+        print(f"kill {kill + 1}: {len(list((results / 'runs' / 'mini').glob('*.json')))} of {COUNT} records", flush=True)
     for worker in workers:
         worker.wait(1800)
     finish(results, outputs)
