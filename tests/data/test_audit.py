@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CONF, OPTIONS, make_fewshot, make_vtab, node, script
+from miniatures import CONF, OPTIONS, make_fewshot, make_vtab, node, script
 from PIL import Image
 
 from karst_bench.data.audit import Finding, audit

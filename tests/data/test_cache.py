@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_vtab, node, picture
+from miniatures import make_vtab, node, picture
 from PIL import Image
 
 import karst_bench.data.build as build

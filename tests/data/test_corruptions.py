@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_vtab, node
+from miniatures import make_vtab, node
 from PIL import Image
 
 from karst_bench.data import load_task

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FEWSHOT, OPTIONS, make_fewshot, make_vtab, node
+from miniatures import FEWSHOT, OPTIONS, make_fewshot, make_vtab, node
 from PIL import Image
 
 from karst_bench.data import find_task, load_task

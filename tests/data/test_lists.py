@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import FEWSHOT, node
+from miniatures import FEWSHOT, node
 
 from karst_bench.data.lists import lists_sha256, read, scan, text_sha256, unique
 from karst_bench.data.published import fewshot_sums

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CONF, make_fewshot, node, script
+from miniatures import CONF, make_fewshot, node, script
 
 import karst_bench.data.fewshot_setup as setup
 from karst_bench.data.docs import page

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import VTAB, node
+from miniatures import VTAB, node
 from PIL import Image
 
 from karst_bench.data import load_task
