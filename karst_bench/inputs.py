@@ -8,7 +8,10 @@ from torch import nn
 
 from karst_bench import engine
 from karst_bench.attach import attach_methods
-from karst_bench.attach.backbone import build_backbone, own_values
+from karst_bench.attach.backbone import own_values
+from karst_bench.attach.last_block import class_token_only
+from karst_bench.attach.pool import BackbonePool
+from karst_bench.attach.recompute import recompute
 from karst_bench.attach.weights import find_weights, weights_sha256
 from karst_bench.data import find_task, load_task
 from karst_bench.data.batches import Batches
@@ -21,6 +24,7 @@ from karst_bench.methods.build import build_methods
 from karst_bench.records.identity import run_id
 
 TEST_BATCH = 256  # images in a step of evaluation
+POOL = BackbonePool()  # the backbones of this process
 
 
 class Inputs:
@@ -76,12 +80,21 @@ class Inputs:
                        std=self.std, device=self.device, augment=augment)  # fmt: skip
 
     def model(self, streams: Streams) -> nn.Module:
-        """The backbone with its methods attached, on the device."""
-        classes = self.settings["dataset"]["classes"]
+        """The backbone with its methods attached, on the device; frozen tensors are shared by the runs of this process."""
+        spec = {node: self.settings[node] for node in ("method", "also", "extra")}
         with engine.seeded(streams.init):
-            net = build_backbone(self.settings["backbone"], classes=classes, weights=self.weights,
-                                 drop_path=self.recipe.drop_path)  # fmt: skip
-            attach_methods(net, self.methods, spec={node: self.settings[node] for node in ("method", "also", "extra")})
+            net = POOL.build(
+                self.settings["backbone"],
+                classes=self.settings["dataset"]["classes"],
+                weights=self.weights,
+                drop_path=self.recipe.drop_path,
+                device=str(self.device),
+            )
+            attach_methods(net, self.methods, spec=spec)
+        POOL.own_trained(net)
+        class_token_only(net)
+        if self.settings["recompute"]:
+            recompute(net)
         return net.to(self.device)
 
 

@@ -17,11 +17,14 @@ from torch import nn
 from karst_bench import engine
 from karst_bench.attach import account
 from karst_bench.attach.adapter import adapter_metadata, adapter_tensors
+from karst_bench.attach.features import FeatureBatches, split_probe
+from karst_bench.attach.last_block import all_tokens
 from karst_bench.attach.merge import merge, mergeable, unmerge
 from karst_bench.config import plain
 from karst_bench.engine import DivergedError, Interrupted, Meter, Streams
+from karst_bench.engine.evaluate import autocast
 from karst_bench.errors import UserError
-from karst_bench.inputs import Inputs
+from karst_bench.inputs import TEST_BATCH, Inputs
 from karst_bench.records import mirror, provenance, schema
 from karst_bench.records.claims import Claims
 from karst_bench.records.identity import cell_key
@@ -110,17 +113,26 @@ def _trained(
     with meter.phase("setup"):
         streams = Streams(settings["seed"])
         model = inputs.model(streams)
-        train = inputs.batches(plan.train, train=True)
-        checks = (
-            [engine.Check(plan.check, inputs.batches(plan.check), plan.check_epochs, plan.choose)] if plan.check else []
-        )
+        trainee, train, look = _trainee(model, inputs)
+        checks = [engine.Check(plan.check, look(plan.check), plan.check_epochs, plan.choose)] if plan.check else []
     with meter.phase("train"), _stop_signals() as stop:
         try:
             fit = engine.fit(
-                model, inputs.methods, train, recipe=inputs.recipe, precision=settings["precision"], device=inputs.device,
-                streams=streams, checks=checks, progress=engine.display(inputs.title), state=state,
-                on_check=on_check, on_epoch=tracker.log, on_checkpoint=_every(CHECKPOINT_S, store, inputs.id), stop=stop,
-            )  # fmt: skip
+                trainee,
+                inputs.methods,
+                train,
+                recipe=inputs.recipe,
+                precision=settings["precision"],
+                device=inputs.device,
+                streams=streams,
+                checks=checks,
+                progress=engine.display(inputs.title),
+                state=state,
+                on_check=on_check,
+                on_epoch=tracker.log,
+                on_checkpoint=_every(CHECKPOINT_S, store, inputs.id),
+                stop=stop,
+            )
         except Interrupted as interrupted:
             store.save_checkpoint(inputs.id, interrupted.state)
             raise
@@ -131,6 +143,22 @@ def _trained(
     if tensors is not None:
         record["adapter"] = store.save_adapter(inputs.id, tensors, adapter_metadata(model))
     return record
+
+
+def _trainee(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, engine.Batches, Callable[[str], engine.Batches]]:
+    """(what is trained, its batches, the batches of another split): the model on images, or, where the head alone trains
+    on pictures that stay as they are, the head on features that one pass over the images gave."""
+    images = inputs.batches(inputs.plan.train, train=True)
+    trunk_mode = "eval" if any(method.trunk_mode == "eval" for method in inputs.methods) else "train"
+    probe = split_probe(model, trunk_mode=trunk_mode) if images.augment is None else None
+    if probe is None:
+        return model, images, inputs.batches
+    trunk, head = probe
+
+    def features(batches: engine.Batches, batch: int) -> engine.Batches:
+        return FeatureBatches(trunk, batches, batch=batch, autocast=autocast(inputs.settings["precision"], inputs.device))
+
+    return head, features(images, inputs.recipe.batch), lambda split: features(inputs.batches(split), TEST_BATCH)
 
 
 def _every(seconds: float, store: Store, ident: str) -> Callable[[Callable[[], engine.State]], None]:
@@ -203,6 +231,7 @@ def _results(inputs: Inputs, model: nn.Module, fit: engine.Fit, score: engine.Sc
         "best_epoch": fit.best_epoch, "train_n": len(task.splits[plan.train]),
         "test_n": score.n if final == "test" else None, "val_n": score.n if final == "val" else None,
     }  # fmt: skip
+    all_tokens(model)  # multiply-adds are those of the whole network, as others count them
     seconds = meter.seconds("setup", "train", "evaluate")
     speed = {"train_images_per_s": fit.train_images_per_s, "step_ms_median": fit.step_ms_median}
     counts = account.counts(model, inputs.methods) | {"forward_macs": account.forward_macs(model, size)}
