@@ -29,10 +29,11 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def probability_of_improvement(x: Scores, y: Scores) -> float:
-    """P(a run of X beats a run of Y on the same task), ties one half, averaged over tasks (as rliable)."""
-    chances = [
-        stats.mannwhitneyu(a, b, alternative="greater").statistic / (len(a) * len(b)) for a, b in zip(x, y, strict=True)
-    ]
+    """P(a run of X beats a run of Y on the same task), ties one half, averaged over tasks.
+
+    Mann and Whitney's U over n_x n_y, as rliable; counted here, since scipy's test would spend its time on p values.
+    """
+    chances = [0.5 + np.mean(np.sign(np.subtract.outer(a, b))) / 2 for a, b in zip(x, y, strict=True)]
     return float(np.mean(chances))
 
 
