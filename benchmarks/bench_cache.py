@@ -55,6 +55,13 @@ def seconds(name: str, work: Callable[[], object], repeats: int = 1) -> dict[str
     return {f"{name}_s": statistics.median(wall), f"{name}_cpu_s": statistics.median(processor)}
 
 
+def read(split: Split) -> None:
+    """One shuffled pass of pixels alone, without normalising them."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    for index in order.split(BATCH):
+        split.images(index)
+
+
 def epoch(split: Split) -> None:
     """One shuffled pass of normalised batches, as training reads them."""
     batches = Batches(split, batch=BATCH, mean=(0.5,) * 3, std=(0.5,) * 3, device="cpu")
@@ -64,7 +71,9 @@ def epoch(split: Split) -> None:
 
 def run(options: Mapping[str, str]) -> int:
     """Measure and print."""
-    images, size, epochs = (int(options.get(key, value)) for key, value in (("images", 1000), ("size", 224), ("epochs", 3)))
+    images, size, epochs = (
+        int(options.get(key, value)) for key, value in (("images", 1000), ("size", 224), ("epochs", 3))
+    )
     root = Path(options.get("root", "outputs/bench_cache"))
     shutil.rmtree(root, ignore_errors=True)
     make(root / "vtab-1k" / "dtd", images)
@@ -84,11 +93,15 @@ def run(options: Mapping[str, str]) -> int:
     found = {
         "images": images, "size": size, "threads": torch.get_num_threads(), "decoding_threads": workers(),
         **first, **seconds("second_open", open_split, 7),
+        **seconds("cached_read", lambda: read(split), epochs),
+        **seconds("decoded_read", lambda: read(streamed(split, files, size)), epochs),
         **seconds("cached_epoch", lambda: epoch(split), epochs),
         **seconds("decoded_epoch", lambda: epoch(streamed(split, files, size)), epochs),
     }  # fmt: skip
     for clock in ("s", "cpu_s"):
-        found[f"decoded_over_cached_{clock}"] = found[f"decoded_epoch_{clock}"] / found[f"cached_epoch_{clock}"]
+        for what in ("read", "epoch"):
+            ratio = found[f"decoded_{what}_{clock}"] / found[f"cached_{what}_{clock}"]
+            found[f"decoded_over_cached_{what}_{clock}"] = ratio
     print(json.dumps(found))
     shutil.rmtree(root)
     return 0
