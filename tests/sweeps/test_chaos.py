@@ -85,7 +85,9 @@ def test_killed_at_random_moments(tmp_path, undisturbed):
             os.killpg(workers[victim].pid, signal.SIGKILL)
         workers[victim].wait()
         workers[victim] = start(results, outputs, [])
-        print(f"kill {kill + 1}: {len(list((results / 'runs' / 'mini').glob('*.json')))} of {COUNT} records", flush=True)
+        print(
+            f"kill {kill + 1}: {len(list((results / 'runs' / 'mini').glob('*.json')))} of {COUNT} records", flush=True
+        )
     for worker in workers:
         worker.wait(1800)
     finish(results, outputs)
