@@ -92,14 +92,6 @@ def colour(rng: np.random.Generator, low: float = 30, high: float = 225) -> np.n
     return rng.uniform(low, high, 3)
 
 
-def unlike(rng: np.random.Generator, other: np.ndarray, brightness: float) -> np.ndarray:
-    """A colour (3,) at least `brightness` levels lighter or darker than `other` on the mean of the channels."""
-    while True:
-        found = colour(rng, 5, 250)
-        if abs(found.mean() - other.mean()) >= brightness:
-            return found
-
-
 def brighter(rng: np.random.Generator, other: np.ndarray, by: float) -> np.ndarray:
     """A colour (3,) at least `by` levels lighter than `other` on the mean of the channels."""
     while True:

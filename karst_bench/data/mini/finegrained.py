@@ -16,12 +16,11 @@ from karst_bench.data.mini.drawing import (
     ground,
     paint,
     place,
-    unlike,
 )
 from karst_bench.data.mini.fonts import GREEK, face
 
 GREEK_LETTERS = "αβγδεζηθκλμνξπρστφχψ"
-PETALS = (4, 5, 6, 8)
+PETALS = (3, 4, 6, 8)
 
 
 def fs_glyphs(label: int, rng: np.random.Generator, split: str) -> np.ndarray:
@@ -42,15 +41,15 @@ def _petal(pointed: bool) -> Points:
 
 
 def fs_flowers(label: int, rng: np.random.Generator, split: str) -> np.ndarray:
-    """A flower among leaves: its kind is the number of petals (4, 5, 6, 8), their form, and whether the eye is large.
+    """A flower among leaves: its kind is the number of petals (3, 4, 6, 8), their form, and whether the eye is large.
 
-    label = 4 * (index of the number) + 2 * pointed + large eye; colours, size, turn and place say nothing.
+    label = 4 * (index of the number) + 2 * pointed + large eye; colours, size and place say nothing.
     """
     number, pointed, large = PETALS[label // 4], bool(label // 2 % 2), bool(label % 2)
     leaf = np.array((66.0, 96.0, 60.0)) + rng.normal(0, 18, 3)
     image = ground(rng, leaf, rng.uniform(6, 16))
     x, y = SIDE / 2 + rng.uniform(-1.5, 1.5, 2)
-    size, turn = rng.uniform(11, 14.5), rng.uniform(0, 2 * np.pi)
+    size, turn = rng.uniform(12, 14.5), rng.uniform(-0.2, 0.2) - np.pi / 2
     ink = brighter(rng, leaf, 75)
     shape = _petal(pointed)
     width = 4.6 / number if number > 5 else 1.0
@@ -59,6 +58,6 @@ def fs_flowers(label: int, rng: np.random.Generator, split: str) -> np.ndarray:
         petal = [(u, v * width) for u, v in shape]
         mask = Mask().polygon(place(petal, x, y, size * rng.uniform(0.93, 1.05), way)).soft()
         image = paint(image, mask, ink * rng.uniform(0.9, 1.1))
-    eye = size * (0.36 if large else 0.18)
-    image = paint(image, Mask().disc(x, y, eye).soft(), unlike(rng, ink, 50))
+    eye = size * (0.42 if large else 0.16)
+    image = paint(image, Mask().disc(x, y, eye).soft(), colour(rng, 0, 70))
     return finish(image + clouds(rng)[..., None] * rng.uniform(0, 8), rng, light=0.3, noise=10)
