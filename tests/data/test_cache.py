@@ -212,6 +212,7 @@ def _build(root: str, queue: multiprocessing.Queue) -> None:  # type: ignore[typ
     queue.put((len(lines), int(all_of(split).long().sum())))
 
 
+@pytest.mark.slow
 def test_processes_build_one_entry(tmp_path: Path) -> None:
     source(tmp_path / "pictures", 60)
     context = multiprocessing.get_context("spawn")
