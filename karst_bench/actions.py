@@ -17,8 +17,11 @@ from karst_bench.attach.backbone import build_backbone, own_values
 from karst_bench.attach.merge import merge, mergeable
 from karst_bench.attach.weights import find_weights
 from karst_bench.config import plain
+from karst_bench.data.batches import Batches
+from karst_bench.data.pictures import read_pictures
+from karst_bench.data.transforms import normalisation
 from karst_bench.errors import UserError
-from karst_bench.inputs import Inputs, pick_device, set_threads
+from karst_bench.inputs import TEST_BATCH, Inputs, pick_device, set_threads
 from karst_bench.methods.build import build_methods
 from karst_bench.pipeline import run
 from karst_bench.records import atomic
@@ -84,8 +87,6 @@ def evaluate(settings: dict[str, Any]) -> dict[str, Any]:
 
 def predict(settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The topk classes of each image of a file or folder, as text, JSON or CSV, to stdout or to `out`."""
-    from karst_bench.data.predict import image_batches  # decoding is needed here only
-
     adapter = _required(settings, "adapter", "a file that save_adapter=true wrote")
     source = _required(settings, "images", "an image or a folder of images")
     settings["backbone"] |= own_values(settings["backbone"])
@@ -94,7 +95,10 @@ def predict(settings: dict[str, Any]) -> list[dict[str, Any]]:
     model = _adapted(settings, find_weights(settings["backbone"], Path(settings["paths"]["weights"])), adapter).to(
         device
     )
-    names, batches = image_batches(source, settings["backbone"], settings["normalization"], device)
+    view = settings["dataset"].get("transform") or "vtab"
+    names, pictures = read_pictures(source, view=view, size=settings["backbone"]["input_size"])
+    mean, std = normalisation(settings["normalization"], settings["backbone"]["mean"], settings["backbone"]["std"])
+    batches = Batches(pictures, batch=TEST_BATCH, mean=mean, std=std, device=device)
     logits = engine.predict(model, batches, precision=settings["precision"], device=device)
     labels = settings["dataset"].get("label_names")
     rows = []
