@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -50,11 +51,19 @@ def measured(results: Path) -> dict[str, dict]:
     return {record["id"]: {key: record[key] for key in MEASURED} for record in records}
 
 
+class Calm(NamedTuple):
+    """The undisturbed sweep and how long it took."""
+
+    results: Path
+    seconds: float
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
+    began = time.monotonic()
     finish(folder / "results", folder / "outputs")
-    return folder / "results"
+    return Calm(folder / "results", time.monotonic() - began)
 
 
 def assert_equal_sweeps(results: Path, undisturbed: Path) -> None:
@@ -79,7 +88,7 @@ def test_killed_at_random_moments(tmp_path, undisturbed):
     results, outputs = tmp_path / "results", tmp_path / "outputs"
     workers = [start(results, outputs, []) for _ in range(2)]
     for kill in range(KILLS):
-        time.sleep(rng.uniform(0.0, 12.0))
+        time.sleep(rng.uniform(0.0, undisturbed.seconds / 5))  # some die at start, some well into the sweep
         victim = kill % 2
         if workers[victim].poll() is None:
             os.killpg(workers[victim].pid, signal.SIGKILL)
@@ -91,7 +100,7 @@ def test_killed_at_random_moments(tmp_path, undisturbed):
     for worker in workers:
         worker.wait(1800)
     finish(results, outputs)
-    assert_equal_sweeps(results, undisturbed)
+    assert_equal_sweeps(results, undisturbed.results)
 
 
 def test_eight_joblib_workers(tmp_path, undisturbed):
@@ -102,4 +111,4 @@ def test_eight_joblib_workers(tmp_path, undisturbed):
     for crowd in crowds:
         crowd.wait(1800)
     finish(results, outputs)
-    assert_equal_sweeps(results, undisturbed)
+    assert_equal_sweeps(results, undisturbed.results)
