@@ -19,10 +19,9 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from karst_bench.attach import attach_methods  # noqa: E402
-from karst_bench.attach.account import counts, forward_macs  # noqa: E402
+from karst_bench.attach import refuse_misfits  # noqa: E402
+from karst_bench.attach.account import forward_macs  # noqa: E402
 from karst_bench.attach.graft import Graft  # noqa: E402
-from karst_bench.attach.merge import mergeable  # noqa: E402
 from karst_bench.attach.wrappers import Residual  # noqa: E402
 from karst_bench.config import compose, options, plain  # noqa: E402
 from karst_bench.errors import UserError  # noqa: E402
@@ -94,24 +93,27 @@ def render() -> str:
 def facts_of(name: str) -> dict[str, Any]:
     """What the page says about one method, read off an attached model without memory."""
     methods = build_methods(_settings(name))
-    fact: dict[str, Any] = {"methods": methods, "extra": _settings(name)["extra"]["name"], "counts": {}, "sites": {}}
+    fact: dict[str, Any] = {"methods": methods, "extra": _settings(name)["extra"]["name"], "counts": {}}
     for backbone in BACKBONES:
-        net = copy.deepcopy(_plain(backbone))
+        graft = Graft(copy.deepcopy(_plain(backbone)))
         try:
-            with torch.device("meta"):
-                graft = attach_methods(net, methods)
+            refuse_misfits(methods, graft)
+            fact["counts"][backbone] = sum(method.expected_params(graft.view) for method in methods)
         except UserError as error:
             fact["counts"][backbone] = str(error)
             continue
-        fact["counts"][backbone] = counts(net, methods)["trainable_params"]
-        fact["sites"][backbone] = list(dict.fromkeys(_sites(net, graft)))
-        if backbone == "ViT-B/16" or "merges" not in fact:
-            fact["merges"] = mergeable(net)
-            fact["more"] = 0 if fact["merges"] else forward_macs(net, (224, 224)) - _macs(backbone)
+        if "merges" in fact:
+            continue
+        with torch.device("meta"):
+            for method in methods:
+                method.attach(graft, None)
+        fact["sites"] = list(dict.fromkeys(_sites(graft)))
+        fact["merges"] = not graft.unmergeable
+        fact["more"] = 0 if fact["merges"] else forward_macs(graft.net, (224, 224)) - _macs(backbone)
     return fact
 
 
-def _sites(net: nn.Module, graft: Graft) -> Iterator[str]:
+def _sites(graft: Graft) -> Iterator[str]:
     roles = {site.path: site.role for site in graft.view.sites if site.rows is None}
     chunks = {(site.path, site.rows): site.role for site in graft.view.sites if site.rows is not None}
     for path, wrapper in graft.grafted.items():
@@ -119,7 +121,7 @@ def _sites(net: nn.Module, graft: Graft) -> Iterator[str]:
         yield from (f"`{chunks.get((path, row), roles[path])}`" for row in rows)
         yield from (f"after `{roles[path]}`" for _ in wrapper.after)
         yield from (f"before `{roles[path]}`" for _ in wrapper.before)
-    for name, module in net.named_modules():
+    for name, module in graft.net.named_modules():
         if isinstance(module, Residual):
             half = "attention" if name.endswith("drop_path1") else "MLP"
             yield from (f"{half} half, {position.replace('_', ' ')}, reading `{tap}`" for tap, position in module.places)
@@ -166,7 +168,8 @@ def _about(name: str, fact: Mapping[str, Any]) -> Iterator[str]:
             continue
         shown = printed(name, backbone)
         number = f"{said:,} trained scalars" + (f" (printed: {shown} M)" if shown else "")
-        yield f"- {backbone}: {number}; {', '.join(fact['sites'][backbone]) or 'the head alone'}"
+        yield f"- {backbone}: {number}"
+    yield f"- Sites: {', '.join(fact['sites']) or 'the head alone'}"
     if name in WHY:
         yield f"- Count: {WHY[name]}"
     start = all(part.identity_at_init for part in fact["methods"])

@@ -40,7 +40,7 @@ PRINTED = [
     (SWIN, "karst_block_c", 447_360), (SWIN, "karst_scale", 433_480), (SWIN, "karst_all", 613_888),
     (SWIN, "karst_all method.r=[2,2,4,8]", 448_000),
 ]  # fmt: skip
-OTHERS = ["vit_large_patch16_224", "vit_huge_patch14_224", "deit3_small_patch16_224"]
+OTHERS = ["vit_large_patch16_224", "vit_huge_patch14_224"]
 
 
 @lru_cache

@@ -1,5 +1,6 @@
 """Any width, kernel, rank, head count and depth: the count is the closed form and merging changes nothing."""
 
+import pytest
 import timm
 import torch
 from hypothesis import given, settings, strategies
@@ -85,10 +86,11 @@ def check(net, methods):
     assert adapted.isfinite().all()
 
 
+@pytest.mark.filterwarnings("ignore:share_c")
 @few
 @given(heads=small, depth=strategies.integers(1, 3), N=small, m=strategies.sampled_from([1, 2, 4, 8]), r=small,
        mode=strategies.sampled_from(sorted(QKV_MODES)), share=strategies.sampled_from(SHARING))  # fmt: skip
-def test_karst_on_any_vit(recwarn, heads, depth, N, m, r, mode, share):
+def test_karst_on_any_vit(heads, depth, N, m, r, mode, share):
     check(vit(heads, depth, 8), [karst(N, m, r, mode, share)])
 
 
