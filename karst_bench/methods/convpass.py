@@ -28,8 +28,9 @@ class Bypass(nn.Module):
         with torch.no_grad():
             self.conv.weight[:, :, 1, 1] = torch.eye(h)
         nn.init.zeros_(self.up.weight)
-        for layer in (self.down, self.conv, self.up):
-            nn.init.zeros_(layer.bias)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         z = over_patches(self.act(self.down(x)), self.conv, self.conv, prefix=self.prefix, grid=self.grid)

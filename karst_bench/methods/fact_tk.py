@@ -61,8 +61,9 @@ class FacTTK(Method):
         view, first = graft.view, 0
         ends = {stage: Factors(d, self.r) for stage, d in stage_widths(view).items()}
         tucker = TuckerCore(self.r, self._slices(view))
-        for name, module in {**ends, "core": tucker}.items():
-            graft.share(f"fact.{name}", module)
+        graft.share("fact.core", tucker)
+        for stage, factors in ends.items():
+            graft.share(f"fact.{stage}", factors)
         for site in graft.sites(*ROLES):
             outs, ins = slices_of(site, view)
             columns, first = slice(first, first + outs * ins), first + outs * ins

@@ -14,6 +14,9 @@ from karst_bench.ops.change import Change, LowRank
 class ScaledRandom(Change):
     """dW = diag(b) B diag(d) A; A (r, d_in), B (d_out, r) frozen and shared, b (d_out,) = 0, d (r,) = start."""
 
+    A: Tensor
+    B: Tensor
+
     def __init__(self, A: Tensor, B: Tensor, *, start: float) -> None:
         super().__init__()
         self.register_buffer("A", A, persistent=False)
