@@ -5,8 +5,6 @@ outside autograd. Three forms of a change (ops/change.py), the same four questio
 Kron).
 """
 
-from dataclasses import fields
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ Grads = tuple[Tensor, ...]
 
 def tensors_of(change: Factors) -> tuple[Tensor, ...]:
     """The tensors of a change in the order of its fields, which is the order of every gradient below."""
-    return tuple(getattr(change, field.name) for field in fields(change))
+    return tuple(vars(change).values())
 
 
 def cast(change: Factors, dtype: torch.dtype) -> Factors:
@@ -79,14 +77,18 @@ def dense_gradients(change: Factors, gradient: Tensor) -> Grads:
         return (gradient,)
     if isinstance(change, LowRank):
         return gradient @ change.down.T, change.up.T @ gradient
-    N, m, _ = change.C.shape
-    _, k, i, r = change.A.shape
-    left, right = _left(change), change.B.flatten(0, 1)
-    folded = gradient.reshape(left.shape[0], right.shape[1])
-    dleft = (folded @ right.T).view(k, m, i, m * N * r)
-    dC = (dleft * _spread_a(change.A, m)).sum((0, 2)).view(m, m, N, r).sum(-1)
-    dA = (dleft * _spread_c(change.C, r)).sum(1).view(k, i, m, N, r).sum(2)
-    return dC.permute(2, 0, 1), dA.permute(2, 0, 1, 3), (left.T @ folded).view_as(change.B)
+    return _kron_dense_gradients(change, gradient)
+
+
+def _kron_dense_gradients(change: Kron, gradient: Tensor) -> Grads:
+    """With P_n = A_n B_n and g_pq the (p, q) blocks of the gradient: dC_pq = <P, g_pq>, dP = sum_pq C_pq g_pq."""
+    C, A, B = change.C, change.A.flatten(1, 2), change.B
+    N, m, _ = C.shape
+    k, i = change.A.shape[1:3]
+    blocks = gradient.view(k, m, i, m, -1).permute(1, 3, 0, 2, 4).reshape(m * m, -1)
+    dC = torch.bmm(A, B).view(N, -1) @ blocks.T
+    dP = (C.reshape(N, m * m) @ blocks).view(N, k * i, -1)
+    return dC.view_as(C), torch.bmm(dP, B.transpose(1, 2)).view_as(change.A), torch.bmm(A.transpose(1, 2), dP)
 
 
 def _kron_rank_gradients(change: Kron, x: Tensor, dz: Tensor, dx: Tensor | None) -> Grads:
