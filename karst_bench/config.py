@@ -22,7 +22,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "action": ACTIONS, "device": ("auto", "cpu", "cuda"), "precision": ("bf16", "fp32"),
     "normalization": ("model", "half", "imagenet", "none"), "format": ("text", "json", "csv"), "suite": ("vtab", "mini"),
 }  # fmt: skip
-LISTED = ("method", "also", "extra", "backbone", "dataset", "recipe", "protocol", "tuned", "tracker", "sweep")
+GROUPS = ("method", "also", "extra", "backbone", "dataset", "recipe", "protocol", "tuned", "tracker", "sweep")
+SINGLE = tuple(group for group in GROUPS if group != "tracker")  # several trackers may watch one run
 
 
 @dataclass
@@ -110,7 +111,7 @@ def friendly(overrides: Sequence[str]) -> Iterator[None]:
     """Turns Hydra's errors into one paragraph: what is wrong, the nearest valid name, the valid ones."""
     for override in overrides:
         key, _, value = override.partition("=")
-        if value.startswith("[") and key.lstrip("+~") in LISTED:
+        if value.startswith("[") and key.lstrip("+~") in SINGLE:
             raise UserError(
                 f"{override}: {key} takes one option. Two methods on one backbone: method=lora also=vpt_deep; "
                 f"several runs: -m {key}={value.strip('[]')}"
@@ -150,7 +151,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 
 
 def _unknown_option(path: str) -> str:
-    group = next((g for g in LISTED if path.startswith(f"{g}/")), path.partition("/")[0])
+    group = next((g for g in GROUPS if path.startswith(f"{g}/")), path.partition("/")[0])
     option, valid = path.removeprefix(f"{group}/"), options(group)
     return f"{group}={option} is unknown{_nearest(option, valid)}. Valid: {', '.join(valid)}"
 

@@ -46,6 +46,10 @@ def test_the_command_line_wins_over_what_a_method_brings() -> None:
     assert compose(["dataset=vtab/cifar100", "backbone=swin_b"]).backbone.name == "swin_b"
 
 
+def test_several_trackers_may_watch_one_run() -> None:
+    assert {"wandb", "tensorboard"} <= set(compose(["tracker=[wandb,tensorboard]"]).tracker)
+
+
 def test_a_second_method_gets_a_node_of_its_own() -> None:
     cfg = compose(["method=lora", "also=vpt_deep", "also.p=3"])
     assert (cfg.method.name, cfg.also.name, cfg.also.p) == ("lora", "vpt_deep", 3)
