@@ -31,7 +31,7 @@ def test_lora_and_prompts_are_both_there(attached, images, train, family):
     ("name", "extra"),
     [("fact_tk", "rst"), ("fact_tk", "rst_scalar"), ("lora", "rst_all"), ("ssf", "rst_scale"), ("ssf", "rst_all"),
      ("adapter_noah", "rst_scalar"), ("vpt_deep", "rst"), ("bitfit", "rst_scale"), ("dtl_plus", "rst_all"), ("linear", "rst"),
-     ("full", "rst_scalar"), ("vera", "rst_scalar")],
+     ("vera", "rst_scalar")],
 )  # fmt: skip
 def test_rescaling_on_anything(attached, images, shake, name, extra):
     """The re-scaling starts as the identity on every method, and merges wherever the method does."""
