@@ -46,7 +46,9 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/mypy
 
 docs: $(STAMP)  ## regenerate the pages that come from code and configuration
-	$(BIN)/python scripts/docs.py
+	$(BIN)/python scripts/docs_methods.py
+	$(BIN)/python -m karst_bench.data.docs
+	$(BIN)/python scripts/contact_sheets.py
 
 clean:  ## remove outputs and caches, keep results
 	rm -rf outputs multirun .pytest_cache .mypy_cache .ruff_cache
