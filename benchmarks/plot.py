@@ -23,7 +23,8 @@ def draw(folder: Path) -> None:
         bars = panel.barh(names[::-1], ratios[::-1], color="#4c72b0")
         panel.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
         panel.axvline(1.0, color="black", linewidth=0.8)
-        panel.set_title(f"{result['model']}, batch {result['batch']}, {result['precision']}", fontsize=9)
+        depth = f", {result['depth']} blocks" if result["depth"] else ""
+        panel.set_title(f"{result['model']}{depth}, batch {result['batch']}, {result['precision']}", fontsize=9)
         panel.set_xlabel("step / floor (median, CPU time)")
     figure.tight_layout()
     figure.savefig(folder / "steps.png", dpi=150)
