@@ -104,6 +104,8 @@ def load_adapter(model: "nn.Module", path: str | Path) -> "nn.Module":
 def _as_override(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(_as_override(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_as_override(item)}" for key, item in value.items()) + "}"
     return "null" if value is None else str(value)
 
 

@@ -84,6 +84,9 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
 
 def finish(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Checks the shared choices and puts tuned values in, below the command line: recipe < tuned < command line."""
+    if OmegaConf.is_missing(cfg, "also"):
+        second = next((word for word in overrides if word.startswith("also=")), "also")
+        raise UserError(f"{second} brings its own optimiser, which a run has one of; make it the method: {second.replace('also', 'method')}")
     for key, choices in CHOICES.items():
         if cfg[key] not in choices:
             raise UserError(
@@ -125,7 +128,8 @@ def friendly(overrides: Sequence[str]) -> Iterator[None]:
 def options(group: str) -> list[str]:
     """Every option of a config group, nested ones with their folder."""
     root = config_dir() / group
-    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
+    found = root.glob("*.yaml") if group == "tuned" else root.rglob("*.yaml")  # tuned/<kind>/ holds tables, not options
+    return sorted(str(path.relative_to(root).with_suffix("")) for path in found)
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
@@ -204,10 +208,12 @@ def _with_tuned(cfg: DictConfig, given: set[str]) -> DictConfig:
     kind = cfg.tuned.name
     if kind == "none":
         return cfg
-    table = config_dir() / "tuned" / kind / f"{cfg.method.name}.yaml"
-    entries = OmegaConf.to_container(OmegaConf.load(table)) if table.is_file() else {}
+    file = config_dir() / "tuned" / kind / f"{cfg.method.name}.yaml"
+    entries = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
     assert isinstance(entries, dict)
-    values = entries.get(cfg.dataset.name, {})
+    family = "swin" if str(cfg.backbone.timm_name).startswith("swin") else "vit"
+    table = entries if entries.get("family", family) == family else entries.get(family, {})
+    values = table.get(cfg.dataset.name, {})
     applied = {key: value for key, value in values.items() if key not in given}
     OmegaConf.set_struct(cfg, False)
     for key, value in applied.items():

@@ -82,6 +82,11 @@ def test_save_and_load_bring_the_method_along(family: str, images: Tensor, tmp_p
     assert path.stat().st_size < 4 * sum(p.numel() for p in net.parameters() if p.requires_grad) + 20_000
 
 
+def test_ranks_may_differ_by_family(images: Tensor) -> None:
+    net = karst_bench.attach(fresh("swin"), "karst", r={"vit": 8, "swin": [2, 2, 4, 4]})
+    assert net(images).shape == (2, 4)
+
+
 def test_a_second_method_composes(images: Tensor) -> None:
     net = karst_bench.attach(fresh("vit"), "lora", also="vpt_deep", extra="rst")
     kinds = {type(module).__name__ for module in net.modules()}

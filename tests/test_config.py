@@ -78,6 +78,7 @@ def test_another_timm_name_is_another_backbone() -> None:
         (["precision=fp16"], ["bf16", "fp32"]),
         (["method=[lora,karst]"], ["also=vpt_deep", "-m method=lora,karst"]),
         (["seed=1,2"], ["-m"]),
+        (["also=full"], ["also=full", "method=full"]),
         (["dataset=fewshot/pets", "dataset.shots=3"], ["shots=3", "16"]),
     ],
 )
@@ -125,6 +126,12 @@ def test_tuned_values_stand_below_the_command_line(tmp_path: Path, monkeypatch: 
     assert real != tmp_path
     assert (tuned.method.r, tuned.recipe.lr) == (2, 0.125)
     assert dict(tuned.tuned["values"]) == {"method.r": 2}
+
+
+def test_tuned_values_are_those_of_the_backbones_family() -> None:
+    words = ["method=dtl", "dataset=vtab/svhn", "tuned=paper"]
+    vit, swin = (compose([*words, f"backbone={backbone}"]) for backbone in ("vit_b16", "swin_b"))
+    assert (vit.recipe.lr, swin.recipe.lr) == (8e-3, 3e-3)  # DTL, the svhn rows of ViT and Swin
 
 
 def test_the_schema_and_the_file_name_the_same_keys() -> None:
