@@ -24,7 +24,7 @@ demo: $(STAMP)  ## train KARST and a linear probe on an embedded task; nothing t
 	@$(RUN) scripts/demo.py
 
 test: $(STAMP)  ## the fast tests
-	$(RUN) -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal  # two threads in each of two workers fight
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(RUN) -m pytest -m slow

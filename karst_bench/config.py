@@ -86,7 +86,8 @@ def finish(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Checks the shared choices and puts tuned values in, below the command line: recipe < tuned < command line."""
     if OmegaConf.is_missing(cfg, "also"):
         second = next((word for word in overrides if word.startswith("also=")), "also")
-        raise UserError(f"{second} brings its own optimiser, which a run has one of; make it the method: {second.replace('also', 'method')}")
+        first = second.replace("also", "method")
+        raise UserError(f"{second} brings its own optimiser, which a run has one of; make it the method: {first}")
     for key, choices in CHOICES.items():
         if cfg[key] not in choices:
             raise UserError(
