@@ -73,7 +73,7 @@ def test_bootstrap_agrees_with_rliable(matrices):
     try:
         from rliable import library, metrics
     except Exception as error:  # arch, below rliable, breaks with some versions of pandas
-        pytest.skip(f"rliable.library cannot be imported here: {type(error).__name__}")
+        pytest.skip(f"rliable's bootstrap cannot be imported here: {type(error).__name__}")
     x, _ = matrices[1]
     np.random.seed(1)
     _, bounds = library.get_interval_estimates({"x": x}, lambda m: np.array([metrics.aggregate_iqm(m)]), reps=4000)
