@@ -19,7 +19,7 @@ from karst_bench.attach import account
 from karst_bench.attach.adapter import adapter_metadata, adapter_tensors
 from karst_bench.attach.features import FeatureBatches, split_probe
 from karst_bench.attach.last_block import all_tokens
-from karst_bench.attach.merge import merge, mergeable, unmerge
+from karst_bench.attach.merge import deployed
 from karst_bench.config import plain
 from karst_bench.engine import DivergedError, Interrupted, Meter, Streams
 from karst_bench.engine.evaluate import autocast
@@ -49,16 +49,16 @@ def run(cfg: DictConfig, *, say: Say = print, on_check: OnCheck | None = None) -
     settings = plain(cfg)
     inputs = Inputs(settings)
     store = Store(settings["paths"]["results"], settings["suite"])
-    if settings["force"]:
-        store.supersede(inputs.id)
-    elif (record := _standing(inputs, store, say)) is not None:
+    if not settings["force"] and (record := _standing(inputs, store, say)) is not None:
         return record
     store.check_writable()
     claim = Claims(store.root).acquire(inputs.id, note=cell_key(settings))
     if claim is None:
         raise BusyError(f"{inputs.title}: another process is running this cell ({inputs.id})")
     with claim:
-        if (record := _standing(inputs, store, say)) is not None:  # its last holder may have finished a moment ago
+        if settings["force"]:
+            store.supersede(inputs.id)
+        elif (record := _standing(inputs, store, say)) is not None:  # its last holder may have finished a moment ago
             return record
         store.clear_temporaries(inputs.id)
         record = _tracked(inputs, store, say, on_check)
@@ -183,15 +183,10 @@ def _final_score(model: nn.Module, inputs: Inputs, fit: engine.Fit) -> engine.Sc
     seen = fit.check(plan.final, inputs.recipe.epochs) if plan.check == plan.final else None
     if seen is not None:
         return engine.Score(top1_pct=seen, n=len(inputs.task.splits[plan.final]), loss=float("nan"))
-    can_merge = mergeable(model)
-    if can_merge:
-        merge(model)
-    score = engine.top1(
-        model, inputs.batches(inputs.plan.final), precision=inputs.settings["precision"], device=inputs.device
-    )
-    if can_merge:
-        unmerge(model)
-    return score
+    with deployed(model):
+        return engine.top1(
+            model, inputs.batches(plan.final), precision=inputs.settings["precision"], device=inputs.device
+        )
 
 
 def _skeleton(inputs: Inputs) -> dict[str, Any]:
@@ -234,7 +229,9 @@ def _results(inputs: Inputs, model: nn.Module, fit: engine.Fit, score: engine.Sc
     all_tokens(model)  # multiply-adds are those of the whole network, as others count them
     seconds = meter.seconds("setup", "train", "evaluate")
     speed = {"train_images_per_s": fit.train_images_per_s, "step_ms_median": fit.step_ms_median}
-    counts = account.counts(model, inputs.methods) | {"forward_macs": account.forward_macs(model, size)}
+    counts = account.counts(model, inputs.methods)
+    with deployed(model):
+        counts["forward_macs"] = account.forward_macs(model, size)
     return {"metrics": metrics, "curves": fit.curves, "counts": counts, "seconds": seconds, "speed": speed,
             "peak_bytes": meter.peak_bytes()}  # fmt: skip
 

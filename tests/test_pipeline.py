@@ -19,6 +19,7 @@ from karst_bench.attach.weights import find_weights
 from karst_bench.cli import main
 from karst_bench.config import compose, plain
 from karst_bench.errors import UserError
+from karst_bench.records.claims import Claims
 
 SHORT = ["dataset=mini/digits", "recipe.epochs=1", "recipe.batch=250", "threads=1"]
 
@@ -54,6 +55,20 @@ def test_a_run_leaves_one_whole_record_and_an_adapter(words, tmp_path: Path) -> 
     assert sum(t.numel() for t in tensors.values()) == sum(
         record["counts"][k] for k in ("trainable_params", "head_params")
     )
+
+
+@pytest.mark.parametrize("method", ["karst", "lora", "adaptformer"])
+def test_a_record_counts_multiply_adds_as_describe_does(words, method: str) -> None:
+    record = pipeline.run(compose(words(f"method={method}")), say=quiet)
+    told = act(compose(words(f"method={method}", "action=describe")))
+    assert record["counts"]["forward_macs"] == told["forward_macs"]
+
+
+def test_force_leaves_the_record_of_a_cell_that_another_is_running(words, tmp_path: Path) -> None:
+    record = pipeline.run(compose(words("method=linear")), say=quiet)
+    with Claims(tmp_path / "results").acquire(record["id"]), pytest.raises(pipeline.BusyError):
+        pipeline.run(compose(words("method=linear", "force=true")), say=quiet)
+    assert [path.stem for path in files(tmp_path / "results" / "runs", "*.json")] == [record["id"]]
 
 
 def test_a_finished_run_is_read_not_repeated(words, monkeypatch: pytest.MonkeyPatch) -> None:

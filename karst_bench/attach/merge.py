@@ -1,6 +1,8 @@
 """Folds a method into plain timm layers, and back, bit by bit."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -48,6 +50,19 @@ def unmerge(net: nn.Module) -> nn.Module:
         net.add_module(ROOT, graft.root)
     graft.merged = False
     return net
+
+
+@contextmanager
+def deployed(net: nn.Module) -> Iterator[None]:
+    """The model as it would be used: merged where plain layers can compute the same map, attached as before afterwards."""
+    fold = mergeable(net) and not graft_of(net).merged
+    if fold:
+        merge(net)
+    try:
+        yield
+    finally:
+        if fold:
+            unmerge(net)
 
 
 def _plain(path: str, wrapper: Grafted) -> nn.Module:
