@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -67,6 +68,12 @@ def axes(overrides: Sequence[str]) -> dict[str, list[str]]:
     """The swept keys and their values, in order."""
     swept = [override for override in _parsed(overrides) if override.is_sweep_override()]
     return {str(override.key_or_group): _choices(override) for override in swept}
+
+
+def grid(overrides: Sequence[str]) -> dict[str, list[Any]]:
+    """The swept keys and their values as numbers, booleans or strings, in order."""
+    swept = [override for override in _parsed(overrides) if override.is_sweep_override()]
+    return {str(override.key_or_group): list(override.sweep_iterator()) for override in swept}
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:

@@ -6,6 +6,7 @@ nothing, since its trial is asked again. Trials keep their records in the study'
 """
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -27,7 +28,9 @@ from karst_bench.records import atomic, schema
 from karst_bench.records.claims import Claim, Claims
 from karst_bench.records.identity import cell_key
 from karst_bench.records.provenance import collect
+from karst_bench.sweeps import grid
 
+TRIALS = 30
 STARTUP = 5  # random trials before TPE models anything, and before a trial can be pruned
 WARMUP = 0.3  # fraction of the epochs before a trial can be pruned
 FORCED = ("protocol=val", "save_adapter=false", "tuned=none", "force=false", "action=train")
@@ -48,34 +51,46 @@ class Search:
     dataset: str
     defaults: Mapping[str, Any]
     space: Space
+    points: tuple[Mapping[str, Any], ...]  # what is tried first, in this order; the default is the first
+    exhaustive: bool  # the points are all there is
     folder: Path
-    epochs: int
-    seed: int
+    config: Mapping[str, Any]
 
     @property
     def name(self) -> str:
         """The study's name, which is its folder's."""
         return self.folder.name
 
+    def budget(self, asked: int | None) -> int:
+        """Trials of the whole study: as asked, by default 30; a grid has no more than its points."""
+        return min(asked or len(self.points), len(self.points)) if self.exhaustive else asked or TRIALS
+
 
 def search(overrides: Sequence[str]) -> Search:
-    """The study of `method=... dataset=...`. Raises: UserError where a forced key is given or a default is outside."""
+    """The study of `method=... dataset=...`; keys with several values (`recipe.lr=1e-3,1e-2`) make it their grid.
+
+    Raises: UserError where a forced key is given, a key is no number of the configuration or a default is outside.
+    """
     given = {override.partition("=")[0] for override in overrides}
     for forced in FORCED:
         if (key := forced.partition("=")[0]) in given:
             raise UserError(f"{key}= cannot be chosen here: a search runs with {forced}; leave it out")
-    config = plain(compose([*overrides, *FORCED]))
+    listed = grid(overrides)
+    fixed = [override for override in overrides if override.partition("=")[0] not in listed]
+    config = plain(compose([*fixed, *FORCED]))
     refuse_test(config["protocol"])
     method, dataset = config["method"]["name"], config["dataset"]["name"]
-    space = read_space(method, given)
+    space: Space = {key: CategoricalDistribution(values) for key, values in listed.items()} or read_space(method, given)
     defaults = {key: OmegaConf.select(OmegaConf.create(config), key) for key in space}
     for key, distribution in space.items():
         _check_default(key, defaults[key], distribution)
+    points = [dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values())]
     told = json.dumps({key: repr(distribution) for key, distribution in space.items()}, sort_keys=True)
     mark = hashlib.sha256((cell_key(config) + told).encode()).hexdigest()[:8]
     folder = Path(config["paths"]["outputs"]) / "tune" / f"{method}-{dataset.replace('/', '-')}-{mark}"
-    words = (*overrides, *FORCED, f"paths.results={folder}")
-    return Search(words, method, dataset, defaults, space, folder, config["recipe"]["epochs"], config["seed"])
+    words = (*fixed, *FORCED, f"paths.results={folder}")
+    ordered = (defaults, *(point for point in points if listed and point != defaults))
+    return Search(words, method, dataset, defaults, space, ordered, bool(listed), folder, config)
 
 
 def refuse_test(protocol: Mapping[str, Any]) -> None:
@@ -118,7 +133,10 @@ def _check_default(key: str, value: Any, distribution: BaseDistribution) -> None
         assert isinstance(distribution, IntDistribution | FloatDistribution)
         inside = value is not None and distribution.low <= value <= distribution.high
     if not inside:
-        raise UserError(f"space: {key} has the default {value}, which is outside {distribution}; widen conf/space")
+        raise UserError(
+            f"{key} has the default {value}, which is outside {distribution}: trial 0 is the default, so add it to the "
+            "values given, or widen conf/space"
+        )
 
 
 class Worker:
@@ -132,13 +150,15 @@ class Worker:
         storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
         self.search, self.trials, self.say = found, trials, say
         self.claims = Claims(found.folder)
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=int(WARMUP * found.epochs))
+        warmup = int(WARMUP * found.config["recipe"]["epochs"])
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=warmup)
         with self._alone():
             self.study = optuna.create_study(
                 storage=storage, study_name=found.name, direction="maximize", load_if_exists=True, pruner=pruner
             )
             if not self.study.get_trials(deepcopy=False):
-                self.study.enqueue_trial(dict(found.defaults), user_attrs={"default": True})
+                for number, point in enumerate(found.points):
+                    self.study.enqueue_trial(dict(point), user_attrs={"default": True} if number == 0 else None)
 
     def work(self) -> None:
         """Run trials until the study has its number. Raises whatever a run raises but divergence and pruning."""
@@ -148,7 +168,7 @@ class Worker:
                 if len(self._counted()) >= self.trials:
                     return
                 self.study.sampler = optuna.samplers.TPESampler(
-                    seed=self.search.seed * 100_003 + len(self.study.get_trials(deepcopy=False)),
+                    seed=self.search.config["seed"] * 100_003 + len(self.study.get_trials(deepcopy=False)),
                     n_startup_trials=STARTUP,
                 )
                 trial = self.study.ask(self.search.space)
@@ -239,15 +259,19 @@ def summary(worker: Worker) -> dict[str, Any]:
 def write_tuned(worker: Worker, table: Path) -> dict[str, Any]:
     """Put what the study found into conf/tuned/ours/<method>.yaml, beside other datasets' entries; returns the summary.
 
-    The entry is {dataset: {key: value}}; `provenance` says from which study, code and accuracies it comes.
+    The entry is {dataset: {key: value}}, `provenance` says from which study, code and accuracies it comes. A table has
+    one family of backbones at its top; the other's entries stand under the family's name.
     """
     found, study = summary(worker), worker.search
-    code = collect()
+    code, backbone = collect(), study.config["backbone"]
     told = {key: value for key, value in found.items() if key != "values"} | {
+        "searched": {key: str(distribution) for key, distribution in study.space.items()},
         "study": study.name,
         "split": "val",
-        "seed": study.seed,
-        "epochs": study.epochs,
+        "backbone": backbone["name"],
+        "weights": backbone["weights"],
+        "seed": study.config["seed"],
+        "epochs": study.config["recipe"]["epochs"],
         "created": schema.now(),
         "commit": code["commit"],
         "dirty": code["dirty"],
@@ -255,8 +279,10 @@ def write_tuned(worker: Worker, table: Path) -> dict[str, Any]:
     with Claims(study.folder.parent).wait(hashlib.sha256(str(table).encode()).hexdigest()[:16]):
         entries = dict(OmegaConf.to_container(OmegaConf.load(table)) if table.is_file() else {})  # type: ignore[arg-type]
         entries["source"] = "this suite's search on the val split (scripts/tune.py); see provenance"
-        entries[study.dataset] = found["values"]
-        entries.setdefault("provenance", {})[study.dataset] = told
+        family = backbone["family"]
+        part = entries if entries.setdefault("family", family) == family else entries.setdefault(family, {})
+        part[study.dataset] = found["values"]
+        part.setdefault("provenance", {})[study.dataset] = told
         head = f"# python run.py method={study.method} dataset={study.dataset} tuned=ours\n"
         atomic.write(table, (head + OmegaConf.to_yaml(OmegaConf.create(entries))).encode(), once=False)
     return found

@@ -1,9 +1,9 @@
 """Search hyper-parameters on the val split: python scripts/tune.py method=karst dataset=mini/count trials=30 workers=2.
 
-trials: size of the study (resumed where it was if it exists). workers: processes on this machine; the same command on
-another machine with the same outputs folder joins in. table: where the result goes, by default
+trials: size of the study, 30 by default (resumed where it was if it exists). workers: processes on this machine; the
+same command on another machine with the same outputs folder joins in. table: where the result goes, by default
 conf/tuned/ours/<method>.yaml, which `tuned=ours` reads. All other words are overrides of run.py; a key that is given is
-not searched.
+not searched. Several values (recipe.lr=1e-3,2e-3,5e-3) make the study their grid: each point once and nothing else.
 """
 
 import os
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-OWN = {"trials": "30", "workers": "1", "table": "", "join": "false"}
+OWN = {"trials": "", "workers": "1", "table": "", "join": "false"}
 
 
 def main(words: list[str]) -> int:
@@ -25,8 +25,10 @@ def main(words: list[str]) -> int:
     own = {key: given.get(key, default) for key, default in OWN.items()}
     overrides = [word for word in words if word.partition("=")[0] not in OWN]
     try:
-        trials, workers = (positive(key, own[key]) for key in ("trials", "workers"))
+        asked = positive("trials", own["trials"]) if own["trials"] else None
+        workers = positive("workers", own["workers"])
         found = search(overrides)
+        trials = found.budget(asked)
         worker = Worker(found, trials, say=lambda line: print(line, flush=True))
         helpers = [start_helper(overrides, trials, workers) for _ in range(workers - 1)]
         worker.work()

@@ -177,6 +177,23 @@ def test_given_keys_are_not_searched_and_wrong_spaces_refused(words):
         tuning._distribution("recipe.lr", {"from": 1})
 
 
+def test_values_given_are_a_grid_each_point_once(words, bowl):
+    found = tuning.search([*words, "recipe.lr=1e-3,2e-3,8e-3", "method.sigma=0.5,1.0"])
+    assert [found.budget(asked) for asked in (None, 4, 50)] == [6, 4, 6]
+    worker = tuning.Worker(found, found.budget(None), silent)
+    worker.work()
+    tried = [(trial.params["recipe.lr"], trial.params["method.sigma"]) for trial in worker.study.trials]
+    assert tried[0] == (2e-3, 1.0)
+    assert sorted(tried) == [(lr, sigma) for lr in (1e-3, 2e-3, 8e-3) for sigma in (0.5, 1.0)]
+    assert tuning.summary(worker)["values"] == {"recipe.lr": 1e-3, "method.sigma": 1.0}
+
+
+def test_a_grid_holds_the_default_and_only_a_grid_caps_the_trials(words):
+    with pytest.raises(UserError, match=r"default 0\.002.*add it"):
+        tuning.search([*words, "recipe.lr=1e-3,8e-3"])
+    assert [tuning.search(words).budget(asked) for asked in (None, 50)] == [30, 50]
+
+
 class Closed:
     """Stands for a test split that nobody may open."""
 
@@ -217,3 +234,15 @@ def test_the_result_is_written_beside_others(words, bowl, tmp_path):
     assert set(entries["mini/digits"]) == set(worker.search.space)
     told = entries["provenance"]["mini/digits"]
     assert told["split"] == "val" and told["trials"] == 3 and told["commit"] == provenance.collect()["commit"]
+
+
+def test_the_other_familys_result_stands_under_its_name(words, bowl, tmp_path, monkeypatch):
+    table = tmp_path / "tuned" / "ours" / "karst.yaml"
+    for backbone in ("vit_mini", "swin_mini"):
+        worker = tuning.Worker(tuning.search([*words, f"backbone={backbone}", f"seed={len(backbone)}"]), 1, silent)
+        worker.work()
+        tuning.write_tuned(worker, table)
+    entries = OmegaConf.to_container(OmegaConf.load(table))
+    assert entries["family"] == "vit" and entries["mini/digits"] == entries["swin"]["mini/digits"]
+    assert entries["provenance"]["mini/digits"]["seed"] == 8
+    assert entries["swin"]["provenance"]["mini/digits"]["seed"] == 9
