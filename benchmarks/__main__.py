@@ -1,23 +1,26 @@
 """make bench: writes benchmarks/results/<name>.json and a plot.
 
-python -m benchmarks                               training steps of ViT-B/16 and Swin-B, evaluation, forms
+python -m benchmarks                               every part: training steps of ViT-B/16 and Swin-B, evaluation passes,
+                                                   forms of one layer, scaling, phases of whole runs
 python -m benchmarks only=steps model=vit_base_patch16_224 batch=2 rounds=15
 Set OMP_NUM_THREADS=1 where other programs share the machine: the CPU clock then measures this program alone.
 """
 
 import json
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import evaluation, forms, plot, steps
+from benchmarks import evaluation, forms, phases, plot, scaling, steps
 from benchmarks.rows import Case
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("steps", "evaluation", "forms")
+PARTS = ("steps", "evaluation", "forms", "scaling", "phases")
+SHOWN = re.compile(r"ratio|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$")
 DEFAULTS = {
     "only": ",".join(PARTS), "model": "vit_base_patch16_224,swin_base_patch4_window7_224", "batch": "2,4",
     "rounds": "15", "depth": "", "rows": "",
@@ -67,6 +70,10 @@ def main() -> None:
             write(f"evaluation_{name}", evaluation.measured(case, rounds))
     if "forms" in parts:
         write("forms", forms.measured(rounds))
+    if "scaling" in parts:
+        write("scaling", scaling.measured(rounds))
+    if "phases" in parts:
+        write("phases", phases.measured())
     plot.draw(RESULTS)
 
 
@@ -77,8 +84,8 @@ def write(name: str, result: dict[str, Any]) -> None:
     print(f"{path.relative_to(RESULTS.parent.parent)}")
     for row, values in result["rows"].items():
         print(
-            f"  {row:34s}",
-            "  ".join(f"{key} {value}" for key, value in values.items() if "ratio" in key or "bytes" in key),
+            f"  {row:44s}",
+            "  ".join(f"{key} {value}" for key, value in values.items() if SHOWN.search(key)),
         )
 
 

@@ -1,8 +1,14 @@
 """Clocks and scales: everything compared is measured in turns within one process."""
 
+import ctypes
+import gc
+import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,12 +54,12 @@ def summary(clocks: Mapping[str, Clock], base: str) -> dict[str, dict[str, float
     return table
 
 
-def training_step(net: nn.Module, x: Tensor, y: Tensor, *, autocast: bool) -> Callable[[], object]:
-    """Forward, backward and a fused AdamW step."""
+def trainer(net: nn.Module, *, autocast: bool) -> Callable[[Tensor, Tensor], None]:
+    """step(x, y): forward, backward and a fused AdamW step."""
     net.train()
     optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-5, fused=True)
 
-    def step() -> None:
+    def step(x: Tensor, y: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=autocast):
             logits = net(x)
@@ -61,6 +67,37 @@ def training_step(net: nn.Module, x: Tensor, y: Tensor, *, autocast: bool) -> Ca
         optimizer.step()
 
     return step
+
+
+def training_step(net: nn.Module, x: Tensor, y: Tensor, *, autocast: bool) -> Callable[[], object]:
+    """The step of `trainer` on one batch again and again."""
+    return partial(trainer(net, autocast=autocast), x, y)
+
+
+def step_peak_bytes(step: Callable[[], object], device: torch.device) -> int | None:
+    """Most memory that a step holds beyond what stands before it; None where the system does not tell.
+
+    CUDA: bytes of tensors. Linux: growth of the resident set, after the allocator gave back what was free.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    if not sys.platform.startswith("linux"):
+        return None
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
+    before = _resident("VmRSS")
+    step()
+    return _resident("VmHWM") - before
+
+
+def _resident(key: str) -> int:
+    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
 
 
 def saved_bytes(net: nn.Module, x: Tensor, *, autocast: bool) -> dict[str, int]:

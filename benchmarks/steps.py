@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import interleaved, launches, saved_bytes, summary, training_step
+from benchmarks.measure import interleaved, launches, saved_bytes, step_peak_bytes, summary, training_step
 from benchmarks.rows import CLASSES, ROWS, Case
 
 FAST_BF16 = ("avx512_bf16", "amx")
@@ -36,6 +36,8 @@ def _rows(
     table = summary(interleaved(steps, rounds), "floor")
     for name, step in steps.items():
         table[name]["launches"] = launches(step)
+        if (peak := step_peak_bytes(step, x.device)) is not None:
+            table[name]["peak_bytes"] = peak
     for name, kept in memory.items():
         ratios = {
             f"{key.removesuffix('_bytes')}_ratio": round(size / memory["floor"][key], 3) for key, size in kept.items()

@@ -49,6 +49,7 @@ class Shared:
     threads: int | None
     normalization: str
     recompute: bool
+    compile: bool
     suite: str
     save_adapter: bool
     adapter: str | None

@@ -34,6 +34,8 @@ class Inputs:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
         self.methods: list[Method] = build_methods(settings)
+        if settings["compile"] and settings["recompute"]:
+            raise UserError("compile=true decides by itself what to recompute; leave out recompute=true")
         settings["backbone"] |= own_values(settings["backbone"])
         backbone, dataset = settings["backbone"], settings["dataset"]
         self.recipe = Recipe(**settings["recipe"])
@@ -98,7 +100,10 @@ class Inputs:
         class_token_only(net)
         if self.settings["recompute"]:
             recompute(net)
-        return net.to(self.device)
+        net = net.to(self.device)
+        if self.settings["compile"] and not engine.compile_step(net, self.methods, self.device):
+            print(f"note: {self.title} makes choices at every step; it runs without compile=true", file=sys.stderr)
+        return net
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -137,9 +137,11 @@ def _trained(
             store.save_checkpoint(inputs.id, interrupted.state)
             raise
     tensors = adapter_tensors(model) if settings["save_adapter"] else None
-    with meter.phase("evaluate"):
+    counts = account.counts(model, inputs.methods)
+    with meter.phase("evaluate"), deployed(model), engine.uncompiled(settings["compile"]):
         score = _final_score(model, inputs, fit)
-    record = _skeleton(inputs) | _results(inputs, model, fit, score, meter)
+        counts["forward_macs"] = _forward_macs(model, inputs)
+    record = _skeleton(inputs) | _results(inputs, fit, score, counts, meter)
     if tensors is not None:
         record["adapter"] = store.save_adapter(inputs.id, tensors, adapter_metadata(model))
     return record
@@ -175,7 +177,7 @@ def _every(seconds: float, store: Store, ident: str) -> Callable[[Callable[[], e
 
 
 def _final_score(model: nn.Module, inputs: Inputs, fit: engine.Fit) -> engine.Score:
-    """One pass over the reported split, with merged weights where the method allows it.
+    """One pass over the reported split.
 
     A protocol whose last look was at that split after the last epoch has its score already.
     """
@@ -183,10 +185,13 @@ def _final_score(model: nn.Module, inputs: Inputs, fit: engine.Fit) -> engine.Sc
     seen = fit.check(plan.final, inputs.recipe.epochs) if plan.check == plan.final else None
     if seen is not None:
         return engine.Score(top1_pct=seen, n=len(inputs.task.splits[plan.final]), loss=float("nan"))
-    with deployed(model):
-        return engine.top1(
-            model, inputs.batches(plan.final), precision=inputs.settings["precision"], device=inputs.device
-        )
+    return engine.top1(model, inputs.batches(plan.final), precision=inputs.settings["precision"], device=inputs.device)
+
+
+def _forward_macs(model: nn.Module, inputs: Inputs) -> int:
+    """Multiply-adds of the whole network, every token in every block, as others count them."""
+    all_tokens(model)
+    return account.forward_macs(model, (inputs.settings["backbone"]["input_size"],) * 2)
 
 
 def _skeleton(inputs: Inputs) -> dict[str, Any]:
@@ -214,10 +219,11 @@ def _skeleton(inputs: Inputs) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _results(inputs: Inputs, model: nn.Module, fit: engine.Fit, score: engine.Score, meter: Meter) -> dict[str, Any]:
+def _results(
+    inputs: Inputs, fit: engine.Fit, score: engine.Score, counts: dict[str, int], meter: Meter
+) -> dict[str, Any]:
     plan, task = inputs.plan, inputs.task
     final = {"test": "test", "val200": "val", "val": "val"}[plan.final]
-    size = (inputs.settings["backbone"]["input_size"],) * 2
     metrics = {
         "test_top1_last_pct": score.top1_pct if final == "test" else None,
         "test_top1_peak_pct": _peak(fit, score) if plan.check == "test" else None,
@@ -226,12 +232,8 @@ def _results(inputs: Inputs, model: nn.Module, fit: engine.Fit, score: engine.Sc
         "best_epoch": fit.best_epoch, "train_n": len(task.splits[plan.train]),
         "test_n": score.n if final == "test" else None, "val_n": score.n if final == "val" else None,
     }  # fmt: skip
-    all_tokens(model)  # multiply-adds are those of the whole network, as others count them
     seconds = meter.seconds("setup", "train", "evaluate")
     speed = {"train_images_per_s": fit.train_images_per_s, "step_ms_median": fit.step_ms_median}
-    counts = account.counts(model, inputs.methods)
-    with deployed(model):
-        counts["forward_macs"] = account.forward_macs(model, size)
     return {"metrics": metrics, "curves": fit.curves, "counts": counts, "seconds": seconds, "speed": speed,
             "peak_bytes": meter.peak_bytes()}  # fmt: skip
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from karst_bench.attach import graft_of
@@ -24,11 +25,11 @@ def counts(net: nn.Module, methods: Sequence[Method]) -> dict[str, int]:
 
 @torch.no_grad()
 def forward_macs(net: nn.Module, size: tuple[int, int]) -> int:
-    """Multiply-adds of one image through the model as it stands; on the meta device nothing is computed."""
+    """Multiply-adds of one image through the model as it stands; shapes are followed, nothing is computed."""
     device = next(net.parameters()).device
     training = net.training
     net.eval()
-    with FlopCounterMode(display=False) as counter:
+    with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, 3, *size, device=device))
     net.train(training)
     return counter.get_total_flops() // 2

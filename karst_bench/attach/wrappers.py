@@ -68,8 +68,10 @@ class Grafted(nn.Module):
         return y
 
     def _folds(self, x: Tensor) -> bool:
-        """Whether the affines go into the product. On a GPU they do not: their guard would make the host wait."""
-        ours = len(self.after) and not len(self.branches) and x.device.type in ("cpu", "meta")
+        """Whether the affines go into the product. On a GPU or in a compiled graph they do not: the host would wait for
+        their guard's value."""
+        waits = x.device.type not in ("cpu", "meta") or torch.compiler.is_compiling()
+        ours = len(self.after) and not len(self.branches) and not waits
         return bool(ours and isinstance(self.base, nn.Linear))
 
     def factors(self) -> list[tuple[Factors, Rows]]:

@@ -1,6 +1,7 @@
 """Training and evaluation: knows Method and Batches; not Hydra, trackers or files."""
 
 from karst_bench.engine.checkpoint import State
+from karst_bench.engine.compiled import compile_step, uncompiled
 from karst_bench.engine.evaluate import Batches, Score, predict, top1
 from karst_bench.engine.meter import Meter, display
 from karst_bench.engine.optim import Recipe
@@ -25,6 +26,7 @@ __all__ = [
     "Stage",
     "State",
     "Streams",
+    "compile_step",
     "display",
     "fit",
     "plain",
@@ -35,4 +37,5 @@ __all__ = [
     "tenths",
     "top1",
     "train_step",
+    "uncompiled",
 ]

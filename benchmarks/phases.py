@@ -1,0 +1,108 @@
+"""A whole run against its own arithmetic: what `pipeline.run` takes over its steps and one test pass measured alone."""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from benchmarks.measure import trainer
+from karst_bench import pipeline
+from karst_bench.attach.merge import deployed
+from karst_bench.config import compose, plain
+from karst_bench.engine import Streams
+from karst_bench.inputs import Inputs
+
+MINI = ("method=karst", "dataset=mini/digits")
+LARGE = ("method=karst", "dataset=vtab/cifar100", "precision=fp32", "recipe.epochs=2")
+IMAGES = 200  # of the large run, in training and in the test split
+SHOWN = 5  # epochs of steps alone, where an epoch is short
+
+
+def measured() -> dict[str, Any]:
+    """Seconds by phase of the first and the second run of a process, and of the same arithmetic alone."""
+    rows: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        _image_folder(home / "data" / "cifar")
+        weights = home / "vit_b16.safetensors"
+        save_file(timm.create_model("vit_base_patch16_224", num_classes=0).state_dict(), weights)
+        where = [f"paths.{name}={home / name}" for name in ("results", "outputs", "cache", "data")]
+        large = (*LARGE, f"backbone.weights={weights}")
+        for title, words, epochs in (("vit_mini, mini/digits, 15 epochs", MINI, SHOWN),
+                                     (f"vit_b16, {IMAGES} images, 2 epochs", large, 1)):  # fmt: skip
+            overrides = [*words, *where, "save_adapter=false"]
+            _fill_cache(overrides)
+            runs = {turn: _run([*overrides, f"seed={seed}"]) for seed, turn in enumerate(("first", "second"))}
+            alone = _alone(overrides, epochs)
+            pure = alone["steps_s"] + alone["test_s"]
+            for turn, seconds in runs.items():
+                rows[f"{title}: {turn} run"] = seconds | {"wall_ratio": round(seconds["wall_s"] / pure, 4)}
+            rows[f"{title}: steps and test pass alone"] = alone
+    return {"what": "whole runs, wall seconds; the images are in the cache", "rows": rows}
+
+
+def _run(overrides: list[str]) -> dict[str, float]:
+    cfg = compose(overrides)
+    start = time.perf_counter()
+    seconds = pipeline.run(cfg, say=lambda line: None)["seconds"]
+    wall = time.perf_counter() - start
+    phases = {key: seconds[key] for key in ("setup_s", "train_s", "evaluate_s")}
+    return {key: round(value, 3) for key, value in (phases | {"wall_s": wall}).items()}
+
+
+def _fill_cache(overrides: list[str]) -> None:
+    inputs = Inputs(plain(compose(overrides)))
+    for split in (inputs.plan.train, inputs.plan.final):
+        inputs.task.splits[split].images(torch.tensor([0]))
+
+
+def _alone(overrides: list[str], epochs: int) -> dict[str, float]:
+    """The same steps on batches that stand ready, with nothing around them, and the same test pass."""
+    inputs = Inputs(plain(compose(overrides)))
+    model = inputs.model(Streams(0))
+    ready = list(inputs.batches(inputs.plan.train, train=True).epoch(torch.Generator().manual_seed(0)))
+    step = trainer(model, autocast=False)
+    step(*ready[-1])
+    seconds = []
+    for _ in range(epochs):
+        start = time.perf_counter()
+        for x, y in ready:
+            step(x, y)
+        seconds.append(time.perf_counter() - start)
+    test = [x for x, _ in inputs.batches(inputs.plan.final).epoch(None)]
+    with deployed(model):
+        test_s = min(_pass(model, test) for _ in range(2))
+    return {"steps_s": round(inputs.recipe.epochs * statistics.median(seconds), 3), "test_s": round(test_s, 3)}
+
+
+@torch.inference_mode()
+def _pass(model: nn.Module, batches: list[torch.Tensor]) -> float:
+    model.eval()
+    start = time.perf_counter()
+    for x in batches:
+        model(x)
+    return time.perf_counter() - start
+
+
+def _image_folder(home: Path) -> None:
+    """A task as it lies on a disk: PNG files and the lists that name them."""
+    (home / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(2 * IMAGES):
+        name = f"images/{number:04d}.png"
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(home / name)
+        lines.append(f"{name} {number % 100}\n")
+    train, test = lines[:IMAGES], lines[IMAGES:]
+    cut = IMAGES * 4 // 5
+    parts = {"train800": train[:cut], "val200": train[cut:], "train800val200": train, "test": test}
+    for name, part in parts.items():
+        (home / f"{name}.txt").write_text("".join(part))
