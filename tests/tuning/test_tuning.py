@@ -178,13 +178,13 @@ def test_given_keys_are_not_searched_and_wrong_spaces_refused(words):
 
 
 def test_values_given_are_a_grid_each_point_once(words, bowl):
-    found = tuning.search([*words, "recipe.lr=1e-3,2e-3,8e-3", "method.sigma=0.5,1.0"])
+    found = tuning.search([*words, "recipe.lr=1e-3,1e-2,8e-3", "method.sigma=0.5,1.0"])
     assert [found.budget(asked) for asked in (None, 4, 50)] == [6, 4, 6]
     worker = tuning.Worker(found, found.budget(None), silent)
     worker.work()
     tried = [(trial.params["recipe.lr"], trial.params["method.sigma"]) for trial in worker.study.trials]
-    assert tried[0] == (2e-3, 1.0)
-    assert sorted(tried) == [(lr, sigma) for lr in (1e-3, 2e-3, 8e-3) for sigma in (0.5, 1.0)]
+    assert tried[0] == (1e-2, 1.0)
+    assert sorted(tried) == [(lr, sigma) for lr in (1e-3, 8e-3, 1e-2) for sigma in (0.5, 1.0)]
     assert tuning.summary(worker)["values"] == {"recipe.lr": 1e-3, "method.sigma": 1.0}
 
 
