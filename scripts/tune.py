@@ -3,7 +3,7 @@
 trials: size of the study, 30 by default (resumed where it was if it exists). workers: processes on this machine; the
 same command on another machine with the same outputs folder joins in. table: where the result goes, by default
 conf/tuned/ours/<method>.yaml, which `tuned=ours` reads. All other words are overrides of run.py; a key that is given is
-not searched. Several values (recipe.lr=1e-3,2e-3,5e-3) make the study their grid: each point once and nothing else.
+not searched. Several values (recipe.lr=3e-3,1e-2,3e-2) make the study their grid: each point once and nothing else.
 """
 
 import os

@@ -163,6 +163,30 @@ def cliques(ranked: Ranks) -> list[tuple[float, float]]:
     return spans
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """Spearman's rank correlation of the methods between two tasks: mean and lowest over the pairs of tasks."""
+
+    mean: float
+    lowest: float
+    pairs: int
+    methods: int  # the fewest that a pair shares
+
+
+def agreement(means: Mapping[str, Mapping[str, float]], least: int = 5) -> Agreement | None:
+    """Whether tasks put methods in one order: method -> task -> mean. Pairs of tasks with fewer than `least` common
+    methods are left out, as are tasks on which all are equal; None where no pair is left."""
+    tasks = sorted({task for row in means.values() for task in row})
+    found, sizes = [], []
+    for pair_of_tasks in combinations(tasks, 2):
+        shared = [[row[task] for task in pair_of_tasks] for row in means.values() if set(pair_of_tasks) <= set(row)]
+        columns = np.array(shared, dtype=float)
+        if len(shared) >= least and np.ptp(columns, axis=0).all():
+            found.append(float(stats.spearmanr(columns[:, 0], columns[:, 1]).statistic))
+            sizes.append(len(shared))
+    return Agreement(float(np.mean(found)), min(found), len(found), min(sizes)) if found else None
+
+
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     """Indices of (cost, accuracy) points that no other beats in both, by rising cost."""
     front: list[int] = []

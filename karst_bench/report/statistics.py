@@ -20,6 +20,12 @@ def rank_methods(ours: Mapping[str, list[Row]], suite: str) -> Ranks | None:
     return compare.ranks({row.method: [row.cells[task].estimate.value for task in tasks] for row in rows})
 
 
+def task_means(ours: Mapping[str, list[Row]], tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Method -> task -> mean of the method's first setting, where it ran."""
+    first = {method: settings[0].cells for method, settings in ours.items()}
+    return {m: {task: cells[task].estimate.value for task in tasks if task in cells} for m, cells in first.items()}
+
+
 def bracket(value: float, bounds: tuple[float, float], digits: int = 2) -> Box:
     """A box that shows an interval and keeps its value for the CSV."""
     return Box(value=value, digits=digits, low=bounds[0], high=bounds[1], bracket=True)
@@ -69,6 +75,13 @@ def methods_table(ours: Mapping[str, list[Row]], suite: str) -> Table:
     if found is not None:
         notes.append(
             f"Friedman p = {found.friedman_p:.2g} over {len(tasks)} tasks; CD = {found.critical:.2f} (Nemenyi)."
+        )
+    agreed = compare.agreement(task_means(ours, tasks))
+    if agreed is not None:
+        notes.append(
+            f"Agreement of tasks on the order of methods: mean Spearman correlation {agreed.mean:.2f} (lowest "
+            f"{agreed.lowest:.2f}) over {agreed.pairs} pairs of tasks with at least {agreed.methods} methods in common, "
+            "each method in its first setting."
         )
     shared = series.chance_spread(rows, tasks, [float(w) for w in catalog.group_weights(suite)])
     if shared is not None:

@@ -191,6 +191,17 @@ def test_ranks_by_hand():
     assert compare.ranks({"a": [1, 1], "b": [1, 1], "c": [1, 1]}).friedman_p == 1
 
 
+def test_agreement_by_hand():
+    """Spearman: 1 - 6 sum d^2 / (n (n^2 - 1)). x and y agree but for one swap (rho 0.9); z turns x around (-1)."""
+    x, y, z = [50, 40, 30, 20, 10], [50, 40, 30, 10, 20], [1, 2, 3, 4, 5]
+    means = {name: {"x": x[i], "y": y[i], "z": z[i]} for i, name in enumerate("abcde")}
+    found = compare.agreement(means | {"alone": {"x": 99.0}})
+    assert (found.mean, found.lowest) == pytest.approx(((0.9 - 1 - 0.9) / 3, -1))
+    assert (found.pairs, found.methods) == (3, 5)
+    assert compare.agreement({name: means[name] for name in "abcd"}) is None
+    assert compare.agreement({name: {"x": 1.0, "y": 2.0} for name in "abcde"}) is None
+
+
 def test_cliques_are_the_longest_spans():
     made = compare.Ranks({"a": 1.0, "b": 1.5, "c": 2.0, "d": 4.0}, 0.01, 1.0)
     assert compare.cliques(made) == [(1.0, 2.0)]

@@ -189,7 +189,7 @@ def test_values_given_are_a_grid_each_point_once(words, bowl):
 
 
 def test_a_grid_holds_the_default_and_only_a_grid_caps_the_trials(words):
-    with pytest.raises(UserError, match=r"default 0\.002.*add it"):
+    with pytest.raises(UserError, match=r"default 0\.01.*add it"):
         tuning.search([*words, "recipe.lr=1e-3,8e-3"])
     assert [tuning.search(words).budget(asked) for asked in (None, 50)] == [30, 50]
 
