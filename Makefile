@@ -47,6 +47,7 @@ lint: $(STAMP)  ## ruff and mypy
 
 docs: $(STAMP)  ## regenerate the pages that come from code and configuration
 	$(BIN)/python scripts/docs_methods.py
+	$(BIN)/python scripts/docs_mini.py
 	$(BIN)/python -m karst_bench.data.docs
 	$(BIN)/python scripts/contact_sheets.py
 

@@ -283,6 +283,6 @@ def write_tuned(worker: Worker, table: Path) -> dict[str, Any]:
         part = entries if entries.setdefault("family", family) == family else entries.setdefault(family, {})
         part[study.dataset] = found["values"]
         part.setdefault("provenance", {})[study.dataset] = told
-        head = f"# python run.py method={study.method} dataset={study.dataset} tuned=ours\n"
+        head = f"# python run.py method={study.method} dataset={study.dataset} tuned={table.parent.name}\n"
         atomic.write(table, (head + OmegaConf.to_yaml(OmegaConf.create(entries))).encode(), once=False)
     return found

@@ -1,0 +1,149 @@
+"""The tables of docs/mini.md from the committed records: python scripts/docs_mini.py [results=results]
+
+Every figure is a mean over records with its 95 % interval; nothing is typed. The text between the markers is replaced.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from karst_bench.records import atomic  # noqa: E402
+from karst_bench.report import aggregate, catalog, compare, intervals  # noqa: E402
+from karst_bench.report.aggregate import Row  # noqa: E402
+from karst_bench.report.intervals import Estimate  # noqa: E402
+from karst_bench.report.load import Run, load_runs  # noqa: E402
+
+PAGE = ROOT / "docs" / "mini.md"
+MARKS = re.compile(r"(<!-- records: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+TASKS = catalog.tasks("mini")
+SEARCHED = {
+    "random, linear": ("linear", "ours_random"), "linear": ("linear", "ours"), "LoRA": ("lora", "ours"),
+    "KARST": ("karst", "ours"),
+}  # fmt: skip
+PLAIN = {"linear": ("linear", "none"), "LoRA": ("lora", "none"), "KARST": ("karst", "none")}
+EVERY = ("digits", "cells", "location")
+
+
+def shown(estimate: Estimate | None) -> str:
+    """52.1 ± 1.3 (3): mean, half of the 95 % interval, number of runs."""
+    if estimate is None:
+        return "—"
+    half = "" if estimate.half is None else f" ± {estimate.half:.1f}"
+    return f"{estimate.value:.1f}{half} ({estimate.n})"
+
+
+def rows_of(runs: Sequence[Run], backbone: str) -> dict[tuple[str, str], Row]:
+    """(method, tuned) -> its row with most tasks on that backbone; random weights only under ours_random."""
+    found: dict[tuple[str, str], Row] = {}
+    for settings in aggregate.rows(run for run in runs if run.backbone == backbone).values():
+        for row in settings:
+            random = dict(row.setting)["weights"] == "none"
+            if random == (row.tuned == "ours_random"):
+                best = found.get((row.method, row.tuned))
+                if best is None or len(row.cells) > len(best.cells):
+                    found[row.method, row.tuned] = row
+    return found
+
+
+def columns_table(rows: dict[tuple[str, str], Row], columns: dict[str, tuple[str, str]]) -> str:
+    """A line per task, the mean of the nine, and what each column adds to the one before the last probe."""
+    weights = [1 / len(TASKS)] * len(TASKS)
+    picked = {title: rows.get(key) for title, key in columns.items()}
+    lines = [
+        [task, *(shown(row.cells[task].estimate if row and task in row.cells else None) for row in picked.values())]
+        for task in TASKS
+    ]
+    means = {title: aggregate.mean_over(row, TASKS, weights) if row else None for title, row in picked.items()}
+    lines.append(["mean of nine", *(shown(mean) for mean in means.values())])
+    table = tabulate(lines, headers=["task", *columns], tablefmt="pipe", colalign=["left", *["right"] * len(columns)])
+    return table + "\n\n" + "\n".join(differences(picked))
+
+
+def differences(picked: dict[str, Row | None]) -> list[str]:
+    """One line for every column against the linear probe: mean difference with interval, and the worst task."""
+    probe = picked["linear"]
+    lines = []
+    for title, row in picked.items():
+        if row is None or probe is None or row is probe or not all(task in row.cells for task in TASKS):
+            continue
+        scores = [(row.cells[task], probe.cells[task]) for task in TASKS]
+        gaps = [[a - b for a, b in zip(one.scores, two.scores, strict=False)] for one, two in scores]
+        mean = intervals.average(gaps, [1 / len(TASKS)] * len(TASKS))
+        by_task = {task: one.estimate.value - two.estimate.value for task, (one, two) in zip(TASKS, scores, strict=True)}
+        low = min(by_task, key=lambda task: by_task[task])
+        lines.append(f"- {title} minus linear: {shown(mean)} points; smallest on {low}, {by_task[low]:+.1f}.")
+    return lines
+
+
+def searched(runs: Sequence[Run]) -> str:
+    return columns_table(rows_of(runs, "vit_mini"), SEARCHED)
+
+
+def default(runs: Sequence[Run]) -> str:
+    return columns_table(rows_of(runs, "vit_mini"), PLAIN)
+
+
+def every(runs: Sequence[Run]) -> str:
+    """Every method on three tasks and both backbones, one seed, the searched probe first; below it in italics."""
+    lines, notes = [], []
+    both = {backbone: rows_of(runs, backbone) for backbone in ("vit_mini", "swin_mini")}
+    methods = sorted({method for rows in both.values() for method, tuned in rows if tuned == "none"})
+    for method in ("probe", *methods):
+        key = ("linear", "ours") if method == "probe" else (method, "none")
+        line = ["linear, lr searched" if method == "probe" else f"`{method}`"]
+        for rows in both.values():
+            line += [_against(rows, key, task) for task in EVERY]
+        lines.append(line)
+    for backbone, rows in both.items():
+        plain = {method: row.cells for (method, tuned), row in rows.items() if tuned == "none"}
+        means = {
+            m: {task: cells[task].estimate.value for task in EVERY if task in cells} for m, cells in plain.items()
+        }
+        agreed = compare.agreement(means)
+        if agreed is not None:
+            notes.append(
+                f"- {backbone}: mean Spearman correlation between two of the three tasks {agreed.mean:.2f} (lowest "
+                f"{agreed.lowest:.2f}), {agreed.methods} methods."
+            )
+    heads = ["method", *(f"{backbone.removesuffix('_mini')}: {task}" for backbone in both for task in EVERY)]
+    table = tabulate(lines, headers=heads, tablefmt="pipe", colalign=["left", *["right"] * 6], disable_numparse=True)
+    return table + "\n\n" + "\n".join(notes)
+
+
+def _against(rows: dict[tuple[str, str], Row], key: tuple[str, str], task: str) -> str:
+    row, probe = rows.get(key), rows.get(("linear", "ours"))
+    if row is None or task not in row.cells:
+        return "—"
+    value = _first(row, task)
+    below = probe is not None and task in probe.cells and value < _first(probe, task)
+    return f"*{value:.1f}*" if below else f"{value:.1f}"
+
+
+def _first(row: Row, task: str) -> float:
+    """The run with seed 0, which every method has."""
+    return next(float(run.last or 0.0) for run in row.cells[task].runs if run.seed == 0)
+
+
+TABLES: dict[str, Callable[[Sequence[Run]], str]] = {"searched": searched, "default": default, "every": every}
+
+
+def main(words: list[str]) -> int:
+    folder = ROOT / dict(word.split("=", 1) for word in words).get("results", "results")
+    runs, left_out = load_runs(folder / "runs" / "mini", "mini")
+    runs = [run for run in runs if run.protocol == "last"]
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    page = MARKS.sub(lambda m: f"{m[1]}{TABLES[m[2]](runs)}\n{m[3]}", PAGE.read_text())
+    atomic.write(PAGE, page.encode(), once=False)
+    print(f"{PAGE.relative_to(ROOT)}: {len(runs)} records")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
