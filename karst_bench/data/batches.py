@@ -9,6 +9,8 @@ import torch
 
 from karst_bench.data.split import Split
 
+HELD = 4096  # images of a split that a GPU keeps; more are sent batch by batch
+
 
 class Augment(Protocol):
     """A random change of a batch: uint8 (b, 3, H, W) -> uint8 or float (0..255) of the same shape."""
@@ -21,7 +23,10 @@ class Batches:
 
     split: the images; batch: images in a step (the last one of an epoch may be smaller); mean, std: of the backbone,
     per channel, in 0..1; device: where x and y go; augment: applied to the uint8 pixels, in epochs with a generator.
-    Raises: ValueError for an empty split, a batch below 1, or a mean and std that are not three numbers each.
+    hold: keep pixels and labels on the device, so that an epoch sends nothing but its order; by default on a GPU, where
+    the split is small and not augmented.
+    Raises: ValueError for an empty split, a batch below 1, held and augmented at once, or a mean and std that are not
+    three numbers each.
     """
 
     def __init__(
@@ -33,6 +38,7 @@ class Batches:
         std: Sequence[float],
         device: torch.device | str,
         augment: Augment | None = None,
+        hold: bool | None = None,
     ) -> None:
         if len(split) == 0:
             raise ValueError(f"split {split.name} holds no images; check its list")
@@ -40,10 +46,15 @@ class Batches:
             raise ValueError(f"split {split.name}: batch must be at least 1, got {batch}")
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError(f"mean and std must be three numbers each, std above 0; got mean={mean}, std={std}")
+        if hold and augment is not None:
+            raise ValueError(f"split {split.name}: augmented pixels are made anew each epoch; hold=True needs augment=None")
         self.split = split
         self.batch = batch
         self.device = torch.device(device)
         self.augment = augment
+        small = len(split) <= HELD and augment is None
+        self._hold = hold if hold is not None else small and self.device.type != "cpu"
+        self._held: tuple[torch.Tensor, torch.Tensor] | None = None
         # (u / 255 - mean) / std written as one multiplication and one addition on the pixels u in 0..255
         self._scale = (1 / (255 * torch.tensor(std, device=self.device))).view(1, 3, 1, 1)
         shift = torch.tensor(mean, device=self.device) / torch.tensor(std, device=self.device)
@@ -67,12 +78,23 @@ class Batches:
         else:
             order = torch.randperm(len(self.split), generator=generator)
             epoch_seed = int(torch.randint(2**62, (), generator=generator))
+        if self._hold:
+            order = order.to(self.device)
         for step in range(skip, len(self)):
-            index = order[step * self.batch : (step + 1) * self.batch]
-            images = self.split.images(index)
+            images, labels = self._taken(order[step * self.batch : (step + 1) * self.batch])
             if self.augment is not None and epoch_seed is not None:
                 images = self.augment(images, torch.Generator().manual_seed(epoch_seed + step))
-            yield self._normalise(images), self.split.labels[index].to(self.device)
+            yield self._normalise(images), labels.to(self.device, non_blocking=True)
+
+    def _taken(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels and labels at `index`, from the device where they are held."""
+        if not self._hold:
+            return self.split.images(index), self.split.labels[index]
+        if self._held is None:
+            everything = self.split.images(torch.arange(len(self.split)))
+            self._held = everything.to(self.device), self.split.labels.to(self.device)
+        pixels, labels = self._held
+        return pixels[index], labels[index]
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
         images = images.to(self.device, non_blocking=True)

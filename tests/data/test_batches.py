@@ -66,6 +66,19 @@ def test_the_generator_moves_on_equally_with_and_without_skip():
     assert ends[0] == ends[1]
 
 
+def test_a_held_split_gives_the_same_batches_and_is_read_once():
+    split, reads = split_of(10), []
+    real = split.images
+    split.images = lambda index: reads.append(len(index)) or real(index)
+    held = Batches(split, batch=4, mean=MEAN, std=STD, device="cpu", hold=True)
+    for epoch in range(2):
+        expected = batches_of().epoch(torch.Generator().manual_seed(epoch), skip=epoch)
+        got = held.epoch(torch.Generator().manual_seed(epoch), skip=epoch)
+        for (x, y), (want_x, want_y) in zip(got, expected, strict=True):
+            assert torch.equal(x, want_x) and torch.equal(y, want_y)
+    assert reads == [10]
+
+
 def test_augment_only_with_a_generator():
     plain = torch.cat([x for x, _ in batches_of(augment=noise).epoch(None)])
     torch.testing.assert_close(plain, torch.cat([x for x, _ in batches_of().epoch(None)]), rtol=0, atol=0)
@@ -92,6 +105,7 @@ def test_lazy_splits_are_made_once_and_only_when_asked():
         ({"batch": 0}, "batch must be at least 1, got 0"),
         ({"std": (0.1, 0.0, 0.1)}, "std above 0"),
         ({"mean": (0.1,)}, "three numbers"),
+        ({"hold": True, "augment": noise}, "hold=True needs augment=None"),
     ],
 )
 def test_bad_arguments_say_what_and_why(kwargs, text):
