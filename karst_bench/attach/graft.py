@@ -86,8 +86,8 @@ class Graft:
             self.unmergeable.append(f"{type(fn).__name__} at {site.name}")
 
     def residual(self, block: int, half: str, fn: nn.Module, *, tap: str = "block", position: str = "inside") -> None:
-        """An adapter on one half of a block; see Residual for tap (block | norm | out) and position."""
-        if tap not in ("block", "norm", "out") or position not in ("inside", "after_drop_path") or half not in HALVES:
+        """An adapter on one half of a block; see Residual for tap (block | norm | out | sum) and position."""
+        if tap not in ("block", "norm", "out", "sum") or position not in ("inside", "after_drop_path") or half not in HALVES:
             raise UserError(f"residual({half!r}, tap={tap!r}, position={position!r}) is not defined")
         self._residual(block, half).add(self._train(fn), tap, position)
         self.unmergeable.append(f"{type(fn).__name__} in block {block}")

@@ -130,8 +130,8 @@ class Tap(nn.Module):
 class Residual(nn.Module):
     """A residual branch of a block with an adapter: u -> DropPath(u + f(t)) inside, DropPath(u) + f(t) after drop-path.
 
-    t is the branch's own output (`out`), its normalised input (`norm`) or the residual stream before it (`block`). It
-    stands where the block's drop-path stood. Shapes: u, t and f(t) (B, L, d), or (B, H, W, d) in Swin's attention half.
+    t is the branch's own output (`out`), its normalised input (`norm`), the residual stream before it (`block`) or after
+    it (`sum`). It stands where the block's drop-path stood. Shapes: u, t and f(t) (B, L, d), or (B, H, W, d) in Swin's attention half.
     """
 
     base: Any
@@ -161,6 +161,9 @@ class Residual(nn.Module):
         return y
 
     def _tapped(self, tap: str, own: Tensor) -> Tensor:
+        if tap == "sum":
+            summed: Tensor = self.tap.take("block") + own
+            return summed
         return own if tap == "out" else self.tap.take(tap)
 
 

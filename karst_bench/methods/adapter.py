@@ -1,11 +1,12 @@
-"""Sequential adapters: a bottleneck on a sub-layer's output [Houlsby arXiv 1902.00751, Pfeiffer 2005.00247]."""
+"""Sequential adapters: a bottleneck on a sub-layer's output [Houlsby arXiv 1902.00751, Pfeiffer 2005.00247, Adapter+
+2406.06820]."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.bottleneck import ACTIVATIONS, Bottleneck
+from karst_bench.ops.bottleneck import ACTIVATIONS, Bottleneck, ScaledBottleneck
 
 
 @dataclass(kw_only=True)
@@ -51,3 +52,25 @@ class AdapterNOAH(Adapter):
     paper: ClassVar[str] = "2206.04673"
     identity_at_init: ClassVar[bool] = False
     init: ClassVar[str] = "trunc_normal"
+
+
+@dataclass(kw_only=True)
+class AdapterPlus(Method):
+    """x <- x + g * (W_u GELU(W_d x + b_d) + b_u),  x the residual stream after the MLP was added   [Adapter+, Sec. 3]
+
+    Shapes: W_d (h, d), W_u (d, h), g (d). Weights start with deviation 0.01, cut at two deviations: near the identity.
+    """
+
+    label: ClassVar[str] = "Adapter+"
+    paper: ClassVar[str] = "2406.06820"
+    identity_at_init: ClassVar[bool] = False
+    h: int
+    dropout: float
+
+    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
+        for block, width in enumerate(graft.view.widths):
+            adapter = ScaledBottleneck(width, h=self.h, act="gelu", dropout=self.dropout, init="houlsby")
+            graft.residual(block, "mlp", adapter, tap="sum", position="after_drop_path")
+
+    def expected_params(self, view: View) -> int:
+        return sum(2 * width * self.h + self.h + 2 * width for width in view.widths)

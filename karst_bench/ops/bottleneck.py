@@ -21,7 +21,8 @@ class Bottleneck(nn.Module):
     """x -> s * (W_u drop(act(W_d x + b_d)) + b_u)
 
     Shapes: W_d (h, d), W_u (d, h). Trainable: 2 d h + h + d. Init: `near_identity` W_d Kaiming-uniform(sqrt 5), W_u = 0,
-    biases 0 (the output starts at 0); `trunc_normal` both weights 0.02 (NOAH's code; the start is perturbed).
+    biases 0 (the output starts at 0); `trunc_normal` both weights 0.02 (NOAH's code; the start is perturbed);
+    `houlsby` both weights 0.01, cut at two deviations (Houlsby et al.; the start is barely perturbed).
     """
 
     def __init__(self, d: int, *, h: int, s: float, act: str, dropout: float, init: str = "near_identity") -> None:
@@ -39,8 +40,22 @@ class Bottleneck(nn.Module):
         elif init == "trunc_normal":
             nn.init.trunc_normal_(self.down.weight, std=0.02)
             nn.init.trunc_normal_(self.up.weight, std=0.02)
+        elif init == "houlsby":
+            nn.init.trunc_normal_(self.down.weight, std=0.01, a=-0.02, b=0.02)
+            nn.init.trunc_normal_(self.up.weight, std=0.01, a=-0.02, b=0.02)
         else:
-            raise ValueError(f"init={init!r} is unknown; use near_identity or trunc_normal")
+            raise ValueError(f"init={init!r} is unknown; use near_identity, trunc_normal or houlsby")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.s * self.up(self.drop(self.act(self.down(x))))
+
+
+class ScaledBottleneck(Bottleneck):
+    """x -> g * (W_u drop(act(W_d x + b_d)) + b_u), a gain for each channel. Trainable: 2 d h + h + 2 d; g starts at 1."""
+
+    def __init__(self, d: int, *, h: int, act: str, dropout: float, init: str) -> None:
+        super().__init__(d, h=h, s=1.0, act=act, dropout=dropout, init=init)
+        self.gain = nn.Parameter(torch.ones(d))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * super().forward(x)

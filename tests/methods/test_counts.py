@@ -20,6 +20,7 @@ PRINTED = [
     (VIT, "lora", 294_912), (VIT, "lora method.sites=qkv_fused", 294_912), (VIT, "lora_all", 1_179_648),
     (VIT, "adaptformer", 156_768), (VIT, "adaptformer method.h=64", 1_189_632), (VIT, "adapter_noah", 156_768),
     (VIT, "adapter_pfeiffer", 156_768), (VIT, "adapter_houlsby", 313_536), (VIT, "ssf", 205_824),
+    (VIT, "adapter_plus", 12 * (2 * 768 * 8 + 8 + 2 * 768)),
     (VIT, "fact_tk", 86_528), (VIT, "fact_tk method.r=16", 30_976), (VIT, "fact_tk extra=rst_scalar", 86_600),
     (VIT, "fact_tt", 61_440), (VIT, "fact_tt method.r=8", 21_504), (VIT, "fact_tt method.r=4", 8_448),
     (VIT, "vpt_shallow method.p=7", 768 * 7), (VIT, "vpt_deep method.p=7", 9_216 * 7), (VIT, "dtl", 36_864),

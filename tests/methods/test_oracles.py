@@ -224,8 +224,9 @@ def test_repadapter_is_an_adapter_before_the_layer(attached, shake):
 
 @torch.no_grad()
 def test_adapters_stand_where_they_should(attached, tiny, images, shake):
-    """NOAH's and Pfeiffer's adapters against a block written out; AdaptFormer reads the stream before the norm."""
-    for name in ("adapter_noah", "adapter_pfeiffer", "adaptformer"):
+    """NOAH's and Pfeiffer's adapters against a block written out; AdaptFormer reads the stream before the norm, Adapter+
+    the sum."""
+    for name in ("adapter_noah", "adapter_pfeiffer", "adaptformer", "adapter_plus"):
         case = shake(attached("vit", f"method={name}"))
         net = tiny("vit")
         h = net.norm_pre(net._pos_embed(net.patch_embed(images)))
@@ -233,7 +234,11 @@ def test_adapters_stand_where_they_should(attached, tiny, images, shake):
         block = net.blocks[0]
         z = h + block.attn(block.norm1(h))
         u = block.mlp(block.norm2(z))
-        expected = z + u + adapter(z if name == "adaptformer" else u)
+        read = {"adaptformer": z, "adapter_plus": z + u}.get(name, u)
+        expected = z + u + adapter(read)
+        if name == "adapter_plus":
+            bottleneck = adapter.up(torch.nn.functional.gelu(adapter.down(read)))
+            assert torch.allclose(adapter(read), adapter.gain * bottleneck, atol=1e-6) and adapter.gain.std() > 0
         assert torch.allclose(case.net.blocks[0](h), expected, atol=1e-5)
 
 
