@@ -131,7 +131,8 @@ class Residual(nn.Module):
     """A residual branch of a block with an adapter: u -> DropPath(u + f(t)) inside, DropPath(u) + f(t) after drop-path.
 
     t is the branch's own output (`out`), its normalised input (`norm`), the residual stream before it (`block`) or after
-    it (`sum`). It stands where the block's drop-path stood. Shapes: u, t and f(t) (B, L, d), or (B, H, W, d) in Swin's attention half.
+    it (`sum`). It stands where the block's drop-path stood. Shapes: u, t and f(t) (B, L, d), or (B, H, W, d) in Swin's
+    attention half.
     """
 
     base: Any
