@@ -1,4 +1,4 @@
-"""The tables of docs/mini.md from the committed records: python scripts/docs_mini.py [results=results]
+"""The tables of docs/mini.md from the committed records: python scripts/docs_mini.py
 
 Every figure is a mean over records with its 95 % interval; nothing is typed. The text between the markers is replaced.
 """
@@ -20,13 +20,13 @@ from karst_bench.report.intervals import Estimate  # noqa: E402
 from karst_bench.report.load import Run, load_runs  # noqa: E402
 
 PAGE = ROOT / "docs" / "mini.md"
+RESULTS = ROOT / "results" / "runs" / "mini"
 MARKS = re.compile(r"(<!-- records: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TASKS = catalog.tasks("mini")
 SEARCHED = {
     "random, linear": ("linear", "ours_random"), "linear": ("linear", "ours"), "LoRA": ("lora", "ours"),
     "KARST": ("karst", "ours"),
 }  # fmt: skip
-PLAIN = {"linear": ("linear", "none"), "LoRA": ("lora", "none"), "KARST": ("karst", "none")}
 EVERY = ("digits", "cells", "location")
 
 
@@ -51,17 +51,18 @@ def rows_of(runs: Sequence[Run], backbone: str) -> dict[tuple[str, str], Row]:
     return found
 
 
-def columns_table(rows: dict[tuple[str, str], Row], columns: dict[str, tuple[str, str]]) -> str:
-    """A line per task, the mean of the nine, and what each column adds to the one before the last probe."""
+def searched(runs: Sequence[Run]) -> str:
+    """A line per task, the mean of the nine, and what each column differs by from the probe."""
     weights = [1 / len(TASKS)] * len(TASKS)
-    picked = {title: rows.get(key) for title, key in columns.items()}
+    rows = rows_of(runs, "vit_mini")
+    picked = {title: rows.get(key) for title, key in SEARCHED.items()}
     lines = [
         [task, *(shown(row.cells[task].estimate if row and task in row.cells else None) for row in picked.values())]
         for task in TASKS
     ]
     means = {title: aggregate.mean_over(row, TASKS, weights) if row else None for title, row in picked.items()}
     lines.append(["mean of nine", *(shown(mean) for mean in means.values())])
-    table = tabulate(lines, headers=["task", *columns], tablefmt="pipe", colalign=["left", *["right"] * len(columns)])
+    table = tabulate(lines, headers=["task", *SEARCHED], tablefmt="pipe", colalign=["left", *["right"] * len(SEARCHED)])
     return table + "\n\n" + "\n".join(differences(picked))
 
 
@@ -79,14 +80,6 @@ def differences(picked: dict[str, Row | None]) -> list[str]:
         low = min(by_task, key=lambda task: by_task[task])
         lines.append(f"- {title} minus linear: {shown(mean)} points; smallest on {low}, {by_task[low]:+.1f}.")
     return lines
-
-
-def searched(runs: Sequence[Run]) -> str:
-    return columns_table(rows_of(runs, "vit_mini"), SEARCHED)
-
-
-def default(runs: Sequence[Run]) -> str:
-    return columns_table(rows_of(runs, "vit_mini"), PLAIN)
 
 
 def every(runs: Sequence[Run]) -> str:
@@ -130,20 +123,27 @@ def _first(row: Row, task: str) -> float:
     return next(float(run.last or 0.0) for run in row.cells[task].runs if run.seed == 0)
 
 
-TABLES: dict[str, Callable[[Sequence[Run]], str]] = {"searched": searched, "default": default, "every": every}
+TABLES: dict[str, Callable[[Sequence[Run]], str]] = {"searched": searched, "every": every}
 
 
-def main(words: list[str]) -> int:
-    folder = ROOT / dict(word.split("=", 1) for word in words).get("results", "results")
-    runs, left_out = load_runs(folder / "runs" / "mini", "mini")
-    runs = [run for run in runs if run.protocol == "last"]
+def render(text: str, runs: Sequence[Run]) -> str:
+    """The page with its tables made anew."""
+    return MARKS.sub(lambda found: f"{found[1]}{TABLES[found[2]](runs)}\n{found[3]}", text)
+
+
+def records(folder: Path) -> list[Run]:
+    """The finished runs that trained on everything and looked once."""
+    runs, left_out = load_runs(folder, "mini")
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
-    page = MARKS.sub(lambda m: f"{m[1]}{TABLES[m[2]](runs)}\n{m[3]}", PAGE.read_text())
-    atomic.write(PAGE, page.encode(), once=False)
+    return [run for run in runs if run.protocol == "last"]
+
+
+def main() -> None:
+    runs = records(RESULTS)
+    atomic.write(PAGE, render(PAGE.read_text(), runs).encode(), once=False)
     print(f"{PAGE.relative_to(ROOT)}: {len(runs)} records")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

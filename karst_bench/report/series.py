@@ -239,8 +239,9 @@ def front(points: Sequence[Cost]) -> list[int]:
 
 
 def complete(ours: Mapping[str, list[Row]], tasks: Sequence[str]) -> list[Row]:
-    """The first row of every method that has every task, for averages, ranks and tests."""
-    return [settings[0] for settings in ours.values() if all(task in settings[0].cells for task in tasks)]
+    """Of every method the first setting that has every task, for averages, ranks and tests; its label says which."""
+    whole = ([row for row in settings if all(task in row.cells for task in tasks)] for settings in ours.values())
+    return [rows[0] for rows in whole if rows]
 
 
 def chance_spread(rows: Sequence[Row], tasks: Sequence[str], by: Sequence[float]) -> tuple[float, int] | None:

@@ -17,7 +17,7 @@ def rank_methods(ours: Mapping[str, list[Row]], suite: str) -> Ranks | None:
     """Mean ranks of the methods with every task."""
     tasks = catalog.tasks(suite)
     rows = series.complete(ours, tasks)
-    return compare.ranks({row.method: [row.cells[task].estimate.value for task in tasks] for row in rows})
+    return compare.ranks({row.label: [row.cells[task].estimate.value for task in tasks] for row in rows})
 
 
 def task_means(ours: Mapping[str, list[Row]], tasks: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -50,7 +50,7 @@ def method_boxes(row: Row, suite: str, found: Ranks | None) -> dict[str, Box]:
     errors = np.array([row.cells[task].test_error for task in tasks])
     boxes["test_se"] = Box(value=float(np.sqrt(np.sum((np.array(by) * errors) ** 2))), digits=2)
     if found is not None:
-        boxes["rank"] = Box(value=found.mean[row.method], digits=2)
+        boxes["rank"] = Box(value=found.mean[row.label], digits=2)
     boxes["ppt"] = Box(value=compare.ppt(boxes["task_avg"].value or 0.0, 1e6 * row.params_m), digits=3)
     return boxes
 
@@ -99,7 +99,7 @@ def pairs(ours: Mapping[str, list[Row]], suite: str) -> list[Pair]:
     """All pairs of the methods with every task."""
     tasks = catalog.tasks(suite)
     scores = {
-        row.method: [{run.seed: float(run.last or 0.0) for run in row.cells[task].runs} for task in tasks]
+        row.label: [{run.seed: float(run.last or 0.0) for run in row.cells[task].runs} for task in tasks]
         for row in series.complete(ours, tasks)
     }
     return compare.all_pairs(scores, [float(w) for w in catalog.group_weights(suite)], np.random.default_rng(SEED))
