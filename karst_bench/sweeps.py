@@ -7,14 +7,13 @@ the command line does not replace an axis of `hydra.sweeper.params` but multipli
 import fnmatch
 import itertools
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -24,7 +23,6 @@ from karst_bench.errors import UserError
 GROUPED = ("dataset", "method")  # keys whose values may be a group or a glob
 TASK_GROUPS = ("natural", "specialized", "structured", "fewshot")
 MULTIRUN = "hydra.mode=MULTIRUN"
-GLOB = re.compile(r"glob\(([^()\[\],]+)\)")
 Say = Callable[[str], None]
 
 
@@ -132,12 +130,15 @@ def _exists(group: str, name: str) -> bool:
 
 
 def _spell_out(override: str) -> str:
-    """dataset=vtab/all or dataset=glob(vtab/c*) as a list of options; other overrides unchanged."""
+    """dataset=vtab/all, dataset=glob(vtab/c*) or method=glob(*,exclude=karst*) as a list; other overrides unchanged."""
     key, equals, value = override.partition("=")
     if key not in GROUPED or not equals:
         return override
-    if match := GLOB.fullmatch(value):
-        found = [name for name in _listed(key) if fnmatch.fnmatchcase(name, match.group(1))]
+    if value.startswith("glob("):
+        (parsed,) = _parsed([override])
+        glob = parsed.value()
+        assert isinstance(glob, Glob)
+        found = [name for name in _listed(key) if _any(name, glob.include) and not _any(name, glob.exclude)]
         if not found:
             raise UserError(
                 f"{override} would launch 0 jobs: no {key} is named like that. Valid: {', '.join(_listed(key))}"
@@ -147,6 +148,10 @@ def _spell_out(override: str) -> str:
         return override
     names = itertools.chain.from_iterable(_members(name.strip()) for name in value.split(","))
     return f"{key}={','.join(dict.fromkeys(names))}"
+
+
+def _any(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _listed(group: str) -> list[str]:

@@ -74,7 +74,8 @@ def test_absent_methods_are_named_and_left_out(monkeypatch):
 @pytest.mark.parametrize(
     ("asked", "count"),
     [("vtab/all", 19), ("vtab/natural", 7), ("vtab/specialized", 4), ("vtab/structured", 8), ("fewshot/all", 5),
-     ("mini/all", 9), ("vtab/natural,vtab/svhn", 7), ("vtab/all,fewshot/pets", 20), ("glob(vtab/dsprites*)", 2)],
+     ("mini/all", 9), ("vtab/natural,vtab/svhn", 7), ("vtab/all,fewshot/pets", 20), ("glob(vtab/dsprites*)", 2),
+     ("glob([vtab/dsprites*,mini/*],exclude=[mini/fs_*,mini/d*])", 9)],
 )  # fmt: skip
 def test_task_groups_are_spelt_out(asked, count):
     spelt = quiet(["method=karst", f"dataset={asked}"])
