@@ -23,8 +23,9 @@ def main(arguments: Sequence[str]) -> int:
     flags = [argument for argument in arguments if argument.startswith("-")]
     try:
         overrides = sweeps.expand([argument for argument in arguments if not argument.startswith("-")])
-        if any(override.lower() == "dry_run=true" for override in overrides):
-            print(planning.listing(planning.cells(overrides)))
+        planned = [override for override in overrides if override.lower() != "dry_run=true"]
+        if len(planned) < len(overrides):
+            print(planning.listing(planning.cells(planned)))
             return 0
         with config.friendly(overrides):
             failures = _hydra([*flags, *overrides])

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from karst_bench import cli
 from karst_bench.config import compose, plain
 from karst_bench.planning import cells, listing, matrix, totals
 from karst_bench.records import identity, schema
@@ -69,3 +70,9 @@ def test_a_finished_sweep_has_no_gaps(words, tmp_path):
         Store(tmp_path, "mini").write(finished(cell))
     done = cells(words)
     assert totals(done) == "4 cells: 4 done, 0 missing" and "gaps" not in matrix(words, done)
+
+
+def test_a_dry_run_lists_commands_that_run(words, capsys):
+    assert cli.main([*words, "dry_run=true"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("missing") for line in lines) == 4 and not any("dry_run" in line for line in lines)
