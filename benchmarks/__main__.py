@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import evaluation, forms, phases, plot, scaling, steps
+from benchmarks import evaluation, forms, page, phases, plot, scaling, steps
 from benchmarks.rows import Case
 
 RESULTS = Path(__file__).parent / "results"
@@ -75,6 +75,7 @@ def main() -> None:
     if "phases" in parts:
         write("phases", phases.measured())
     plot.draw(RESULTS)
+    page.write(RESULTS)
 
 
 def write(name: str, result: dict[str, Any]) -> None:

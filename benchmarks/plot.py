@@ -1,32 +1,59 @@
-"""The steps as one figure."""
+"""The steps, and how they scale, as one figure."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 
 def draw(folder: Path) -> None:
-    """Bars of the median step against the floor, one panel for each steps_*.json; writes steps.png and steps.svg."""
-    files = sorted(folder.glob("steps_*.json"))
-    if not files:
+    """Bars of the median step against the floor for each steps_*.json, and the lines of scaling.json; PNG and SVG."""
+    files, scaling = sorted(folder.glob("steps_*.json")), folder / "scaling.json"
+    count = len(files) + scaling.exists()
+    if not count:
         return
     plt.rcParams["svg.hashsalt"] = "karst_bench"
-    figure, panels = plt.subplots(1, len(files), figsize=(5.5 * len(files), 4), squeeze=False, sharex=True)
-    for panel, path in zip(panels[0], files, strict=True):
-        result = json.loads(path.read_text())
-        names = [name for name in result["rows"] if name != "floor"]
-        ratios = [result["rows"][name]["cpu_ratio_median"] for name in names]
-        bars = panel.barh(names[::-1], ratios[::-1], color="#4c72b0")
-        panel.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
-        panel.axvline(1.0, color="black", linewidth=0.8)
-        depth = f", {result['depth']} blocks" if result["depth"] else ""
-        panel.set_title(f"{result['model']}{depth}, batch {result['batch']}, {result['precision']}", fontsize=9)
-        panel.set_xlabel("step / floor (median, CPU time)")
+    columns = min(2, count)
+    lines = -(-count // columns)
+    figure, panels = plt.subplots(lines, columns, figsize=(6.5 * columns, 4 * lines), squeeze=False)
+    for panel, path in zip(panels.flat, files, strict=False):
+        _bars(panel, json.loads(path.read_text()))
+    if scaling.exists():
+        _lines(panels.flat[len(files)], json.loads(scaling.read_text()))
+    for panel in panels.flat[count:]:
+        panel.set_visible(False)
     figure.tight_layout()
     figure.savefig(folder / "steps.png", dpi=150)
     figure.savefig(folder / "steps.svg", metadata={"Date": None})
     plt.close(figure)
+
+
+def _bars(panel: Axes, result: dict[str, Any]) -> None:
+    names = [name for name in result["rows"] if name != "floor"]
+    ratios = [result["rows"][name]["cpu_ratio_median"] for name in names]
+    bars = panel.barh(names[::-1], ratios[::-1], color="#4c72b0")
+    panel.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+    panel.axvline(1.0, color="black", linewidth=0.8)
+    panel.set_xlim(0, 1.12 * max(ratios))
+    depth = f", {result['depth']} blocks" if result["depth"] else ""
+    panel.set_title(f"{result['model']}{depth}, batch {result['batch']}, {result['precision']}", fontsize=9)
+    panel.set_xlabel("step / floor (median, CPU time)")
+
+
+def _lines(panel: Axes, result: dict[str, Any]) -> None:
+    """KARST's step over the floor's against batch, N and r, one line each."""
+    for axis in ("batch", "N", "r"):
+        points = {int(name.split()[1]): row for name, row in result["rows"].items() if name.split()[0] == axis}
+        panel.plot(list(points), [row["cpu_ratio_median"] for row in points.values()], marker="o", label=axis)
+    panel.axhline(1.0, color="black", linewidth=0.8)
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.set_title(f"KARST on ViT-B/16, {result['blocks']} blocks, all tokens, {result['precision']}", fontsize=9)
+    panel.set_xlabel("batch, N (kernels) or r (rank); the others stay at 2, 2, 8")
+    panel.set_ylabel("step / floor (median, CPU time)")
+    panel.legend()

@@ -1,0 +1,66 @@
+"""benchmarks/results/README.md: every measured figure as a table, from the JSON files alone."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+COLUMNS = {
+    "wall_median_s": ("step (ms)", 1e3, ".0f"), "cpu_ratio_median": ("/ floor", 1, ".3f"),
+    "cpu_ratio_min": ("/ floor, minima", 1, ".3f"), "activations_ratio": ("kept for backward / floor", 1, ".2f"),
+    "with_weights_ratio": ("with weights", 1, ".2f"), "peak_bytes": ("peak of a step (MB)", 1e-6, ".0f"),
+    "launches": ("operations", 1, ".0f"),
+}  # fmt: skip
+PHASES = {
+    "setup_s": "set-up (s)", "train_s": "training (s)", "evaluate_s": "test pass (s)", "steps_s": "steps alone (s)",
+    "test_s": "test alone (s)", "wall_s": "whole run (s)", "wall_ratio": "whole / alone",
+}  # fmt: skip
+
+
+def write(folder: Path) -> None:
+    """The page of all *.json in the folder."""
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    parts = ["# What was measured\n", "Written by `make bench` from the JSON files beside this page.\n"]
+    for name, result in results.items():
+        parts += [f"## {name}\n", _about(result), _table(name, result), _bf16(result)]
+    (folder / "README.md").write_text("\n".join(part for part in parts if part))
+
+
+def _about(result: Mapping[str, Any]) -> str:
+    machine = result["machine"]
+    facts = [result["what"]] + [f"{key} {result[key]}" for key in ("model", "batch", "rounds", "blocks") if result.get(key)]
+    facts.append(f"{machine['cpu']} ({machine['capability']}), {machine['threads']} threads, torch {machine['torch']}")
+    return "; ".join(facts) + f"; GPU: {machine['gpu']}.\n"
+
+
+def _table(name: str, result: Mapping[str, Any]) -> str:
+    rows: Mapping[str, Mapping[str, Any]] = result["rows"]
+    if name == "phases":
+        return _aligned([[row, *(values.get(key, "") for key in PHASES)] for row, values in rows.items()], [*PHASES.values()])
+    if name == "forms":
+        keys = list(next(iter(rows.values())))
+        return _aligned([[row, *(values[key] for key in keys)] for row, values in rows.items()], keys)
+    shown = {key: column for key, column in COLUMNS.items() if any(key in values for values in rows.values())}
+    lines = [
+        [row, *(format(scale * values[key], form) if key in values else "" for key, (_, scale, form) in shown.items())]
+        for row, values in rows.items()
+    ]
+    return _aligned(lines, [title for title, _, _ in shown.values()])
+
+
+def _bf16(result: Mapping[str, Any]) -> str:
+    """What a step keeps under bf16 autocast, where nothing else was measured in it."""
+    rows = result.get("bf16")
+    if not isinstance(rows, dict) or any("wall_median_s" in values for values in rows.values()):
+        return ""
+    keys = {"activations_ratio": "kept for backward / floor", "with_weights_ratio": "with weights"}
+    lines = [[row, *(format(values[key], ".2f") for key in keys)] for row, values in rows.items()]
+    return "bf16 autocast (times not measured: this CPU emulates bf16):\n\n" + _aligned(lines, list(keys.values()))
+
+
+def _aligned(lines: list[list[Any]], heads: list[str]) -> str:
+    table = tabulate(lines, headers=["", *heads], tablefmt="pipe", colalign=["left", *["right"] * len(heads)],
+                     disable_numparse=True)  # fmt: skip
+    return table + "\n"
