@@ -27,6 +27,7 @@ SEARCHED = {
     "random, linear": ("linear", "ours_random"), "linear": ("linear", "ours"), "LoRA": ("lora", "ours"),
     "KARST": ("karst", "ours"),
 }  # fmt: skip
+DIFFERENCES = [("linear", "random, linear"), ("LoRA", "linear"), ("KARST", "linear"), ("KARST", "LoRA")]
 EVERY = ("digits", "cells", "location")
 
 
@@ -67,18 +68,18 @@ def searched(runs: Sequence[Run]) -> str:
 
 
 def differences(picked: dict[str, Row | None]) -> list[str]:
-    """One line for every column against the linear probe: mean difference with interval, and the worst task."""
-    probe = picked["linear"]
+    """A line for each of DIFFERENCES: the mean over tasks with its interval, and the task where it is smallest."""
     lines = []
-    for title, row in picked.items():
-        if row is None or probe is None or row is probe or not all(task in row.cells for task in TASKS):
+    for first, second in DIFFERENCES:
+        one, two = picked[first], picked[second]
+        if one is None or two is None or not all(task in one.cells and task in two.cells for task in TASKS):
             continue
-        scores = [(row.cells[task], probe.cells[task]) for task in TASKS]
-        gaps = [[a - b for a, b in zip(one.scores, two.scores, strict=False)] for one, two in scores]
+        pairs = [zip(one.cells[task].scores, two.cells[task].scores, strict=False) for task in TASKS]
+        gaps = [[a - b for a, b in pair] for pair in pairs]
         mean = intervals.average(gaps, [1 / len(TASKS)] * len(TASKS))
-        by_task = {task: one.estimate.value - two.estimate.value for task, (one, two) in zip(TASKS, scores, strict=True)}
+        by_task = {task: sum(gap) / len(gap) for task, gap in zip(TASKS, gaps, strict=True)}
         low = min(by_task, key=lambda task: by_task[task])
-        lines.append(f"- {title} minus linear: {shown(mean)} points; smallest on {low}, {by_task[low]:+.1f}.")
+        lines.append(f"- {first} minus {second}: {shown(mean)} points; smallest on {low}, {by_task[low]:+.1f}.")
     return lines
 
 
