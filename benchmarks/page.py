@@ -8,7 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 COLUMNS = {
-    "wall_median_s": ("step (ms)", 1e3, ".0f"), "cpu_ratio_median": ("/ floor", 1, ".3f"),
+    "wall_median_s": ("wall (ms)", 1e3, ".0f"), "cpu_ratio_median": ("/ floor", 1, ".3f"),
     "cpu_ratio_min": ("/ floor, minima", 1, ".3f"), "activations_ratio": ("kept for backward / floor", 1, ".2f"),
     "with_weights_ratio": ("with weights", 1, ".2f"), "peak_bytes": ("peak of a step (MB)", 1e-6, ".0f"),
     "launches": ("operations", 1, ".0f"),
