@@ -3,6 +3,7 @@
 python -m benchmarks                               every part: training steps of ViT-B/16 and Swin-B, evaluation passes,
                                                    forms of one layer, scaling, phases of whole runs
 python -m benchmarks only=steps model=vit_base_patch16_224 batch=2 rounds=15
+python -m benchmarks only=phases model=             the small run alone
 Set OMP_NUM_THREADS=1 where other programs share the machine: the CPU clock then measures this program alone.
 """
 
@@ -73,7 +74,7 @@ def main() -> None:
     if "scaling" in parts:
         write("scaling", scaling.measured(rounds))
     if "phases" in parts:
-        write("phases", phases.measured())
+        write("phases", phases.measured(large="vit_base_patch16_224" in chosen["model"]))
     plot.draw(RESULTS)
     page.write(RESULTS)
 

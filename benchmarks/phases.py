@@ -26,18 +26,20 @@ IMAGES = 200  # of the large run, in training and in the test split
 TURNS = ("first", "second")
 
 
-def measured() -> dict[str, Any]:
+def measured(*, large: bool) -> dict[str, Any]:
     """Seconds by phase of runs of one process, the small model's twice, and of the same arithmetic alone."""
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        _image_folder(home / "data" / "cifar")
-        weights = home / "vit_b16.safetensors"
-        save_file(timm.create_model("vit_base_patch16_224", num_classes=0).state_dict(), weights)
         where = [f"paths.{name}={home / name}" for name in ("results", "outputs", "cache", "data")]
-        large = (*LARGE, f"backbone.weights={weights}")
-        for title, words, turns, repeats in (("vit_mini, mini/digits, 15 epochs", MINI, TURNS, 5),
-                                             (f"vit_b16, {IMAGES} images, 2 epochs", large, TURNS[:1], 1)):  # fmt: skip
+        cases = [("vit_mini, mini/digits, 15 epochs", MINI, TURNS, 5)]
+        if large:
+            _image_folder(home / "data" / "cifar")
+            weights = home / "vit_b16.safetensors"
+            save_file(timm.create_model("vit_base_patch16_224", num_classes=0).state_dict(), weights)
+            words = (*LARGE, f"backbone.weights={weights}")
+            cases.append((f"vit_b16, {IMAGES} images, 2 epochs", words, TURNS[:1], 1))
+        for title, words, turns, repeats in cases:
             overrides = [*words, *where, "save_adapter=false"]
             _fill_cache(overrides)
             runs = {turn: _run([*overrides, f"seed={seed}"]) for seed, turn in enumerate(turns)}
