@@ -6,6 +6,7 @@ Every figure is a mean over records with its 95 % interval; nothing is typed. Th
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from tabulate import tabulate
@@ -13,6 +14,7 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from karst_bench.config import compose  # noqa: E402
 from karst_bench.records import atomic  # noqa: E402
 from karst_bench.report import aggregate, catalog, compare, intervals  # noqa: E402
 from karst_bench.report.aggregate import Row  # noqa: E402
@@ -40,16 +42,22 @@ def shown(estimate: Estimate | None) -> str:
 
 
 def rows_of(runs: Sequence[Run], backbone: str) -> dict[tuple[str, str], Row]:
-    """(method, tuned) -> its row with most tasks on that backbone; random weights only under ours_random."""
+    """(method, tuned) -> its row on that backbone; untuned at the default lr, random weights only under ours_random."""
     found: dict[tuple[str, str], Row] = {}
     for settings in aggregate.rows(run for run in runs if run.backbone == backbone).values():
         for row in settings:
-            random = dict(row.setting)["weights"] == "none"
-            if random == (row.tuned == "ours_random"):
-                best = found.get((row.method, row.tuned))
-                if best is None or len(row.cells) > len(best.cells):
-                    found[row.method, row.tuned] = row
+            facts = dict(row.setting)
+            random = facts["weights"] == "none"
+            changed = row.tuned == "none" and float(facts["recipe.lr"]) != default_lr(row.method)
+            if random == (row.tuned == "ours_random") and not changed:
+                found[row.method, row.tuned] = row
     return found
+
+
+@cache
+def default_lr(method: str) -> float:
+    """The lr of a mini run of the method when nothing is said of it."""
+    return float(compose([f"method={method}", "dataset=mini/digits"]).recipe.lr)
 
 
 def searched(runs: Sequence[Run]) -> str:
