@@ -57,7 +57,8 @@ def rows_of(runs: Sequence[Run], backbone: str) -> dict[tuple[str, str], Row]:
 @cache
 def default_lr(method: str) -> float:
     """The lr of a mini run of the method when nothing is said of it."""
-    return float(compose([f"method={method}", "dataset=mini/digits"]).recipe.lr)
+    name = method.partition("+")[0]  # a row with an extra or a second method is called name+extra
+    return float(compose([f"method={name}", "dataset=mini/digits"]).recipe.lr)
 
 
 def searched(runs: Sequence[Run]) -> str:
