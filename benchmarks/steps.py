@@ -13,15 +13,14 @@ FAST_BF16 = ("avx512_bf16", "amx")
 
 def measured(case: Case, rounds: int, wanted: list[str] | None = None) -> dict[str, Any]:
     """Time and memory of each row in fp32 and in bf16; the time in bf16 only where the CPU multiplies bf16, else
-    the memory of one image."""
+    the memory."""
     names = [name for name in ROWS if wanted is None or name in wanted or name == "floor"]
     nets = {name: ROWS[name](case) for name in names}
     size = nets["floor"].patch_embed.img_size  # type: ignore[union-attr]
     torch.manual_seed(1)
     x, y = torch.randn(case.batch, 3, *size), torch.randint(CLASSES, (case.batch,))  # type: ignore[misc]
     table = _rows(nets, x, y, rounds, autocast=False)
-    # emulated bf16 is slow, and what a step keeps grows with its batch alone: one image tells the ratios
-    bf16 = _rows(nets, x, y, rounds, autocast=True) if _has_bf16() else _memory(nets, x[:1], autocast=True)
+    bf16 = _rows(nets, x, y, rounds, autocast=True) if _has_bf16() else _memory(nets, x, autocast=True)
     return {
         "what": "training step (forward, backward, fused AdamW), drop-path 0", "model": case.model, "depth": case.depth,
         "batch": case.batch, "rounds": rounds, "precision": "fp32", "rows": table, "bf16": bf16,

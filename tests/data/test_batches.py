@@ -7,6 +7,7 @@ import torch
 
 from karst_bench.data.batches import Batches
 from karst_bench.data.split import ArraySplit, JoinedSplit, LazySplits
+from karst_bench.data.views import aspects_of, mark_aspects
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 
@@ -66,13 +67,22 @@ def test_the_generator_moves_on_equally_with_and_without_skip():
     assert ends[0] == ends[1]
 
 
-def test_a_held_split_gives_the_same_batches_and_is_read_once():
+def wide(images, generator):
+    """An augmentation that looks at the proportions of the pictures."""
+    return noise(images, generator) * aspects_of(images).view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("augment", [None, wide])
+def test_a_held_split_gives_the_same_batches_and_is_read_once(augment):
     split, reads = split_of(10), []
-    real = split.images
-    split.images = lambda index: reads.append(len(index)) or real(index)
-    held = Batches(split, batch=4, mean=MEAN, std=STD, device="cpu", hold=True)
+    real, aspects = split.images, torch.linspace(0.5, 2, 10)
+    split.images = lambda index: reads.append(len(index)) or mark_aspects(real(index), aspects[index])
+    held = Batches(split, batch=4, mean=MEAN, std=STD, device="cpu", augment=augment, hold=True)
+    marked = split_of(10)
+    marked.images = lambda index: mark_aspects(real(index), aspects[index])
+    loose = Batches(marked, batch=4, mean=MEAN, std=STD, device="cpu", augment=augment, hold=False)
     for epoch in range(2):
-        expected = batches_of().epoch(torch.Generator().manual_seed(epoch), skip=epoch)
+        expected = loose.epoch(torch.Generator().manual_seed(epoch), skip=epoch)
         got = held.epoch(torch.Generator().manual_seed(epoch), skip=epoch)
         for (x, y), (want_x, want_y) in zip(got, expected, strict=True):
             assert torch.equal(x, want_x) and torch.equal(y, want_y)
@@ -105,7 +115,6 @@ def test_lazy_splits_are_made_once_and_only_when_asked():
         ({"batch": 0}, "batch must be at least 1, got 0"),
         ({"std": (0.1, 0.0, 0.1)}, "std above 0"),
         ({"mean": (0.1,)}, "three numbers"),
-        ({"hold": True, "augment": noise}, "hold=True needs augment=None"),
     ],
 )
 def test_bad_arguments_say_what_and_why(kwargs, text):

@@ -7,7 +7,8 @@ import random
 import pytest
 import torch
 
-from karst_bench.data.transforms import RATIO, SCALE, View, augmentation, crop_box, normalisation
+from karst_bench.data.augment_plan import RATIO, SCALE, crop_box
+from karst_bench.data.transforms import View, augmentation, normalisation
 from karst_bench.data.views import mark_aspects
 from karst_bench.errors import UserError
 
