@@ -20,6 +20,7 @@ from karst_bench.attach.adapter import adapter_metadata, adapter_tensors
 from karst_bench.attach.features import FeatureBatches, split_probe
 from karst_bench.attach.last_block import all_tokens
 from karst_bench.attach.merge import deployed
+from karst_bench.attach.taps import split_taps
 from karst_bench.config import plain
 from karst_bench.engine import DivergedError, Interrupted, Meter, Streams
 from karst_bench.engine.evaluate import autocast
@@ -148,19 +149,19 @@ def _trained(
 
 
 def _trainee(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, engine.Batches, Callable[[str], engine.Batches]]:
-    """(what is trained, its batches, the batches of another split): the model on images, or, where the head alone trains
-    on pictures that stay as they are, the head on features that one pass over the images gave."""
+    """(what is trained, its batches, the batches of another split): the model on images, or, where the pictures stay as
+    they are and all that trains stands behind or beside a frozen trunk, that part on what one pass over them gave."""
     images = inputs.batches(inputs.plan.train, train=True)
     trunk_mode = "eval" if any(method.trunk_mode == "eval" for method in inputs.methods) else "train"
-    probe = split_probe(model, trunk_mode=trunk_mode) if images.augment is None else None
-    if probe is None:
+    split = None if images.augment else split_probe(model, trunk_mode=trunk_mode) or split_taps(model, trunk_mode=trunk_mode)
+    if split is None:
         return model, images, inputs.batches
-    trunk, head = probe
+    trunk, trained = split
 
     def features(batches: engine.Batches, batch: int) -> engine.Batches:
         return FeatureBatches(trunk, batches, batch=batch, autocast=autocast(inputs.settings["precision"], inputs.device))
 
-    return head, features(images, inputs.recipe.batch), lambda split: features(inputs.batches(split), TEST_BATCH)
+    return trained, features(images, inputs.recipe.batch), lambda split: features(inputs.batches(split), TEST_BATCH)
 
 
 def _every(seconds: float, store: Store, ident: str) -> Callable[[Callable[[], engine.State]], None]:

@@ -1,12 +1,15 @@
-"""Frozen features, computed once: where nothing but the classifier trains, each image needs one pass through the trunk."""
+"""Frozen features, computed once: where all that trains stands behind the trunk, each image needs one pass through it."""
 
+import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
+
+UNKNOWN_FREE = 4 << 30  # bytes that are taken to be free where the system does not tell
 
 
 class Images(Protocol):
@@ -51,48 +54,89 @@ def split_probe(net: nn.Module, *, trunk_mode: str) -> tuple[Trunk, Probe] | Non
     own = {id(p) for p in head.parameters()}
     if not own or any(p.requires_grad and id(p) not in own for p in net.parameters()):
         return None
-    if trunk_mode != "eval" and any(_random(module) for module in net.modules()):
+    if trunk_mode != "eval" and any(is_random(module) for module in net.modules()):
         return None
     return Trunk(net), Probe(head)
 
 
 class FeatureBatches:
-    """Batches of stored features in the order in which `images` would give its own: the same seed, the same batches.
+    """Batches of features in the order in which `images` would give its own: the same seed, the same batches.
 
-    One pass over the images, in evaluation mode and without gradients. The images must not be augmented.
-    Memory: n d values, 12 MB for 1000 images of ViT-B/16 in fp32.
+    One pass of the trunk over the images, in evaluation mode and without gradients; the images must not be augmented.
+    What it gives is stored beside the labels: 12 MB for the last features of 1000 images on ViT-B/16 in fp32, 8 GB for its
+    taps. Where that is more than `room` (bytes; by default half of the free memory), every epoch makes its pass anew;
+    `images` must then give batches of the same size. Features of one image do not depend on the others in its batch but
+    for rounding.
     """
 
     def __init__(
-        self, trunk: nn.Module, images: Images, *, batch: int, autocast: AbstractContextManager[object]
-    ) -> None:
-        modes = [(module, module.training) for module in trunk.modules()]
-        trunk.eval()
-        features, labels = [], []
-        with torch.no_grad(), autocast:
-            for x, y in images.epoch(None):
-                features.append(trunk(x))
-                labels.append(y)
-        for module, training in modes:
-            module.training = training
-        self.features, self.labels, self.batch = torch.cat(features), torch.cat(labels), batch
+        self, trunk: nn.Module, images: Images, *, batch: int, autocast: AbstractContextManager[object],
+        room: int | None = None,
+    ) -> None:  # fmt: skip
+        self.trunk, self.images, self.batch, self.autocast = trunk, images, batch, autocast
+        self._stored = self._store(room)
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch)
+        return len(self.images) if self._stored is None else -(-len(self._stored[1]) // self.batch)
 
     def epoch(self, generator: torch.Generator | None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(features, labels) of every batch, shuffled by the generator, in order without one; `skip` leaves some out."""
-        n = len(self.labels)
+        if self._stored is None:
+            yield from self._passed(generator, skip)
+            return
+        features, labels = self._stored
+        n = len(labels)
         order = torch.arange(n)
         if generator is not None:
             order = torch.randperm(n, generator=generator)
             torch.randint(2**62, (), generator=generator)  # the seed that images draw for their augmentation
-        order = order.to(self.labels.device)
+        order = order.to(labels.device)
         for start in range(skip * self.batch, n, self.batch):
             index = order[start : start + self.batch]
-            yield self.features[index], self.labels[index]
+            yield features[index], labels[index]
+
+    def _store(self, room: int | None) -> tuple[Tensor, Tensor] | None:
+        features, labels, filled = torch.empty(0), [], 0
+        for rows, y in self._passed(None, 0):
+            if not filled:
+                count = len(self.images) * len(y)  # the last batch may be smaller
+                if count * rows[0].nbytes > (_free_bytes(rows.device) // 2 if room is None else room):
+                    return None
+                features = rows.new_empty(count, *rows.shape[1:])
+            features[filled : filled + len(y)] = rows
+            filled += len(y)
+            labels.append(y)
+        return features[:filled], torch.cat(labels)
+
+    def _passed(self, generator: torch.Generator | None, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in self.images.epoch(generator, skip):
+            with still(self.trunk), torch.no_grad(), self.autocast:
+                rows = self.trunk(x)
+            yield rows, y
 
 
-def _random(module: nn.Module) -> bool:
+@contextmanager
+def still(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode within, each part's own mode after it."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def is_random(module: nn.Module) -> bool:
+    """Whether training draws random numbers here: dropout or drop-path at a rate above 0."""
     rate = module.drop_prob if isinstance(module, DropPath) else getattr(module, "p", 0.0)
     return isinstance(module, DropPath | nn.modules.dropout._DropoutNd) and bool(rate)
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Free memory of a GPU, or of the machine where the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return UNKNOWN_FREE

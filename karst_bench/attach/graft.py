@@ -125,11 +125,10 @@ class Graft:
         self.unmergeable.append("Readout")
 
     def frozen_trunk(self) -> None:
-        """Runs every block without a graph; only what walks beside it trains."""
+        """Runs every block without a graph; only what walks beside it, reading, trains. Its features can be stored (taps.py)."""
         if self._walk is None:
             raise UserError("frozen_trunk() without a walker leaves nothing that could train but the head")
-        for i in range(self.view.depth):
-            self._home_of(self._block_path(i)).frozen = True
+        self._walk.frozen = True
 
     def unfreeze(self, pattern: str) -> None:
         """Trains the trunk's own parameters whose name, before any wrapping, fits the fnmatch pattern."""
@@ -155,6 +154,11 @@ class Graft:
         """Every trained parameter of the methods by its name in the tree, the head not included."""
         ids = {id(p) for p in self._trained}
         return {name: p for name, p in self.net.named_parameters() if id(p) in ids}
+
+    @property
+    def walked(self) -> Walk | None:
+        """The walkers of this model, if a method walks."""
+        return self._walk
 
     def head(self) -> dict[str, nn.Parameter]:
         """The classifier's parameters by name."""

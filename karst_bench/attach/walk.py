@@ -1,6 +1,6 @@
 """Blocks that let a method walk along: state carried from block to block, tokens added, dropped or read on the way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,12 +11,18 @@ from karst_bench.ops.walker import Carry
 
 
 class Walk(nn.Module):
-    """The walkers of one model and their carries during a forward pass."""
+    """The walkers of one model and their carries during a forward pass.
+
+    frozen: the blocks run without a graph, and walkers only read h on their way (until `finish`).
+    recorded: while it is a list, the walkers rest and the blocks put down what they would read.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.walkers: Any = nn.ModuleList()
         self.carries: list[Carry] = []
+        self.frozen = False
+        self.recorded: list[Tensor] | None = None
 
     def enter(self, i: int, stage: int, first_of_stage: bool, h: Tensor) -> Tensor:
         if i == 0:
@@ -24,26 +30,35 @@ class Walk(nn.Module):
         for w, walker in enumerate(self.walkers):
             if first_of_stage:
                 self.carries[w] = walker.stage_start(stage, h, self.carries[w])
-            h, self.carries[w] = walker.before(i, h, self.carries[w])
+            seen, self.carries[w] = walker.before(i, h, self.carries[w])
+            h = self._kept(walker, h, seen)
         return h
 
     def mid(self, i: int, h: Tensor, cls_attention: Tensor | None) -> Tensor:
         for w, walker in enumerate(self.walkers):
-            h, self.carries[w] = walker.mid(i, h, self.carries[w], cls_attention)
+            seen, self.carries[w] = walker.mid(i, h, self.carries[w], cls_attention)
+            h = self._kept(walker, h, seen)
         return h
 
     def leave(self, i: int, last: bool, h: Tensor) -> Tensor:
         for w, walker in enumerate(self.walkers):
-            h, self.carries[w] = walker.after(i, h, self.carries[w])
+            seen, self.carries[w] = walker.after(i, h, self.carries[w])
+            h = self._kept(walker, h, seen)
         if last:
             for walker, carry in zip(self.walkers, self.carries, strict=True):
                 h = walker.finish(h, carry)
             self.carries = []
         return h
 
+    def _kept(self, walker: nn.Module, h: Tensor, seen: Tensor) -> Tensor:
+        if self.frozen and seen is not h:
+            raise ValueError(f"{type(walker).__name__} changes the tokens of a frozen trunk; return h as it came, or leave "
+                             "out frozen_trunk()")  # fmt: skip
+        return seen
+
 
 class WalkedBlock(nn.Module):
-    """One block with its walkers; runs under no_grad where the trunk is frozen (`frozen`), in halves where one needs `mid`."""
+    """One block with its walkers; runs under no_grad where the trunk is frozen, in halves where one needs `mid`."""
 
     walk: Walk
     base: Any
@@ -52,14 +67,27 @@ class WalkedBlock(nn.Module):
         super().__init__()
         self.base = base
         self.i, self.stage, self.first_of_stage, self.last = i, stage, first_of_stage, last
-        self.frozen = False
         object.__setattr__(self, "walk", walk)  # registered once, at the root
 
     def forward(self, h: Tensor) -> Tensor:
+        if self.walk.recorded is not None:
+            return self._recording(h, self.walk.recorded)
         h = self.walk.enter(self.i, self.stage, self.first_of_stage, h)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.walk.frozen):
             h = self._halves(h) if any(walker.uses_mid for walker in self.walk.walkers) else self.base(h)
         return self.walk.leave(self.i, self.last, h)
+
+    def replay(self, h: Tensor, recorded: Iterator[Tensor]) -> Tensor:
+        """`forward` with what was recorded in the place of the block's arithmetic; h is the last block's output."""
+        h = self.walk.enter(self.i, self.stage, self.first_of_stage, next(recorded) if self.first_of_stage else h)
+        return self.walk.leave(self.i, self.last, next(recorded))
+
+    def _recording(self, h: Tensor, recorded: list[Tensor]) -> Tensor:
+        if self.first_of_stage:
+            recorded.append(h)
+        h = self.base(h)
+        recorded.append(h)
+        return h
 
     def _halves(self, h: Tensor) -> Tensor:
         """timm's pre-norm block, x + attn(x) then x + mlp(x), with room between the two."""

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from small import SWIN, VIT, Images
 
 from karst_bench.attach import attach_methods
 from karst_bench.attach.features import FeatureBatches, split_probe
@@ -16,15 +17,6 @@ from karst_bench.methods.full import Full
 from karst_bench.methods.karst import Karst
 from karst_bench.methods.linear import Linear
 from karst_bench.methods.rst import RST
-
-VIT = {
-    "name": "tiny", "timm_name": "vit_tiny_patch16_224",
-    "model_args": {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3},
-}  # fmt: skip
-SWIN = {
-    "name": "tiny_swin", "timm_name": "swin_tiny_patch4_window7_224",
-    "model_args": {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 8, "depths": [2, 1], "num_heads": [1, 2]},
-}  # fmt: skip
 
 
 @pytest.fixture(params=[VIT, SWIN], ids=["vit", "swin"])
@@ -117,24 +109,6 @@ def test_recompute_is_exact_and_keeps_less(autocast):
     for handle in handles:
         handle.remove()
     assert step()[1] == plain
-
-
-class Images:
-    """Twelve images in batches of five, as the data layer would hand them out; counts the passes."""
-
-    def __init__(self):
-        self.x, self.y, self.passes = torch.randn(12, 3, 32, 32), torch.arange(12), 0
-
-    def __len__(self):
-        return 3
-
-    def epoch(self, generator, skip=0):
-        self.passes += 1
-        order = torch.arange(12) if generator is None else torch.randperm(12, generator=generator)
-        if generator is not None:
-            torch.randint(2**62, (), generator=generator)
-        for start in range(5 * skip, 12, 5):
-            yield self.x[order[start : start + 5]], self.y[order[start : start + 5]]
 
 
 @pytest.mark.parametrize("backbone", [VIT, SWIN], ids=["vit", "swin"])
