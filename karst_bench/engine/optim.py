@@ -26,7 +26,8 @@ class Recipe:
     """How a run trains; the values live in conf/recipe/*.yaml, so none has a default here.
 
     epochs counts all epochs. They are one half cosine of T epochs and `cooldown * T` more at min_lr; warmup is a
-    fraction of T too. lr, warmup_lr and min_lr are absolute. clip_grad (largest gradient norm) null or 0: no clipping.
+    fraction of T too. lr, warmup_lr and min_lr are absolute; a warm-up or floor above lr counts as lr. clip_grad (largest
+    gradient norm) null or 0: no clipping.
     """
 
     name: str
@@ -87,8 +88,9 @@ class Schedule:
         warmup = min(round(recipe.warmup * length), length)
         self._optimizer = optimizer
         self._cosine = CosineLRScheduler(
-            optimizer, t_initial=length, lr_min=recipe.min_lr, warmup_t=warmup, warmup_lr_init=recipe.warmup_lr
-        )
+            optimizer, t_initial=length, lr_min=min(recipe.min_lr, recipe.lr), warmup_t=warmup,
+            warmup_lr_init=min(recipe.warmup_lr, recipe.lr),
+        )  # fmt: skip
 
     def set(self, epoch: int, step: int) -> None:
         """Give every group its rate for this moment (both counted from 0; step counts the whole run)."""

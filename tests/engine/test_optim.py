@@ -36,6 +36,11 @@ def test_cooldown_keeps_the_floor(recipe):
     assert lr[101:110] == [1e-4] * 9
 
 
+def test_a_rate_below_the_floor_never_rises(recipe):
+    """A search may ask for an lr under the recipe's warm-up and floor: it then stays where it is."""
+    assert set(rates(recipe(lr=2e-6, epochs=10, warmup=0.2, warmup_lr=1e-5, min_lr=1e-5, cooldown=0.1))) == {2e-6}
+
+
 @pytest.mark.parametrize("per_step", [True, False])
 def test_short_runs_move_per_step_without_lag(recipe, per_step):
     lr = rates(recipe(lr=1.0, epochs=4, warmup=0.1, warmup_lr=0.1, min_lr=0.0, per_step=per_step), steps_per_epoch=5)
