@@ -1,7 +1,7 @@
 """make bench: writes benchmarks/results/<name>.json and a plot.
 
 python -m benchmarks                               every part: training steps of ViT-B/16 and Swin-B, evaluation passes,
-                                                   forms of one layer, scaling, phases of whole runs
+                                                   forms of one layer, scaling, phases of whole runs, steps on a GPU
 python -m benchmarks only=steps model=vit_base_patch16_224 batch=2 rounds=15
 python -m benchmarks only=phases model=             the small run alone
 Set OMP_NUM_THREADS=1 where other programs share the machine: the CPU clock then measures this program alone.
@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import evaluation, forms, page, phases, plot, scaling, steps
+from benchmarks import evaluation, forms, gpu, page, phases, plot, scaling, steps
 from benchmarks.rows import Case
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("steps", "evaluation", "forms", "scaling", "phases")
+PARTS = ("steps", "evaluation", "forms", "scaling", "phases", "gpu")
 SHOWN = re.compile(r"ratio|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$")
 DEFAULTS = {
     "only": ",".join(PARTS), "model": "vit_base_patch16_224,swin_base_patch4_window7_224", "batch": "2,4",
@@ -75,8 +75,20 @@ def main() -> None:
         write("scaling", scaling.measured(rounds))
     if "phases" in parts:
         write("phases", phases.measured(large="vit_base_patch16_224" in chosen["model"]))
+    if "gpu" in parts:
+        write_gpu(chosen["model"].split(","), rounds, depth)
     plot.draw(RESULTS)
     page.write(RESULTS)
+
+
+def write_gpu(models: list[str], rounds: int, depth: int | None) -> None:
+    if not torch.cuda.is_available():
+        print("gpu: not measured, torch sees no CUDA device here")
+        return
+    for model in models:
+        for batch in gpu.BATCHES:
+            write(f"gpu_{model}_b{batch}", gpu.measured(Case(model, batch, depth), rounds, torch.device("cuda")))
+    write("gpu_long_run", gpu.long_run())
 
 
 def write(name: str, result: dict[str, Any]) -> None:

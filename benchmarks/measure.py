@@ -19,18 +19,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 Clock = dict[str, list[float]]
 
 
-def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Clock]:
-    """Wall and thread-CPU seconds of every step, one of each in every round, after one unmeasured round.
+def interleaved(
+    steps: Mapping[str, Callable[[], object]], rounds: int, finish: Callable[[], object] = lambda: None, warm: int = 1
+) -> dict[str, Clock]:
+    """Wall and thread-CPU seconds of every step, one of each in every round, after `warm` unmeasured rounds.
 
     The CPU clock leaves out what other processes took; it counts this thread only, so torch must run on one thread.
+    finish: waits for the device after every step, so that the wall clock counts its work.
     """
     clocks: dict[str, Clock] = {name: {"wall_s": [], "cpu_s": []} for name in steps}
-    for step in steps.values():
-        step()
+    for _ in range(warm):
+        for step in steps.values():
+            step()
+    finish()
     for _ in range(rounds):
         for name, step in steps.items():
             wall, cpu = time.perf_counter(), time.thread_time()
             step()
+            finish()
             clocks[name]["cpu_s"].append(time.thread_time() - cpu)
             clocks[name]["wall_s"].append(time.perf_counter() - wall)
     return clocks

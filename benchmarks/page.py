@@ -37,12 +37,13 @@ def _about(result: Mapping[str, Any]) -> str:
 
 def _table(name: str, result: Mapping[str, Any]) -> str:
     rows: Mapping[str, Mapping[str, Any]] = result["rows"]
-    if name == "phases":
+    if name in ("phases", "gpu_long_run"):
         return _aligned([[row, *(values.get(key, "") for key in PHASES)] for row, values in rows.items()], [*PHASES.values()])
     if name == "forms":
         keys = list(next(iter(rows.values())))
         return _aligned([[row, *(values[key] for key in keys)] for row, values in rows.items()], keys)
-    shown = {key: column for key, column in COLUMNS.items() if any(key in values for values in rows.values())}
+    columns = {key.replace("cpu", result.get("clock", "cpu")): column for key, column in COLUMNS.items()}
+    shown = {key: column for key, column in columns.items() if any(key in values for values in rows.values())}
     lines = [
         [row, *(format(scale * values[key], form) if key in values else "" for key, (_, scale, form) in shown.items())]
         for row, values in rows.items()

@@ -34,7 +34,7 @@ def measured(*, large: bool) -> dict[str, Any]:
         where = [f"paths.{name}={home / name}" for name in ("results", "outputs", "cache", "data")]
         cases = [("vit_mini, mini/digits, 15 epochs", MINI, TURNS, 5)]
         if large:
-            _image_folder(home / "data" / "cifar")
+            image_folder(home / "data" / "cifar", IMAGES)
             weights = home / "vit_b16.safetensors"
             save_file(timm.create_model("vit_base_patch16_224", num_classes=0).state_dict(), weights)
             words = (*LARGE, f"backbone.weights={weights}")
@@ -42,7 +42,7 @@ def measured(*, large: bool) -> dict[str, Any]:
         for title, words, turns, repeats in cases:
             overrides = [*words, *where, "save_adapter=false"]
             _fill_cache(overrides)
-            runs = {turn: _run([*overrides, f"seed={seed}"]) for seed, turn in enumerate(turns)}
+            runs = {turn: run([*overrides, f"seed={seed}"]) for seed, turn in enumerate(turns)}
             alone = _alone(overrides, repeats)
             pure = alone["steps_s"] + alone["test_s"]
             for turn, seconds in runs.items():
@@ -51,7 +51,8 @@ def measured(*, large: bool) -> dict[str, Any]:
     return {"what": "whole runs, wall seconds; the images are in the cache", "rows": rows}
 
 
-def _run(overrides: list[str]) -> dict[str, float]:
+def run(overrides: list[str]) -> dict[str, float]:
+    """Seconds of one run by phase, and from the first line to the last."""
     cfg = compose(overrides)
     start = time.perf_counter()
     seconds = pipeline.run(cfg, say=lambda line: None)["seconds"]
@@ -94,17 +95,17 @@ def _pass(model: nn.Module, batches: list[torch.Tensor]) -> float:
     return time.perf_counter() - start
 
 
-def _image_folder(home: Path) -> None:
-    """A task as it lies on a disk: PNG files and the lists that name them."""
+def image_folder(home: Path, images: int) -> None:
+    """A task as it lies on a disk: PNG files, as many to train on as to test on, and the lists that name them."""
     (home / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     lines = []
-    for number in range(2 * IMAGES):
+    for number in range(2 * images):
         name = f"images/{number:04d}.png"
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(home / name)
         lines.append(f"{name} {number % 100}\n")
-    train, test = lines[:IMAGES], lines[IMAGES:]
-    cut = IMAGES * 4 // 5
+    train, test = lines[:images], lines[images:]
+    cut = images * 4 // 5
     parts = {"train800": train[:cut], "val200": train[cut:], "train800val200": train, "test": test}
     for name, part in parts.items():
         (home / f"{name}.txt").write_text("".join(part))

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 
 
 def draw(folder: Path) -> None:
-    """Bars of the median step against the floor for each steps_*.json, and the lines of scaling.json; PNG and SVG."""
-    files, scaling = sorted(folder.glob("steps_*.json")), folder / "scaling.json"
+    """Bars of the median step against the floor for each steps_*.json and gpu_*_b*.json, and the lines of scaling.json;
+    PNG and SVG."""
+    files, scaling = [*sorted(folder.glob("steps_*.json")), *sorted(folder.glob("gpu_*_b*.json"))], folder / "scaling.json"
     count = len(files) + scaling.exists()
     if not count:
         return
@@ -35,14 +36,15 @@ def draw(folder: Path) -> None:
 
 def _bars(panel: Axes, result: dict[str, Any]) -> None:
     names = [name for name in result["rows"] if name != "floor"]
-    ratios = [result["rows"][name]["cpu_ratio_median"] for name in names]
+    clock = result.get("clock", "cpu")
+    ratios = [result["rows"][name][f"{clock}_ratio_median"] for name in names]
     bars = panel.barh(names[::-1], ratios[::-1], color="#4c72b0")
     panel.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
     panel.axvline(1.0, color="black", linewidth=0.8)
     panel.set_xlim(0, 1.12 * max(ratios))
     depth = f", {result['depth']} blocks" if result["depth"] else ""
     panel.set_title(f"{result['model']}{depth}, batch {result['batch']}, {result['precision']}", fontsize=9)
-    panel.set_xlabel("step / floor (median, CPU time)")
+    panel.set_xlabel(f"step / floor (median, {'CPU time' if clock == 'cpu' else 'wall time on the GPU'})")
 
 
 def _lines(panel: Axes, result: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 from karst_bench.data import augment_pillow
 from karst_bench.data.augment_plan import Plan, Step
@@ -120,6 +121,17 @@ def test_erased_rectangles_are_noise_of_the_normalisation() -> None:
     untouched = torch.ones(SIZE, SIZE, dtype=torch.bool)
     untouched[4:34, 8:40] = False
     assert torch.equal(one[:, untouched], two[:, untouched])
+
+
+def test_no_value_is_read_back_from_the_device() -> None:
+    """Tensors without values stand in for a GPU's: whatever asked for one, and so waited for the GPU, would raise."""
+    change = CropFlipRand(size=SIZE, mean=MEAN, std=STD, erase=0.5)
+    plans = drawn(change, 3)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        pictures = torch.empty(len(plans), 3, 84, 84, dtype=torch.uint8)
+        assert change._with_tensors(pictures, plans).shape == (96, 3, SIZE, SIZE)
+        with pytest.raises(Exception, match="local_scalar_dense"):
+            int(pictures[0, 0, 0, 0])
 
 
 @pytest.mark.gpu

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
 
 import karst_bench
 from karst_bench.attach.account import counts
@@ -72,6 +74,21 @@ def test_gradients(case, images, train):
     frozen = [name for name, p in case.net.named_parameters() if name not in moving]
     assert all(torch.equal(case.net.get_parameter(name), before[name]) for name in frozen)
     assert all(case.net.get_parameter(name).grad is None for name in frozen)
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="this build of torch knows no CUDA device, not even without values")
+def test_a_gpu_is_never_waited_for(case, images):
+    """On tensors with a GPU's device but without values, whatever mixes devices or reads a value on the host raises."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for module in case.net.modules():
+            for name, tensor in module.named_parameters(recurse=False):
+                module._parameters[name] = nn.Parameter(tensor.cuda(), tensor.requires_grad)
+            for name, tensor in module.named_buffers(recurse=False):
+                module._buffers[name] = tensor.cuda()
+        for method in case.methods:
+            method.before_step(0, 1)
+        logits = case.net.train()(images.cuda())
+    assert logits.device.type == "cuda" and logits.shape == (4, 5)
 
 
 @torch.no_grad()
