@@ -1,0 +1,52 @@
+"""The benchmark programs run, on the smallest ViT, and their page and plot show what they wrote."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import evaluation, gpu, page, plot, steps
+from benchmarks.measure import interleaved, summary
+from benchmarks.rows import Case
+
+SMALL = Case("vit_tiny_patch16_224", 1, 1)
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    """A machine that slows down by ten in the second round changes no ratio; minima come from the first."""
+    seconds = {"base": [1.0, 10.0, 1.0], "twice": [2.0, 20.0, 2.2]}
+    table = summary({name: {"cpu_s": values} for name, values in seconds.items()}, "base")
+    assert table["twice"] == {"cpu_median_s": 2.2, "cpu_min_s": 2.0, "cpu_ratio_median": 2.0, "cpu_ratio_min": 2.0}
+
+
+def test_rounds_are_interleaved_after_unmeasured_ones() -> None:
+    calls: list[str] = []
+    clocks = interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, 2, lambda: calls.append("."), warm=2)
+    assert "".join(calls) == "abab." + 2 * "a.b."
+    assert all(len(clock["wall_s"]) == 2 for clock in clocks.values())
+
+
+def test_steps_and_passes_reach_page_and_plot(tmp_path: Path) -> None:
+    rows = ["KARST, ours", "KARST, ours, recompute", "KARST, ours, all tokens", "head only"]
+    results = {"steps_tiny_b1": steps.measured(SMALL, 1, rows), "evaluation_tiny_b1": evaluation.measured(SMALL, 1)}
+    machine = {"cpu": "C", "capability": "none", "threads": 1, "torch": "0", "gpu": "none"}
+    for name, result in results.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({"machine": machine} | result))
+    plot.draw(tmp_path)
+    page.write(tmp_path)
+    assert (tmp_path / "steps.png").stat().st_size > 1000
+    text = (tmp_path / "README.md").read_text()
+    assert all(f"| {row} " in text for row in ["floor", *rows, "plain", "KARST merged"])
+    kept = {row: values["activations_ratio"] for row, values in results["steps_tiny_b1"]["rows"].items()}
+    assert kept["head only"] < 0.1 and kept["KARST, ours, recompute"] < kept["KARST, ours"]
+    assert kept["floor"] == 1.0 < kept["KARST, ours, all tokens"]
+
+
+@pytest.mark.slow
+def test_the_gpu_program_runs_anywhere(tmp_path: Path) -> None:
+    """On the CPU: its rows, and a long run shortened to four images."""
+    rows = gpu.measured(SMALL, 1, torch.device("cpu"))["rows"]
+    assert {"floor, compiled", "KARST, ours, compiled"} <= rows.keys() and all(row["wall_median_s"] > 0 for row in rows.values())
+    short = gpu.long_run(10, 1, ["backbone=vit_mini", "backbone.weights=none", "device=cpu", "precision=fp32"])
+    assert all(phases["train_s"] > 0 for phases in short["rows"].values())
