@@ -40,15 +40,26 @@ def _table(name: str, result: Mapping[str, Any]) -> str:
     if name in ("phases", "gpu_long_run"):
         return _aligned([[row, *(values.get(key, "") for key in PHASES)] for row, values in rows.items()], [*PHASES.values()])
     if name == "forms":
-        keys = list(next(iter(rows.values())))
-        return _aligned([[row, *(values[key] for key in keys)] for row, values in rows.items()], keys)
-    columns = {key.replace("cpu", result.get("clock", "cpu")): column for key, column in COLUMNS.items()}
+        return _forms(rows)
+    base = "plain" if "plain" in rows else "floor"
+    columns = {
+        key.replace("cpu", result.get("clock", "cpu")): (title.replace("floor", base), scale, form)
+        for key, (title, scale, form) in COLUMNS.items()
+    }
     shown = {key: column for key, column in columns.items() if any(key in values for values in rows.values())}
     lines = [
         [row, *(format(scale * values[key], form) if key in values else "" for key, (_, scale, form) in shown.items())]
         for row, values in rows.items()
     ]
     return _aligned(lines, [title for title, _, _ in shown.values()])
+
+
+def _forms(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Medians over the frozen layer's, and the form that the product takes."""
+    ending = ": cpu_ratio_median"
+    keys = [key for key in next(iter(rows.values())) if key.endswith(ending)]
+    lines = [[row, *(format(values[key], ".2f") for key in keys), values["chosen"]] for row, values in rows.items()]
+    return _aligned(lines, [*(f"{key.removesuffix(ending)} / frozen" for key in keys), "chosen"])
 
 
 def _bf16(result: Mapping[str, Any]) -> str:
