@@ -135,7 +135,6 @@ def _save_timm_folder(model: nn.Module, settings: dict[str, Any], out: Path) -> 
                            "crop_pct": 1.0, "first_conv": "patch_embed.proj",
                            "classifier": "head.fc" if hasattr(model.head, "fc") else "head"},
     }  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     atomic.write(out / "model.safetensors", save(state, metadata={"format": "pt"}), once=False)
     atomic.write(out / "config.json", (json.dumps(about, indent=2) + "\n").encode(), once=False)

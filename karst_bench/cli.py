@@ -72,9 +72,10 @@ def _hydra(arguments: list[str]) -> list[Exception]:
 
 
 def _one(cfg: DictConfig) -> None:
+    cfg = config.finish(cfg, list(HydraConfig.get().overrides.task))
     from karst_bench.actions import act  # torch and timm load after the configuration has been found good
 
-    act(config.finish(cfg, list(HydraConfig.get().overrides.task)))
+    act(cfg)
 
 
 def _say(error: Exception, code: int, debug: bool) -> int:

@@ -94,6 +94,8 @@ def finish(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise UserError(
                 f"{key}={cfg[key]} is not a choice; use one of {', '.join(choices)}{_nearest(str(cfg[key]), choices)}"
             )
+    if cfg.seed < 0:
+        raise UserError(f"seed={cfg.seed} must be 0 or more")
     if cfg.dataset.get("shots") is not None and cfg.dataset.shots not in (1, 2, 4, 8, 16):
         raise UserError(f"dataset.shots={cfg.dataset.shots} has no split list; use 1, 2, 4, 8 or 16")
     given = {override.partition("=")[0].lstrip("+~") for override in overrides}
@@ -151,7 +153,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if match := re.search(r"In 'config': Could not find '?([\w/]+)", text):
         return _unknown_option(match.group(1))
     if match := re.search(r"(?:full_key|Could not override '?)[: ]*'?([\w.@/]+)", text):
-        return _unknown_key(match.group(1), text)
+        return _unknown_key(match.group(1), text, overrides)
     hint = "; several values need -m in front: python run.py -m seed=0,1,2" if "Ambiguous" in text else ""
     return f"the command line does not make a configuration: {text.splitlines()[0]}{hint}"
 
@@ -162,10 +164,11 @@ def _unknown_option(path: str) -> str:
     return f"{group}={option} is unknown{_nearest(option, valid)}. Valid: {', '.join(valid)}"
 
 
-def _unknown_key(key: str, text: str) -> str:
+def _unknown_key(key: str, text: str, overrides: Sequence[str]) -> str:
     if "could not be converted" in text or "Value '" in text:
         return f"{key}: {text.splitlines()[0]}"
-    keys = list(_keys(_composed(())))
+    chosen = [word for word in overrides if word.partition("=")[0] in GROUPS and "," not in word]
+    keys = list(_keys(_composed(chosen)))
     parent = key.rpartition(".")[0]
     siblings = [k for k in keys if k.startswith(f"{parent}.")] if parent else []
     shown = f". Keys of {parent}: {', '.join(k.removeprefix(parent + '.') for k in siblings)}" if siblings else ""

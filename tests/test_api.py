@@ -131,3 +131,9 @@ def test_a_damaged_adapter_is_refused(damage, tmp_path: Path) -> None:
         path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=r"a\.safetensors"):
         karst_bench.load_adapter(fresh("vit"), path)
+
+
+def test_a_model_with_two_heads_is_refused() -> None:
+    net = timm.create_model("deit_tiny_distilled_patch16_224", depth=1, num_classes=3)
+    with pytest.raises(UserError, match="2 heads"):
+        karst_bench.attach(net, "lora")

@@ -74,6 +74,9 @@ def test_another_timm_name_is_another_backbone() -> None:
         (["also=vpt_dep"], ["did you mean vpt_deep"]),
         (["backbone=vit_b61"], ["vit_b61", "vit_b16"]),
         (["seed=abc"], ["seed", "abc", "Integer"]),
+        (["seed=-1"], ["seed=-1", "0 or more"]),
+        (["suite=mni"], ["suite=mni", "did you mean mini"]),
+        (["method=lora", "method.rank=4"], ["method.rank", "r, s, dropout, sites"]),
         (["action=desribe"], ["action=desribe", "describe"]),
         (["precision=fp16"], ["bf16", "fp32"]),
         (["method=[lora,karst]"], ["also=vpt_deep", "-m method=lora,karst"]),
@@ -87,6 +90,18 @@ def test_bad_input_is_told_in_one_line_with_the_remedy(overrides: list[str], wor
         compose(overrides)
     message = str(caught.value)
     assert "\n" not in message and all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value"),
+    [("lora", "r", 0), ("karst", "N", -1), ("karst", "sigma", float("nan")), ("lora", "dropout", 1.5),
+     ("dtl", "r", {"vit": 0, "swin": 4})],
+)
+def test_a_value_that_no_method_can_take_is_refused(method: str, key: str, value: object) -> None:
+    values = plain(compose([f"method={method}"]))["method"]
+    assert key in values
+    with pytest.raises(UserError, match=rf"method\.{key}="):
+        build_method("method", values | {key: value})
 
 
 @pytest.mark.parametrize(

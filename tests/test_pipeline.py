@@ -176,6 +176,8 @@ def test_missing_data_and_weights_are_both_named(tmp_path: Path, monkeypatch, ca
         (["backbone.weights=/nowhere/x.pth"], ["/nowhere/x.pth"]),
         (["backbone.timm_name=resnet18", "backbone.weights=none"], ["ResNet", "timm ViT or Swin"]),
         (["recipe.batch=0"], ["recipe.batch=0"]),
+        (["recipe.lr=nan"], ["recipe.lr=nan", "number"]),
+        (["method.N=0"], ["method.N=0", "at least 1"]),
         (["threads=0"], ["threads=0"]),
         (["action=evaluate"], ["adapter="]),
     ],

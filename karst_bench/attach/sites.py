@@ -31,6 +31,8 @@ def family_of(net: nn.Module) -> str:
 def view_of(net: Any) -> View:
     """Reads an unmodified timm model into a View. Raises: UserError if the family or a block's layout is foreign."""
     family = family_of(net)
+    if not isinstance(net.get_classifier(), nn.Module):
+        raise UserError(f"this {type(net).__name__} has 2 heads (distillation); use the variant with one classifier")
     blocks = list(_blocks(net, family))
     sites = [*_outer_sites(net, family)]
     for index, (stage, path, block) in enumerate(blocks):

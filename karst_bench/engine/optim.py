@@ -1,5 +1,6 @@
 """Optimiser, learning-rate schedule and weight-decay groups."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, get_args
@@ -58,8 +59,8 @@ class Recipe:
             if getattr(self, key) < 1:
                 raise UserError(f"recipe.{key}={getattr(self, key)} must be at least 1")
         for key in ("lr", "wd", "warmup_lr", "min_lr", "cooldown", "momentum"):
-            if not getattr(self, key) >= 0:
-                raise UserError(f"recipe.{key}={getattr(self, key)} must not be negative")
+            if not 0 <= getattr(self, key) < math.inf:
+                raise UserError(f"recipe.{key}={getattr(self, key)} must be a number of 0 or more")
         for key in ("warmup", "drop_path", "label_smoothing"):
             if not 0 <= getattr(self, key) < 1:
                 raise UserError(f"recipe.{key}={getattr(self, key)} must lie in [0, 1)")

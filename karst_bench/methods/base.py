@@ -54,6 +54,7 @@ class Method:
     graphable: ClassVar[bool] = True  # False: makes Python choices each step
     composable: ClassVar[bool] = True  # False: leaves nothing for a second method to adapt
     identity_at_init: ClassVar[bool] = True
+    may_be_zero: ClassVar[frozenset[str]] = frozenset()  # whole-number fields that are no counts
     trunk_mode: ClassVar[str] = "train"  # "eval": the frozen trunk runs without drop-path
 
     def score(self, view: View, batches: Iterable[tuple[Tensor, Tensor]]) -> Artefact | None:

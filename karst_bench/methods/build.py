@@ -1,6 +1,7 @@
 """From plain settings to method objects: typed, and nothing outside this package."""
 
 import importlib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -42,7 +43,21 @@ def build_method(node: str, values: Mapping[str, Any]) -> Method:
     for key, value in given.items():
         if not _fits(value, wanted[key]):
             raise UserError(f"{node}.{key}={value!r} must be of type {_shown(wanted[key])}")
+        _check_range(f"{node}.{key}={value!r}", key, value, zero=key in kind.may_be_zero)
     return kind(**given)
+
+
+def _check_range(said: str, key: str, value: Any, *, zero: bool) -> None:
+    """Whole numbers are counts (ranks, kernels, prompts, widths), dropout is a probability, and nothing is infinite."""
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    for part in inner:
+        _check_range(said, key, part, zero=zero)
+    if isinstance(value, int) and not isinstance(value, bool) and value < (0 if zero else 1) and key != "dropout":
+        raise UserError(f"{said} must be at least {0 if zero else 1}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{said} must be a finite number")
+    if key == "dropout" and not 0 <= value < 1:
+        raise UserError(f"{said} must lie in [0, 1)")
 
 
 def _fits(value: Any, wanted: Any) -> bool:

@@ -41,6 +41,7 @@ class VeRA(Method):
 
     label: ClassVar[str] = "VeRA"
     paper: ClassVar[str] = "2310.11454"
+    may_be_zero: ClassVar[frozenset[str]] = frozenset({"key"})
     r: int
     start: float
     key: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,25 @@ def test_the_cache_is_read_and_the_hash_says_the_same(cache: Path, monkeypatch: 
     monkeypatch.setattr("karst_bench.data.mini.draw", lambda *args: pytest.fail("drawn again"))
     assert load("digits", cache).list_sha256 == first.list_sha256
     assert not list(cache.glob("mini/.*"))
+
+
+def cut(whole: bytes) -> bytes:
+    return whole[:1000]
+
+
+def flipped(whole: bytes) -> bytes:
+    return whole[:50_000] + bytes([whole[50_000] ^ 1]) + whole[50_001:]
+
+
+@pytest.mark.parametrize("damage", [cut, flipped])
+def test_a_damaged_cache_is_drawn_again(damage: Callable[[bytes], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    fresh = pixels(load("digits", tmp_path), "test")
+    (path,) = (tmp_path / "mini").glob("digits-*.npz")
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    again = pixels(load("digits", tmp_path), "test")
+    assert np.array_equal(again, fresh) and path.read_bytes() == whole
+    assert str(path) in capsys.readouterr().err
 
 
 def test_another_size_is_the_same_image_resized(cache: Path):

@@ -95,6 +95,7 @@ def test_other_words_pass_unchanged():
         (["dataset=nowhere/all"], "0 jobs"),
         (["seed=range(0)"], "0 jobs"),
         (["sweep=tabel1"], "unknown for suite=vtab. Valid: ablate_N"),
+        (["sweep=table1", "suite=mni"], "suite=mni is not a choice; use one of vtab, mini"),
         (["method=[a"], "cannot be read"),
     ],
 )

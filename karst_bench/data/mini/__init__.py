@@ -9,6 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,8 +132,11 @@ def _cached(task: str, generator: Generator, sizes: dict[str, int], cache_root: 
     key = hashlib.sha256(b"\0".join([*code, json.dumps([VERSION, task, sizes]).encode()])).hexdigest()[:16]
     path = cache_root / "mini" / f"{task}-{key}.npz"
     if path.is_file():
-        with np.load(path) as stored:
-            return {split: stored[split] for split in sizes}
+        try:
+            with path.open("rb") as file, np.load(file) as stored:  # a zip file: each array's checksum is compared as it is read
+                return {split: stored[split] for split in sizes}
+        except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError) as error:
+            print(f"note: {path} is damaged ({error}); its images are drawn again", file=sys.stderr)
     arrays = {split: draw(task, generator, split, n) for split, n in sizes.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
