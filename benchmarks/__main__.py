@@ -1,31 +1,82 @@
-"""make bench: writes benchmarks/results/<name>.json and a plot.
+"""make bench: writes benchmarks/results/<name>.json, a page and a plot.
 
 python -m benchmarks                               every part: training steps of ViT-B/16 and Swin-B, evaluation passes,
                                                    forms of one layer, scaling, phases of whole runs, steps on a GPU
 python -m benchmarks only=steps model=vit_base_patch16_224 batch=2 rounds=15
 python -m benchmarks only=phases model=             the small run alone
+python -m benchmarks only=steps "rows=KARST, ours;full" out=/tmp/trial
+only=A,B  model=A,B  batch=2,4  rounds=15  depth=2 (blocks; the whole model without it)  rows=A;B  out=FOLDER
 Set OMP_NUM_THREADS=1 where other programs share the machine: the CPU clock then measures this program alone.
 """
 
+import difflib
 import json
 import platform
 import re
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 
 from benchmarks import evaluation, forms, gpu, page, phases, plot, scaling, steps
-from benchmarks.rows import Case
+from benchmarks.rows import ROWS, Case
+from karst_bench.data.options import parse
+from karst_bench.errors import UserError
+from karst_bench.records import atomic
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("steps", "evaluation", "forms", "scaling", "phases", "gpu")
 SHOWN = re.compile(r"ratio|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$")
 DEFAULTS = {
     "only": ",".join(PARTS), "model": "vit_base_patch16_224,swin_base_patch4_window7_224", "batch": "2,4",
-    "rounds": "15", "depth": "", "rows": "",
+    "rounds": "15", "depth": "", "rows": "", "out": str(RESULTS),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to measure. Raises: UserError for a part, model, row or number that does not exist."""
+
+    parts: list[str]
+    models: list[str]
+    batches: list[int]
+    rounds: int
+    depth: int | None
+    rows: list[str] | None
+    out: Path
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> "Asked":
+        given = DEFAULTS | parse(words, list(DEFAULTS))
+        lists = {key: [part.strip() for part in given[key].split(";" if key == "rows" else ",") if part.strip()]
+                 for key in ("only", "model", "rows")}  # fmt: skip
+        for key, known in {"only": PARTS, "model": timm.list_models(), "rows": list(ROWS)}.items():
+            for part in lists[key]:
+                if part not in known:
+                    near = difflib.get_close_matches(part, known, 1, 0.4)
+                    hint = f"; did you mean {near[0]}?" if near else ""
+                    shown = f". Known: {'; '.join(known)}" if len(known) < 20 else ""
+                    raise UserError(f"{key}={part} does not exist{hint}{shown}")
+        return cls(
+            lists["only"], lists["model"], [_count("batch", batch) for batch in given["batch"].split(",")],
+            _count("rounds", given["rounds"]), _count("depth", given["depth"]) if given["depth"] else None,
+            lists["rows"] or None, Path(given["out"]),
+        )  # fmt: skip
+
+    @property
+    def cases(self) -> list[Case]:
+        return [Case(model, batch, self.depth) for model in self.models for batch in self.batches]
+
+
+def _count(key: str, text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"{key}={text} is not a whole number of at least 1")
+    return int(text)
 
 
 def machine() -> dict[str, Any]:
@@ -45,57 +96,40 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def options(arguments: list[str]) -> dict[str, str]:
-    chosen = dict(DEFAULTS)
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key not in DEFAULTS:
-            raise SystemExit(f"{argument}: unknown option; use {', '.join(f'{k}={v}' for k, v in DEFAULTS.items())}")
-        chosen[key] = value
-    return chosen
-
-
-def main() -> None:
-    chosen = options(sys.argv[1:])
-    rounds, parts = int(chosen["rounds"]), chosen["only"].split(",")
-    depth = int(chosen["depth"]) if chosen["depth"] else None
-    cases = [
-        Case(model, int(batch), depth) for model in chosen["model"].split(",") for batch in chosen["batch"].split(",")
-    ]
-    for case in cases:
+def measure(asked: Asked) -> None:
+    write = partial(_write, asked.out)
+    for case in asked.cases:
         name = f"{case.model}_b{case.batch}" + (f"_depth{case.depth}" if case.depth else "")
-        if "steps" in parts:
-            wanted = [row.strip() for row in chosen["rows"].split(";")] if chosen["rows"] else None
-            write(f"steps_{name}", steps.measured(case, rounds, wanted))
-        if "evaluation" in parts:
-            write(f"evaluation_{name}", evaluation.measured(case, rounds))
-    if "forms" in parts:
-        write("forms", forms.measured(rounds))
-    if "scaling" in parts:
-        write("scaling", scaling.measured(rounds))
-    if "phases" in parts:
-        write("phases", phases.measured(large="vit_base_patch16_224" in chosen["model"]))
-    if "gpu" in parts:
-        write_gpu(chosen["model"].split(","), rounds, depth)
-    plot.draw(RESULTS)
-    page.write(RESULTS)
+        if "steps" in asked.parts:
+            write(f"steps_{name}", steps.measured(case, asked.rounds, asked.rows))
+        if "evaluation" in asked.parts:
+            write(f"evaluation_{name}", evaluation.measured(case, asked.rounds))
+    if "forms" in asked.parts:
+        write("forms", forms.measured(asked.rounds))
+    if "scaling" in asked.parts:
+        write("scaling", scaling.measured(asked.rounds))
+    if "phases" in asked.parts:
+        write("phases", phases.measured(large="vit_base_patch16_224" in asked.models))
+    if "gpu" in asked.parts:
+        _measure_gpu(asked, write)
+    plot.draw(asked.out)
+    page.write(asked.out)
 
 
-def write_gpu(models: list[str], rounds: int, depth: int | None) -> None:
+def _measure_gpu(asked: Asked, write: Callable[[str, dict[str, Any]], None]) -> None:
     if not torch.cuda.is_available():
         print("gpu: not measured, torch sees no CUDA device here")
         return
-    for model in models:
+    for model in asked.models:
         for batch in gpu.BATCHES:
-            write(f"gpu_{model}_b{batch}", gpu.measured(Case(model, batch, depth), rounds, torch.device("cuda")))
+            write(f"gpu_{model}_b{batch}", gpu.measured(Case(model, batch, asked.depth), asked.rounds, torch.device("cuda")))
     write("gpu_long_run", gpu.long_run())
 
 
-def write(name: str, result: dict[str, Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine()} | result, indent=1) + "\n")
-    print(f"{path.relative_to(RESULTS.parent.parent)}")
+def _write(out: Path, name: str, result: dict[str, Any]) -> None:
+    path = out / f"{name}.json"
+    atomic.write(path, (json.dumps({"machine": machine()} | result, indent=1) + "\n").encode(), once=False)
+    print(path)
     for row, values in result["rows"].items():
         print(
             f"  {row:44s}",
@@ -103,5 +137,18 @@ def write(name: str, result: dict[str, Any]) -> None:
         )
 
 
+def main(words: Sequence[str]) -> int:
+    """0 done, 2 bad input."""
+    if {"-h", "--help", "help"} & set(words):
+        print((__doc__ or "").strip())
+        return 0
+    try:
+        measure(Asked.of(words))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main(sys.argv[1:]))

@@ -10,7 +10,7 @@ from tabulate import tabulate
 COLUMNS = {
     "wall_median_s": ("wall (ms)", 1e3, ".0f"), "cpu_ratio_median": ("/ floor", 1, ".3f"),
     "cpu_ratio_min": ("/ floor, minima", 1, ".3f"), "activations_ratio": ("kept for backward / floor", 1, ".2f"),
-    "with_weights_ratio": ("with weights", 1, ".2f"), "peak_bytes": ("peak of a step (MB)", 1e-6, ".0f"),
+    "with_weights_ratio": ("kept, weights counted", 1, ".2f"), "peak_bytes": ("peak of a step (MB)", 1e-6, ".0f"),
     "launches": ("operations", 1, ".0f"),
 }  # fmt: skip
 PHASES = {
@@ -30,7 +30,10 @@ def write(folder: Path) -> None:
 
 def _about(result: Mapping[str, Any]) -> str:
     machine = result["machine"]
-    facts = [result["what"]] + [f"{key} {result[key]}" for key in ("model", "batch", "rounds", "blocks") if result.get(key)]
+    keys = ("model", "depth", "batch", "rounds", "blocks")
+    facts = [result["what"]] + [f"{key} {result[key]}" for key in keys if result.get(key)]
+    if result.get("rounds"):
+        facts.append(f"ratios are medians of {'wall' if result.get('clock') == 'wall' else 'CPU'} time within a round")
     facts.append(f"{machine['cpu']} ({machine['capability']}), {machine['threads']} threads, torch {machine['torch']}")
     return "; ".join(facts) + f"; GPU: {machine['gpu']}.\n"
 
@@ -67,7 +70,7 @@ def _bf16(result: Mapping[str, Any]) -> str:
     rows = result.get("bf16")
     if not isinstance(rows, dict) or any("wall_median_s" in values for values in rows.values()):
         return ""
-    keys = {"activations_ratio": "kept for backward / floor", "with_weights_ratio": "with weights"}
+    keys = {"activations_ratio": "kept for backward / floor", "with_weights_ratio": "kept, weights counted"}
     lines = [[row, *(format(values[key], ".2f") for key in keys)] for row, values in rows.items()]
     return "bf16 autocast (times not measured: this CPU emulates bf16):\n\n" + _aligned(lines, list(keys.values()))
 

@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 def draw(folder: Path) -> None:
     """Bars of the median step against the floor for each steps_*.json and gpu_*_b*.json, and the lines of scaling.json;
     PNG and SVG."""
-    files, scaling = [*sorted(folder.glob("steps_*.json")), *sorted(folder.glob("gpu_*_b*.json"))], folder / "scaling.json"
+    files = [*sorted(folder.glob("steps_*.json")), *sorted(folder.glob("gpu_*_b*.json"))]
+    files, scaling = [path for path in files if len(json.loads(path.read_text())["rows"]) > 1], folder / "scaling.json"
     count = len(files) + scaling.exists()
     if not count:
         return

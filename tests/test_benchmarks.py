@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import evaluation, gpu, page, plot, steps
+from benchmarks.__main__ import main
 from benchmarks.measure import interleaved, summary
 from benchmarks.rows import Case
 
@@ -41,6 +42,25 @@ def test_steps_and_passes_reach_page_and_plot(tmp_path: Path) -> None:
     kept = {row: values["activations_ratio"] for row, values in results["steps_tiny_b1"]["rows"].items()}
     assert kept["head only"] < 0.1 and kept["KARST, ours, recompute"] < kept["KARST, ours"]
     assert kept["floor"] == 1.0 < kept["KARST, ours, all tokens"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["rows=KARST,ours"], "did you mean KARST, ours"), (["only=stpes"], "did you mean steps"), (["rounds=abc"], "rounds=abc"),
+        (["batch=0"], "batch=0"), (["model=vit_foo"], "model=vit_foo"), (["onyl=steps"], "did you mean only"),
+    ],
+)  # fmt: skip
+def test_a_mistyped_word_stops_before_anything_is_measured(words: list[str], told: str, tmp_path: Path, capsys) -> None:
+    assert main([*words, f"out={tmp_path}"]) == 2
+    assert told in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_results_go_where_they_are_asked_to(tmp_path: Path) -> None:
+    """A table of the floor alone is no bar chart, and no error."""
+    words = ["only=steps,gpu", "model=vit_tiny_patch16_224", "batch=1", "depth=1", "rounds=1", "rows=floor", f"out={tmp_path}"]
+    assert main(words) == 0
+    assert {path.name for path in tmp_path.iterdir()} >= {"README.md", "steps_vit_tiny_patch16_224_b1_depth1.json"}
 
 
 @pytest.mark.slow

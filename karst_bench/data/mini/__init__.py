@@ -133,7 +133,7 @@ def _cached(task: str, generator: Generator, sizes: dict[str, int], cache_root: 
     path = cache_root / "mini" / f"{task}-{key}.npz"
     if path.is_file():
         try:
-            with path.open("rb") as file, np.load(file) as stored:  # a zip file: each array's checksum is compared as it is read
+            with path.open("rb") as kept, np.load(kept) as stored:  # a zip file: each array's checksum is compared as it is read
                 return {split: stored[split] for split in sizes}
         except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError) as error:
             print(f"note: {path} is damaged ({error}); its images are drawn again", file=sys.stderr)
