@@ -15,7 +15,10 @@ OWN = {"trials": "", "workers": "1", "table": "", "join": "false"}
 
 
 def main(words: list[str]) -> int:
-    """Run a study to its number of trials and write the result; 2 for bad input."""
+    """Run a study to its number of trials and write the result; 2 for bad input. Without words: help."""
+    if not words or {"-h", "--help", "help"} & set(words):
+        print((__doc__ or "").strip())
+        return 0
     from karst_bench.config import config_dir
     from karst_bench.engine.outcome import Interrupted
     from karst_bench.errors import UserError

@@ -158,6 +158,15 @@ def setting(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((printable(key, 60), plain(value)) for key, value in parts.items()))
 
 
+def told_recipe(config: Mapping[str, Any]) -> str:
+    """The recipe with what a trial run most often changes: `petl100 (100 epochs)`, `mini (1 epoch, augment fs_dtl)`."""
+    augment = may(config, "recipe.augment", str, "none")
+    more = [f"augment {augment}"] if augment != "none" else []
+    epochs = may(config, "recipe.epochs", int, 0)
+    facts = [f"{epochs} epoch{'s' if epochs != 1 else ''}", *more]
+    return f"{may(config, 'recipe.name', str, '?')} ({', '.join(facts)})"
+
+
 def footing(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """What a footnote says a number stands on."""
     config = record["config"]
@@ -165,7 +174,7 @@ def footing(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     commit = may(record, "provenance.commit", str, "?")[:12] + ("+" if record["provenance"].get("dirty") else "")
     parts = {
         "tuned": may(config, "tuned.name", str, "none"),
-        "recipe": may(config, "recipe.name", str, "?"),
+        "recipe": told_recipe(config),
         "protocol": config["protocol"]["name"],
         "normalization": may(config, "normalization", str, "?"),
         "encoding": may(record, "data.encoding", str, "?"),

@@ -8,6 +8,7 @@ import numpy as np
 
 from karst_bench.report import aggregate, catalog, compare, intervals
 from karst_bench.report.aggregate import Row
+from karst_bench.report.footnotes import Footnotes
 from karst_bench.report.intervals import Estimate
 from karst_bench.report.model import Box, Column, Line, Table, number
 
@@ -16,9 +17,14 @@ AXES = ("N", "m", "r")
 
 @dataclass(frozen=True)
 class Curves:
-    """Figure 2: panel title -> method -> shots -> accuracy. The last panel is the average over the sets."""
+    """Figure 2: panel title -> method -> shots -> accuracy. The last panel is the average over the sets.
+
+    rows: the one row of each method that is drawn, by its label. left_out: labels of the methods' other settings.
+    """
 
     panels: dict[str, dict[str, dict[int, Estimate]]]
+    rows: dict[str, Row]
+    left_out: list[str]
 
     @property
     def methods(self) -> list[str]:
@@ -45,24 +51,29 @@ def few_shot(ours: Mapping[str, list[Row]], suite: str) -> Curves:
         }
         if any(mean is not None for mean in means.values()):
             panels[f"Average of {len(tasks)}"][row.label] = {s: mean for s, mean in means.items() if mean is not None}
-    return Curves(panels)
+    rows = {ours[method][0].label: ours[method][0] for method in order if method in ours}
+    return Curves(panels, rows, [row.label for method in order for row in ours.get(method, [])[1:]])
 
 
 def few_shot_table(curves: Curves) -> Table:
     """The numbers of Figure 2, one line per set and method."""
     columns = [Column("set", "Set"), Column("method", "Method")]
     columns += [Column(f"shots_{shots}", f"{shots}-shot") for shots in catalog.SHOTS]
+    columns += [Column("footing", "Key")]
+    footnotes = Footnotes()
     lines = [
         Line(
             "ours",
-            {"set": Box(panel), "method": Box(method)}
+            {"set": Box(panel), "method": Box(method), "footing": Box(footnotes.keys(curves.rows[method]))}
             | {f"shots_{shots}": number(estimate) for shots, estimate in points.items()},
         )
         for panel, methods in curves.panels.items()
         for method, points in methods.items()
     ]
-    note = "Test top-1 in %, mean over split seeds ± half of the 95 % interval (n). The paper prints no numbers here."
-    return Table("figure2", "Figure 2: few-shot accuracy over shots", columns, lines, [note])
+    notes = ["Test top-1 in %, mean over split seeds ± half of the 95 % interval (n). The paper prints no numbers here."]
+    if curves.left_out:
+        notes.append(f"Runs of further settings are not in this figure: {', '.join(curves.left_out)}.")
+    return Table("figure2", "Figure 2: few-shot accuracy over shots", columns, lines, [*notes, *footnotes.notes()])
 
 
 @dataclass(frozen=True)

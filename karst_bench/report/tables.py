@@ -8,6 +8,7 @@ import pandas as pd
 
 from karst_bench.report import aggregate, catalog, compare, paper, series
 from karst_bench.report.aggregate import Row
+from karst_bench.report.footnotes import Footnotes
 from karst_bench.report.intervals import Estimate
 from karst_bench.report.model import Box, Column, Line, Table, number, ranked
 
@@ -39,28 +40,6 @@ class Spec:
     columns: list[Column]
     backbone: str
     further: bool
-
-
-class Footnotes:
-    """Letters for what a number stands on (weights, recipe, protocol, normalisation, encoding, code ...)."""
-
-    def __init__(self) -> None:
-        self.letters: dict[tuple[tuple[str, str], ...], str] = {}
-
-    def keys(self, row: Row) -> str:
-        """The letters of a row, a new one for each new combination."""
-        footings = sorted({run.footing for run in row.runs})
-        found = [self.letters.setdefault(footing, letter(len(self.letters))) for footing in footings]
-        return ",".join(sorted(found, key=lambda key: (len(key), key)))
-
-    def notes(self) -> list[str]:
-        """One line per letter."""
-        return [f"[{key}] " + ", ".join(f"{k}={v}" for k, v in footing) for footing, key in self.letters.items()]
-
-
-def letter(index: int) -> str:
-    """a, b, ..., z, aa, ab, ..."""
-    return (letter(index // 26 - 1) if index >= 26 else "") + "abcdefghijklmnopqrstuvwxyz"[index % 26]
 
 
 def specs(suite: str) -> list[Spec]:

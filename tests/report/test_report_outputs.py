@@ -226,6 +226,23 @@ def test_kinds_of_tuning_are_kept_apart_in_words(tmp_path):
     assert any("tuned=paper" in note for note in table.notes)
 
 
+def test_a_short_trial_is_told_apart_in_the_numbers_of_figure_2(tmp_path):
+    """A run of one epoch is a setting of its own: beside whole runs it is named as left out, alone its key tells."""
+    trial = {"config__recipe": {"name": "fs_dtl", "lr": 1e-3, "epochs": 1, "augment": "fs_noah"}}
+    made = [record("karst", "pets", 0, 7.0, shots=4, split_seed=0, protocol="best_val", **trial)]
+    for whole, left_out in ((0, False), (2, True)):
+        made += [record("karst", "pets", seed, 80.0, shots=4, split_seed=0, protocol="best_val") for seed in range(whole)]
+        write(tmp_path / str(whole), *made)
+        report = build("vtab", tmp_path / str(whole), PAPER, pictures=False)
+        table = next(table for table in report.tables if table.name == "figure2")
+        (line,) = [line for line in table.lines if line.boxes["method"].text == "karst"]
+        assert line.boxes["shots_4"].value == pytest.approx(80.0 if whole else 7.0)
+        assert line.boxes["footing"].text == "a"
+        told = "recipe=fs_dtl (100 epochs)" if whole else "recipe=fs_dtl (1 epoch, augment fs_noah)"
+        assert any(note.startswith("[a] ") and told in note for note in table.notes)
+        assert any("further settings are not in this figure" in note for note in table.notes) == left_out
+
+
 def test_mini_never_shows_the_papers_numbers(tmp_path):
     write(tmp_path, *full_suite("mini", seeds=2)[::3])
     report = build("mini", tmp_path, PAPER, pictures=False)
