@@ -9,7 +9,6 @@ only=A,B  model=A,B  batch=2,4  rounds=15  depth=2 (blocks; the whole model with
 Set OMP_NUM_THREADS=1 where other programs share the machine: the CPU clock then measures this program alone.
 """
 
-import difflib
 import json
 import platform
 import re
@@ -25,7 +24,8 @@ import torch
 
 from benchmarks import evaluation, forms, gpu, page, phases, plot, scaling, steps
 from benchmarks.rows import ROWS, Case
-from karst_bench.data.options import parse
+from karst_bench.config import nearest
+from karst_bench.data.options import HELP, count, parse
 from karst_bench.errors import UserError
 from karst_bench.records import atomic
 
@@ -58,25 +58,17 @@ class Asked:
         for key, known in {"only": PARTS, "model": timm.list_models(), "rows": list(ROWS)}.items():
             for part in lists[key]:
                 if part not in known:
-                    near = difflib.get_close_matches(part, known, 1, 0.4)
-                    hint = f"; did you mean {near[0]}?" if near else ""
                     shown = f". Known: {'; '.join(known)}" if len(known) < 20 else ""
-                    raise UserError(f"{key}={part} does not exist{hint}{shown}")
+                    raise UserError(f"{key}={part} does not exist{nearest(part, known)}{shown}")
         return cls(
-            lists["only"], lists["model"], [_count("batch", batch) for batch in given["batch"].split(",")],
-            _count("rounds", given["rounds"]), _count("depth", given["depth"]) if given["depth"] else None,
+            lists["only"], lists["model"], [count("batch", batch) for batch in given["batch"].split(",")],
+            count("rounds", given["rounds"]), count("depth", given["depth"]) if given["depth"] else None,
             lists["rows"] or None, Path(given["out"]),
         )  # fmt: skip
 
     @property
     def cases(self) -> list[Case]:
         return [Case(model, batch, self.depth) for model in self.models for batch in self.batches]
-
-
-def _count(key: str, text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"{key}={text} is not a whole number of at least 1")
-    return int(text)
 
 
 def machine() -> dict[str, Any]:
@@ -139,7 +131,7 @@ def _write(out: Path, name: str, result: dict[str, Any]) -> None:
 
 def main(words: Sequence[str]) -> int:
     """0 done, 2 bad input."""
-    if {"-h", "--help", "help"} & set(words):
+    if HELP & set(words):
         print((__doc__ or "").strip())
         return 0
     try:

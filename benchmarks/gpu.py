@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.measure import interleaved, launches, saved_bytes, step_peak_bytes, summary, training_step
+from benchmarks.measure import interleaved, summary, training_step
 from benchmarks.phases import image_folder, run
 from benchmarks.rows import CLASSES, ROWS, Case
+from benchmarks.steps import counted, memory
 from karst_bench.engine.compiled import compile_step
 
 BATCHES = (32, 64)
@@ -31,12 +32,9 @@ def measured(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
     steps = {name: training_step(net, x, y, autocast=True) for name, net in nets.items()}
     finish: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     table = summary(interleaved(steps, rounds, finish, WARM), "floor")
-    for name in EAGER:  # neither hooks nor the counter of operations see into a graph
-        kept = saved_bytes(nets[name], x, autocast=True)
-        table[name] |= kept | {"launches": launches(steps[name]), "peak_bytes": step_peak_bytes(steps[name], device) or 0}
-    for name in EAGER:
-        for key in ("activations", "with_weights"):
-            table[name][f"{key}_ratio"] = round(table[name][f"{key}_bytes"] / table["floor"][f"{key}_bytes"], 3)
+    # neither hooks nor the counter of operations see into a graph
+    for name, kept in memory({name: nets[name] for name in EAGER}, x, autocast=True).items():
+        table[name] |= counted(steps[name], device) | kept
     return {
         "what": "training step (forward, backward, fused AdamW), drop-path 0", "model": case.model, "depth": case.depth,
         "batch": case.batch, "rounds": rounds, "precision": "bf16", "clock": "wall", "rows": table,
@@ -66,5 +64,3 @@ def _compiled(net: nn.Module, device: torch.device) -> nn.Module:
 def _size(net: Any) -> tuple[int, int]:
     size: tuple[int, int] = net.patch_embed.img_size
     return size
-
-

@@ -1,5 +1,6 @@
 """Training steps of one backbone: every row against the floor."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def measured(case: Case, rounds: int, wanted: list[str] | None = None) -> dict[s
     torch.manual_seed(1)
     x, y = torch.randn(case.batch, 3, *size), torch.randint(CLASSES, (case.batch,))  # type: ignore[misc]
     table = _rows(nets, x, y, rounds, autocast=False)
-    bf16 = _rows(nets, x, y, rounds, autocast=True) if _has_bf16() else _memory(nets, x, autocast=True)
+    bf16 = _rows(nets, x, y, rounds, autocast=True) if _has_bf16() else memory(nets, x, autocast=True)
     return {
         "what": "training step (forward, backward, fused AdamW), drop-path 0", "model": case.model, "depth": case.depth,
         "batch": case.batch, "rounds": rounds, "precision": "fp32", "rows": table, "bf16": bf16,
@@ -30,17 +31,19 @@ def measured(case: Case, rounds: int, wanted: list[str] | None = None) -> dict[s
 def _rows(
     nets: dict[str, torch.nn.Module], x: torch.Tensor, y: torch.Tensor, rounds: int, *, autocast: bool
 ) -> dict[str, dict[str, float]]:
-    memory = _memory(nets, x, autocast=autocast)
+    kept = memory(nets, x, autocast=autocast)
     steps = {name: training_step(net, x, y, autocast=autocast) for name, net in nets.items()}
     table = summary(interleaved(steps, rounds), "floor")
-    for name, step in steps.items():
-        table[name]["launches"] = launches(step)
-        if (peak := step_peak_bytes(step, x.device)) is not None:
-            table[name]["peak_bytes"] = peak
-    return {name: row | memory[name] for name, row in table.items()}
+    return {name: row | counted(steps[name], x.device) | kept[name] for name, row in table.items()}
 
 
-def _memory(nets: dict[str, torch.nn.Module], x: torch.Tensor, *, autocast: bool) -> dict[str, dict[str, float]]:
+def counted(step: Callable[[], object], device: torch.device) -> dict[str, int]:
+    """Operations of one step and, where the system tells, the most memory it takes."""
+    peak = step_peak_bytes(step, device)
+    return {"launches": launches(step)} | ({} if peak is None else {"peak_bytes": peak})
+
+
+def memory(nets: dict[str, torch.nn.Module], x: torch.Tensor, *, autocast: bool) -> dict[str, dict[str, float]]:
     """Bytes that a step keeps for backward, and as ratios to the floor's."""
     kept = {name: saved_bytes(net, x, autocast=autocast) for name, net in nets.items()}
     return {

@@ -89,17 +89,21 @@ def finish(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         second = next((word for word in overrides if word.startswith("also=")), "also")
         first = second.replace("also", "method")
         raise UserError(f"{second} brings its own optimiser, which a run has one of; make it the method: {first}")
-    for key, choices in CHOICES.items():
-        if cfg[key] not in choices:
-            raise UserError(
-                f"{key}={cfg[key]} is not a choice; use one of {', '.join(choices)}{_nearest(str(cfg[key]), choices)}"
-            )
+    for key in CHOICES:
+        check_choice(key, cfg[key])
     if cfg.seed < 0:
         raise UserError(f"seed={cfg.seed} must be 0 or more")
     if cfg.dataset.get("shots") is not None and cfg.dataset.shots not in (1, 2, 4, 8, 16):
         raise UserError(f"dataset.shots={cfg.dataset.shots} has no split list; use 1, 2, 4, 8 or 16")
     given = {override.partition("=")[0].lstrip("+~") for override in overrides}
     return _with_tuned(_with_own_backbone(cfg, given), given)
+
+
+def check_choice(key: str, value: object) -> None:
+    """Raises: UserError where a shared key has none of its values."""
+    choices = CHOICES[key]
+    if value not in choices:
+        raise UserError(f"{key}={value} is not a choice; use one of {', '.join(choices)}{nearest(str(value), choices)}")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -161,7 +165,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 def _unknown_option(path: str) -> str:
     group = next((g for g in GROUPS if path.startswith(f"{g}/")), path.partition("/")[0])
     option, valid = path.removeprefix(f"{group}/"), options(group)
-    return f"{group}={option} is unknown{_nearest(option, valid)}. Valid: {', '.join(valid)}"
+    return f"{group}={option} is unknown{nearest(option, valid)}. Valid: {', '.join(valid)}"
 
 
 def _unknown_key(key: str, text: str, overrides: Sequence[str]) -> str:
@@ -172,7 +176,7 @@ def _unknown_key(key: str, text: str, overrides: Sequence[str]) -> str:
     parent = key.rpartition(".")[0]
     siblings = [k for k in keys if k.startswith(f"{parent}.")] if parent else []
     shown = f". Keys of {parent}: {', '.join(k.removeprefix(parent + '.') for k in siblings)}" if siblings else ""
-    return f"unknown key {key}{_nearest(key, keys)}{shown}"
+    return f"unknown key {key}{nearest(key, keys)}{shown}"
 
 
 def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -183,7 +187,8 @@ def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _keys(cfg[key], f"{name}.")
 
 
-def _nearest(word: str, valid: Sequence[str]) -> str:
+def nearest(word: str, valid: Sequence[str]) -> str:
+    """`; did you mean X?` with the valid name that is most like the word, or nothing."""
     tails = {name.rpartition("/")[2]: name for name in valid}
     near = [name for name in valid if name.lower() == word.lower()]
     near = near or difflib.get_close_matches(word, valid, 1, 0.6)

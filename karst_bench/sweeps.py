@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from karst_bench.config import CHOICES, config_dir, options
+from karst_bench.config import check_choice, config_dir, options
 from karst_bench.errors import UserError
 
 GROUPED = ("dataset", "method")  # keys whose values may be a group or a glob
@@ -95,8 +95,8 @@ def _inline(overrides: list[str], say: Say) -> list[str]:
     name = given.get("sweep", "none")
     if name == "none":
         return overrides
-    if given.get("suite", "mini") not in CHOICES["suite"]:
-        raise UserError(f"suite={given['suite']} is not a choice; use one of {', '.join(CHOICES['suite'])}")
+    if "suite" in given:
+        check_choice("suite", given["suite"])
     suite = "mini" if given.get("suite") == "mini" or given.get("dataset", "").startswith("mini/") else "vtab"
     path = name if "/" in name else f"{suite}/{name}"
     known = [option for option in options("sweep") if "/" in option]

@@ -16,7 +16,9 @@ OWN = {"trials": "", "workers": "1", "table": "", "join": "false"}
 
 def main(words: list[str]) -> int:
     """Run a study to its number of trials and write the result; 2 for bad input. Without words: help."""
-    if not words or {"-h", "--help", "help"} & set(words):
+    from karst_bench.data.options import HELP, count
+
+    if not words or HELP & set(words):
         print((__doc__ or "").strip())
         return 0
     from karst_bench.config import config_dir
@@ -28,8 +30,8 @@ def main(words: list[str]) -> int:
     own = {key: given.get(key, default) for key, default in OWN.items()}
     overrides = [word for word in words if word.partition("=")[0] not in OWN]
     try:
-        asked = positive("trials", own["trials"]) if own["trials"] else None
-        workers = positive("workers", own["workers"])
+        asked = count("trials", own["trials"]) if own["trials"] else None
+        workers = count("workers", own["workers"])
         found = search(overrides)
         trials = found.budget(asked)
         worker = Worker(found, trials, say=lambda line: print(line, flush=True))
@@ -56,15 +58,6 @@ def main(words: list[str]) -> int:
     print(f"best of {trials}: val top-1 {result['val_top1_pct']:.2f} % (default {default:.2f} %), {result['values']}")
     print(f"written to {table}; use it with tuned=ours")
     return 0
-
-
-def positive(key: str, text: str) -> int:
-    """A whole number of at least 1. Raises: UserError."""
-    from karst_bench.errors import UserError
-
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"{key}={text} is not a whole number of at least 1")
-    return int(text)
 
 
 def start_helper(overrides: list[str], trials: int, workers: int) -> "subprocess.Popen[bytes]":

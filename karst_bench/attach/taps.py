@@ -21,7 +21,6 @@ class Taps(nn.Module):
     """
 
     net: Any
-
     walk: Walk
 
     def __init__(self, net: nn.Module, walk: Walk) -> None:
@@ -59,8 +58,8 @@ class BesideTaps(nn.Module):
     def __init__(self, net: nn.Module, taps: Taps) -> None:
         super().__init__()
         self._modules = net._modules
-        for name, value in {"net": net, "taps": taps}.items():  # around the children that are shared
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "net", net)  # around the children, which are the model's own
+        object.__setattr__(self, "taps", taps)
         self.walked = [module for module in net.modules() if isinstance(module, WalkedBlock)]
 
     def forward(self, rows: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def changed(images: Tensor, plans: Sequence[Plan], *, size: int, mean: Tensor, s
             picture = stepped(picture, step, colour_of_fill)
         pictures.append(picture)
     pixels = torch.stack(pictures).float()
-    return _erased(pixels, plans, mean.to(pixels.device), std.to(pixels.device))
+    return _erased(pixels, plans, sent(mean, pixels.device), sent(std, pixels.device))
 
 
 def cropped(images: Tensor, boxes: Sequence[tuple[float, ...]], flips: Sequence[bool], size: int) -> Tensor:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from karst_bench.errors import UserError
 
+HELP = {"-h", "--help", "help"}
+
 
 def parse(
     words: Sequence[str], keys: Sequence[str], flags: Sequence[str] = (), bare: str | None = None
@@ -33,6 +35,13 @@ def parse(
     return found
 
 
+def count(key: str, text: str) -> int:
+    """A whole number of at least 1. Raises: UserError."""
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"{key}={text} is not a whole number of at least 1")
+    return int(text)
+
+
 def main(
     run: Callable[[Mapping[str, str]], int],
     usage: str,
@@ -43,7 +52,7 @@ def main(
 ) -> int:
     """Run a script: its help without arguments, a user's error as one line and exit code 2."""
     words = sys.argv[1:]
-    if not words or {"-h", "--help", "help"} & set(words):
+    if not words or HELP & set(words):
         print(usage.strip())
         return 0
     try:

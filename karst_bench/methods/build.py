@@ -49,15 +49,19 @@ def build_method(node: str, values: Mapping[str, Any]) -> Method:
 
 def _check_range(said: str, key: str, value: Any, *, zero: bool) -> None:
     """Whole numbers are counts (ranks, kernels, prompts, widths), dropout is a probability, and nothing is infinite."""
-    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    for part in inner:
-        _check_range(said, key, part, zero=zero)
-    if isinstance(value, int) and not isinstance(value, bool) and value < (0 if zero else 1) and key != "dropout":
-        raise UserError(f"{said} must be at least {0 if zero else 1}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{said} must be a finite number")
-    if key == "dropout" and not 0 <= value < 1:
-        raise UserError(f"{said} must lie in [0, 1)")
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_range(said, key, part, zero=zero)
+    elif key == "dropout":
+        if not 0 <= value < 1:
+            raise UserError(f"{said} must lie in [0, 1)")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise UserError(f"{said} must be a finite number")
+    elif isinstance(value, int) and not isinstance(value, bool):
+        least = 0 if zero else 1
+        if value < least:
+            raise UserError(f"{said} must be at least {least}")
 
 
 def _fits(value: Any, wanted: Any) -> bool:

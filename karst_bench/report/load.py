@@ -161,10 +161,10 @@ def setting(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 def told_recipe(config: Mapping[str, Any]) -> str:
     """The recipe with what a trial run most often changes: `petl100 (100 epochs)`, `mini (1 epoch, augment fs_dtl)`."""
     augment = may(config, "recipe.augment", str, "none")
-    more = [f"augment {augment}"] if augment != "none" else []
     epochs = may(config, "recipe.epochs", int, 0)
-    facts = [f"{epochs} epoch{'s' if epochs != 1 else ''}", *more]
-    return f"{may(config, 'recipe.name', str, '?')} ({', '.join(facts)})"
+    length = f"{epochs} epoch{'s' if epochs != 1 else ''}"
+    changed = f", augment {augment}" if augment != "none" else ""
+    return f"{may(config, 'recipe.name', str, '?')} ({length}{changed})"
 
 
 def footing(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
