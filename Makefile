@@ -39,7 +39,7 @@ bench: $(STAMP)  ## what a step costs, against the frozen backbone, in one proce
 	$(RUN) -m benchmarks
 
 chaos: $(STAMP)  ## kills a sweep at random moments and checks that nothing is lost
-	$(RUN) -m pytest -m slow tests/sweeps/test_chaos.py -s
+	$(RUN) -m pytest -m slow tests/run/test_chaos.py -s
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -48,7 +48,7 @@ lint: $(STAMP)  ## ruff and mypy
 docs: $(STAMP)  ## regenerate the pages that come from code and configuration
 	$(BIN)/python scripts/docs_methods.py
 	$(BIN)/python scripts/docs_mini.py
-	$(BIN)/python -m karst_bench.data.docs
+	$(BIN)/python scripts/docs_datasets.py
 	$(BIN)/python scripts/contact_sheets.py
 
 clean:  ## remove outputs and caches, keep results

@@ -2,7 +2,7 @@
 
 import sys
 
-from karst_bench.cli import main
+from karst_bench.cli.hydra_app import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -24,10 +24,10 @@ import torch
 
 from benchmarks import evaluation, forms, gpu, page, phases, plot, scaling, steps
 from benchmarks.rows import ROWS, Case
-from karst_bench.config import nearest
-from karst_bench.data.options import HELP, count, parse
+from karst_bench import files
+from karst_bench.cli.options import HELP, count, parse
+from karst_bench.config.compose import nearest
 from karst_bench.errors import UserError
-from karst_bench.records import atomic
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("steps", "evaluation", "forms", "scaling", "phases", "gpu")
@@ -120,7 +120,7 @@ def _measure_gpu(asked: Asked, write: Callable[[str, dict[str, Any]], None]) -> 
 
 def _write(out: Path, name: str, result: dict[str, Any]) -> None:
     path = out / f"{name}.json"
-    atomic.write(path, (json.dumps({"machine": machine()} | result, indent=1) + "\n").encode(), once=False)
+    files.write(path, (json.dumps({"machine": machine()} | result, indent=1) + "\n").encode(), once=False)
     print(path)
     for row, values in result["rows"].items():
         print(

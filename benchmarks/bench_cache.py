@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from karst_bench.cli.options import main
+from karst_bench.config.datasets import dataset_configs
 from karst_bench.data import Task, load_task
-from karst_bench.data.batches import Batches
-from karst_bench.data.nodes import dataset_nodes
-from karst_bench.data.options import main
-from karst_bench.data.source import workers
-from karst_bench.data.split import Split
+from karst_bench.data.images import workers
+from karst_bench.data.loader import Batches
+from karst_bench.data.task import Split
 
 BATCH = 64
 
@@ -77,7 +77,7 @@ def run(options: Mapping[str, str]) -> int:
     root = Path(options.get("root", "outputs/bench_cache"))
     shutil.rmtree(root, ignore_errors=True)
     make(root / "vtab-1k" / "dtd", images)
-    node = dataset_nodes(("vtab",))["vtab/dtd"]
+    node = dataset_configs(("vtab",))["vtab/dtd"]
 
     def load(limit_gb: float) -> Task:
         return load_task(node | {"cache_gb": limit_gb}, data_root=root, cache_root=root / "cache", size=size,
@@ -109,13 +109,13 @@ def run(options: Mapping[str, str]) -> int:
 
 def streamed(split: Split, files: list[Path], size: int) -> Split:
     """The same images, decoded whenever they are read."""
-    from karst_bench.data.lists import Row
-    from karst_bench.data.source import FileSource
-    from karst_bench.data.stored import StreamSplit
-    from karst_bench.data.views import View
+    from karst_bench.data.cache.splits import StreamSplit
+    from karst_bench.data.images import FileSource
+    from karst_bench.data.resize import ModelSpec
+    from karst_bench.data.sources.lists import Row
 
     rows = [Row(number + 1, str(file), int(split.labels[number])) for number, file in enumerate(files)]
-    return StreamSplit(FileSource("bench", "train", rows, Path, Path("list")), View("vtab", size))
+    return StreamSplit(FileSource("bench", "train", rows, Path, Path("list")), ModelSpec("vtab", size))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from torch import nn
 
 from benchmarks.measure import interleaved, summary
 from benchmarks.rows import Case, karst
-from karst_bench.attach.last_block import all_tokens
-from karst_bench.attach.merge import merge
+from karst_bench.adapt.merge import merge
+from karst_bench.adapt.speed.cls_token_block import all_tokens
 
 
 def measured(case: Case, rounds: int) -> dict[str, Any]:

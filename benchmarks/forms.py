@@ -1,4 +1,4 @@
-"""One KARST linear in each of its forms, over widths, tokens, N and r: where karst_bench.attach.evaluate's limits come from."""
+"""One KARST linear in each of its forms, over widths, tokens, N and r: where karst_bench.adapt.linear_forms's limits come from."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import interleaved, summary
-from karst_bench.attach.evaluate import forms
-from karst_bench.ops.fused import Plan, fused_linear
-from karst_bench.ops.kronecker import KroneckerSum
+from karst_bench.adapt.linear_forms import forms
+from karst_bench.nn.fused_linear import LinearForm, fused_linear
+from karst_bench.nn.kronecker import KroneckerSum
 
 SHAPES = [
     (96, 288, 3),
@@ -38,15 +38,15 @@ def measured(rounds: int) -> dict[str, Any]:
 
 def _layer(d_in: int, d_out: int, chunks: int, tokens: int, N: int, r: int, rounds: int) -> dict[str, Any]:
     torch.manual_seed(0)
-    change = KroneckerSum(d_out, d_in, N=N, m=8, r=r, sigma=1.0, init="gaussian", chunks=chunks)
+    update = KroneckerSum(d_out, d_in, N=N, m=8, r=r, sigma=1.0, init="gaussian", chunks=chunks)
     x, dy = torch.randn(tokens, d_in, requires_grad=True), torch.randn(tokens, d_out)
     weight, bias = torch.randn(d_out, d_in), torch.randn(d_out)
-    wanted = [x, *change.parameters()]
+    wanted = [x, *update.parameters()]
 
     def in_form(merge: bool, dense: bool) -> Callable[[], object]:
         def step() -> None:
-            factors = change.factors(weight)
-            plan = Plan((type(factors),), (None,), merge, dense, x.dtype)
+            factors = update.factors(weight)
+            plan = LinearForm((type(factors),), (None,), merge, dense, x.dtype)
             torch.autograd.grad(fused_linear(plan, x, weight, bias, None, None, [factors]), wanted, dy)
 
         return step

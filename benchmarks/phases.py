@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from benchmarks.measure import trainer
-from karst_bench import pipeline
-from karst_bench.attach.merge import deployed
-from karst_bench.config import compose, plain
+from karst_bench.adapt.merge import merged
+from karst_bench.config.compose import compose, plain
 from karst_bench.engine import Streams
-from karst_bench.inputs import Inputs
+from karst_bench.run import pipeline
+from karst_bench.run.prepare import PreparedRun
 
 MINI = ("method=karst", "dataset=mini/digits")
 LARGE = ("method=karst", "dataset=vtab/cifar100", "precision=fp32", "recipe.epochs=2")
@@ -67,14 +67,14 @@ def run(overrides: list[str]) -> dict[str, float]:
 
 
 def _fill_cache(overrides: list[str]) -> None:
-    inputs = Inputs(plain(compose(overrides)))
+    inputs = PreparedRun(plain(compose(overrides)))
     for split in (inputs.plan.train, inputs.plan.final):
         inputs.task.splits[split].images(torch.tensor([0]))
 
 
 def _alone(overrides: list[str]) -> dict[str, float]:
     """The same steps on batches that stand ready, with nothing around them, and the same test pass."""
-    inputs = Inputs(plain(compose(overrides)))
+    inputs = PreparedRun(plain(compose(overrides)))
     model = inputs.model(Streams(0))
     ready = list(inputs.batches(inputs.plan.train, train=True).epoch(torch.Generator().manual_seed(0)))
     step = trainer(model, autocast=False)
@@ -85,7 +85,7 @@ def _alone(overrides: list[str]) -> dict[str, float]:
             step(x, y)
     steps_s = time.perf_counter() - start
     test = [x for x, _ in inputs.batches(inputs.plan.final).epoch(None)]
-    with deployed(model):
+    with merged(model):
         return {"steps_s": round(steps_s, 3), "test_s": round(_pass(model, test), 3)}
 
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from karst_bench.attach import attach_methods
-from karst_bench.attach.last_block import class_token_only
-from karst_bench.attach.recompute import recompute
-from karst_bench.attach.wrappers import Grafted
+from karst_bench.adapt import attach_methods
+from karst_bench.adapt.layers import AdaptedLayer
+from karst_bench.adapt.speed.activation_recompute import recompute
+from karst_bench.adapt.speed.cls_token_block import class_token_only
 from karst_bench.methods.karst import Karst
 from karst_bench.methods.lora import LoRA
 from karst_bench.methods.rst import RST
@@ -56,15 +56,15 @@ class Differentiable(nn.Module):
 class StraightForm(nn.Module):
     """The published arithmetic: a Kronecker product per kernel, summed, added to W0; then the affine on the output."""
 
-    def __init__(self, wrapper: Grafted) -> None:
+    def __init__(self, wrapper: AdaptedLayer) -> None:
         super().__init__()
         self.wrapper = wrapper
 
     def forward(self, x: Tensor) -> Tensor:
         base: Any = self.wrapper.base
         weight = base.weight
-        for change in self.wrapper.changes:
-            weight = weight + change.delta(base.weight)  # type: ignore[operator]
+        for update in self.wrapper.deltas:
+            weight = weight + update.delta(base.weight)  # type: ignore[operator]
         y = F.linear(x, weight, base.bias)
         for affine in self.wrapper.after:
             y = affine(y)
@@ -139,7 +139,7 @@ def karst_recomputed(case: Case) -> nn.Module:
 def karst_straight(case: Case) -> nn.Module:
     net = karst(case, short=False)
     for path, module in list(net.named_modules()):
-        if isinstance(module, Grafted):
+        if isinstance(module, AdaptedLayer):
             net.set_submodule(path, StraightForm(module))
     return net
 

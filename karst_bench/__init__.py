@@ -37,8 +37,8 @@ def attach(
     draws from torch's global generator. Everything but the head and the methods is frozen.
     Raises: UserError for an unknown name or value, or where the method does not fit the model.
     """
-    from karst_bench.attach import attach_methods
-    from karst_bench.config import compose, plain
+    from karst_bench.adapt import attach_methods
+    from karst_bench.config.compose import compose, plain
     from karst_bench.engine import Streams, seeded
     from karst_bench.methods.build import build_methods
 
@@ -46,12 +46,12 @@ def attach(
     overrides += [f"method.{key}={_as_override(value)}" for key, value in hyper.items()]
     settings = plain(compose(overrides))
     methods = build_methods(settings)
-    spec = {node: settings[node] for node in ("method", "also", "extra")}
+    method_settings = {node: settings[node] for node in ("method", "also", "extra")}
     if seed is None:
-        attach_methods(model, methods, spec=spec)
+        attach_methods(model, methods, method_settings=method_settings)
     else:
         with seeded(Streams(seed).init):
-            attach_methods(model, methods, spec=spec)
+            attach_methods(model, methods, method_settings=method_settings)
     return model.to(next(model.parameters()).device)
 
 
@@ -60,14 +60,14 @@ def merge(model: "nn.Module") -> "nn.Module":
 
     Raises: UserError if a part of the method has no weight form.
     """
-    from karst_bench.attach.merge import merge as fold
+    from karst_bench.adapt.merge import merge as fold
 
     return fold(model)
 
 
 def unmerge(model: "nn.Module") -> "nn.Module":
     """Undoes `merge` bit by bit. Raises: UserError if the model is not merged."""
-    from karst_bench.attach.merge import unmerge as unfold
+    from karst_bench.adapt.merge import unmerge as unfold
 
     return unfold(model)
 
@@ -76,11 +76,11 @@ def save_adapter(model: "nn.Module", path: str | Path) -> Path:
     """Writes what was trained (method and head) and the settings that rebuild it, atomically, as safetensors."""
     from safetensors.torch import save
 
-    from karst_bench.attach.adapter import adapter_metadata, adapter_tensors
-    from karst_bench.records import atomic
+    from karst_bench import files
+    from karst_bench.adapt.adapter_file import adapter_metadata, adapter_tensors
 
     path = Path(path)
-    atomic.write(path, save(adapter_tensors(model), metadata=adapter_metadata(model)), once=False)
+    files.write(path, save(adapter_tensors(model), metadata=adapter_metadata(model)), once=False)
     return path
 
 
@@ -89,13 +89,13 @@ def load_adapter(model: "nn.Module", path: str | Path) -> "nn.Module":
 
     Raises: UserError if the file is damaged or the model is of another shape; the model's values are then untouched.
     """
-    from karst_bench.attach import attach_methods
-    from karst_bench.attach.adapter import put_adapter, read_adapter
+    from karst_bench.adapt import attach_methods
+    from karst_bench.adapt.adapter_file import put_adapter, read_adapter
     from karst_bench.methods.build import build_methods
 
-    tensors, spec = read_adapter(path)
-    if getattr(model, "_graft", None) is None:
-        attach_methods(model, build_methods(spec), spec=spec)
+    tensors, method_settings = read_adapter(path)
+    if getattr(model, "_adapted_model", None) is None:
+        attach_methods(model, build_methods(method_settings), method_settings=method_settings)
         model.to(next(model.parameters()).device)
     put_adapter(model, tensors, source=str(path))
     return model

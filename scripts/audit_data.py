@@ -17,9 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from karst_bench.data.audit import Finding, audit
-from karst_bench.data.nodes import choose
-from karst_bench.data.options import main
+from karst_bench.cli.options import main
+from karst_bench.config.datasets import choose
+from karst_bench.data.setup.audit import Finding, audit
 from karst_bench.errors import UserError
 
 

@@ -14,8 +14,8 @@ DATASET = "mini/location"
 def main() -> None:
     started = time.perf_counter()
     shutil.rmtree(OUT, ignore_errors=True)
-    from karst_bench.config import compose
-    from karst_bench.pipeline import run
+    from karst_bench.config.compose import compose
+    from karst_bench.run.pipeline import run
 
     print(f"KARST against a linear probe on {DATASET}: 1000 generated images, a small pre-trained ViT, this CPU.\n")
     records = [

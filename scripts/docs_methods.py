@@ -6,7 +6,6 @@ Every number is counted on a model without weights; the printed ones come from r
 import copy
 import csv
 import inspect
-import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,18 +15,17 @@ import timm
 import torch
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from karst_bench import files
+from karst_bench.adapt import refuse_misfits
+from karst_bench.adapt.counts import forward_macs
+from karst_bench.adapt.layers import Residual
+from karst_bench.adapt.model import AdaptedModel
+from karst_bench.config.compose import compose, options, plain
+from karst_bench.errors import UserError
+from karst_bench.methods.base import Method
+from karst_bench.methods.build import build_methods
 
-from karst_bench.attach import refuse_misfits  # noqa: E402
-from karst_bench.attach.account import forward_macs  # noqa: E402
-from karst_bench.attach.graft import Graft  # noqa: E402
-from karst_bench.attach.wrappers import Residual  # noqa: E402
-from karst_bench.config import compose, options, plain  # noqa: E402
-from karst_bench.errors import UserError  # noqa: E402
-from karst_bench.methods.base import Method  # noqa: E402
-from karst_bench.methods.build import build_methods  # noqa: E402
-from karst_bench.records import atomic  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 PAGE = ROOT / "docs" / "methods.md"
 BACKBONES = {"ViT-B/16": ("vit_base_patch16_224", "table1_vit_b16.csv"),
@@ -72,7 +70,7 @@ second method: `method=lora also=vpt_deep`. Where two cannot hold together, the 
 
 
 def main() -> None:
-    atomic.write(PAGE, render().encode(), once=False)
+    files.write(PAGE, render().encode(), once=False)
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 
@@ -95,10 +93,10 @@ def facts_of(name: str) -> dict[str, Any]:
     methods = build_methods(_settings(name))
     fact: dict[str, Any] = {"methods": methods, "extra": _settings(name)["extra"]["name"], "counts": {}}
     for backbone in BACKBONES:
-        graft = Graft(copy.deepcopy(_plain(backbone)))
+        model = AdaptedModel(copy.deepcopy(_plain(backbone)))
         try:
-            refuse_misfits(methods, graft)
-            fact["counts"][backbone] = sum(method.expected_params(graft.view) for method in methods)
+            refuse_misfits(methods, model)
+            fact["counts"][backbone] = sum(method.expected_params(model.spec) for method in methods)
         except UserError as error:
             fact["counts"][backbone] = str(error)
             continue
@@ -106,32 +104,32 @@ def facts_of(name: str) -> dict[str, Any]:
             continue
         with torch.device("meta"):
             for method in methods:
-                method.attach(graft, None)
-        fact["sites"] = list(dict.fromkeys(_sites(graft)))
-        fact["merges"] = not graft.unmergeable
-        fact["more"] = 0 if fact["merges"] else forward_macs(graft.net, (224, 224)) - _macs(backbone)
+                method.attach(model, None)
+        fact["sites"] = list(dict.fromkeys(_sites(model)))
+        fact["merges"] = not model.unmergeable
+        fact["more"] = 0 if fact["merges"] else forward_macs(model.net, (224, 224)) - _macs(backbone)
     return fact
 
 
-def _sites(graft: Graft) -> Iterator[str]:
-    roles = {site.path: site.role for site in graft.view.sites if site.rows is None}
-    chunks = {(site.path, site.rows): site.role for site in graft.view.sites if site.rows is not None}
-    for path, wrapper in graft.grafted.items():
-        rows = [*wrapper.change_rows, *wrapper.branch_rows]
+def _sites(model: AdaptedModel) -> Iterator[str]:
+    roles = {site.path: site.role for site in model.spec.sites if site.rows is None}
+    chunks = {(site.path, site.rows): site.role for site in model.spec.sites if site.rows is not None}
+    for path, wrapper in model.layers.items():
+        rows = [*wrapper.delta_rows, *wrapper.branch_rows]
         yield from (f"`{chunks.get((path, row), roles[path])}`" for row in rows)
         yield from (f"after `{roles[path]}`" for _ in wrapper.after)
         yield from (f"before `{roles[path]}`" for _ in wrapper.before)
-    for name, module in graft.net.named_modules():
+    for name, module in model.net.named_modules():
         if isinstance(module, Residual):
             half = "attention" if name.endswith("drop_path1") else "MLP"
             yield from (f"{half} half, {position.replace('_', ' ')}, reading `{tap}`" for tap, position in module.places)
         kind = type(module).__name__
         if kind in ("WindowTokens", "Readout"):
             yield {"WindowTokens": "inside every window attention", "Readout": "read-out"}[kind]
-        yield from (f"along the blocks (`{type(walker).__name__}`)" for walker in getattr(module, "walkers", ()))
-    own = [name for name, p in graft._own.items() if p.requires_grad]
-    if len(own) == len(graft._own):
-        yield "every parameter of the trunk"
+        yield from (f"along the blocks (`{type(hook).__name__}`)" for hook in getattr(module, "hooks", ()))
+    own = [name for name, p in model._own.items() if p.requires_grad]
+    if len(own) == len(model._own):
+        yield "every parameter of the backbone"
     else:
         yield from (f"own {name.rpartition('.')[2]} of `{roles.get(name.rpartition('.')[0], 'attn')}`" for name in own)
 

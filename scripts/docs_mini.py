@@ -11,15 +11,15 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from karst_bench import files
+from karst_bench.config.compose import compose
+from karst_bench.report import catalog
+from karst_bench.report.load import Run, load_runs
+from karst_bench.report.statistics import aggregate, compare, intervals
+from karst_bench.report.statistics.aggregate import MethodResults
+from karst_bench.report.statistics.intervals import Estimate
 
-from karst_bench.config import compose  # noqa: E402
-from karst_bench.records import atomic  # noqa: E402
-from karst_bench.report import aggregate, catalog, compare, intervals  # noqa: E402
-from karst_bench.report.aggregate import Row  # noqa: E402
-from karst_bench.report.intervals import Estimate  # noqa: E402
-from karst_bench.report.load import Run, load_runs  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 PAGE = ROOT / "docs" / "mini.md"
 RESULTS = ROOT / "results" / "runs" / "mini"
@@ -41,9 +41,9 @@ def shown(estimate: Estimate | None) -> str:
     return f"{estimate.value:.1f}{half} ({estimate.n})"
 
 
-def rows_of(runs: Sequence[Run], backbone: str) -> dict[tuple[str, str], Row]:
+def rows_of(runs: Sequence[Run], backbone: str) -> dict[tuple[str, str], MethodResults]:
     """(method, tuned) -> its row on that backbone; untuned at the default lr, random weights only under ours_random."""
-    found: dict[tuple[str, str], Row] = {}
+    found: dict[tuple[str, str], MethodResults] = {}
     for settings in aggregate.rows(run for run in runs if run.backbone == backbone).values():
         for row in settings:
             facts = dict(row.setting)
@@ -76,7 +76,7 @@ def searched(runs: Sequence[Run]) -> str:
     return table + "\n\n" + "\n".join(differences(picked))
 
 
-def differences(picked: dict[str, Row | None]) -> list[str]:
+def differences(picked: dict[str, MethodResults | None]) -> list[str]:
     """A line for each of DIFFERENCES: the mean over tasks with its interval, and the task where it is smallest."""
     lines = []
     for first, second in DIFFERENCES:
@@ -119,7 +119,7 @@ def every(runs: Sequence[Run]) -> str:
     return table + "\n\n" + "\n".join(notes)
 
 
-def _against(rows: dict[tuple[str, str], Row], key: tuple[str, str], task: str) -> str:
+def _against(rows: dict[tuple[str, str], MethodResults], key: tuple[str, str], task: str) -> str:
     row, probe = rows.get(key), rows.get(("linear", "ours"))
     if row is None or task not in row.cells:
         return "—"
@@ -128,7 +128,7 @@ def _against(rows: dict[tuple[str, str], Row], key: tuple[str, str], task: str) 
     return f"*{value:.1f}*" if below else f"{value:.1f}"
 
 
-def _first(row: Row, task: str) -> float:
+def _first(row: MethodResults, task: str) -> float:
     """The run with seed 0, which every method has."""
     return next(float(run.last or 0.0) for run in row.cells[task].runs if run.seed == 0)
 
@@ -151,7 +151,7 @@ def records(folder: Path) -> list[Run]:
 
 def main() -> None:
     runs = records(RESULTS)
-    atomic.write(PAGE, render(PAGE.read_text(), runs).encode(), once=False)
+    files.write(PAGE, render(PAGE.read_text(), runs).encode(), once=False)
     print(f"{PAGE.relative_to(ROOT)}: {len(runs)} records")
 
 

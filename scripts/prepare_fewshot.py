@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from karst_bench.data.fewshot_setup import missing_images, place_lists, unpack
-from karst_bench.data.nodes import choose
-from karst_bench.data.options import main
+from karst_bench.cli.options import main
+from karst_bench.config.datasets import choose
+from karst_bench.data.setup.fewshot import missing_images, place_lists, unpack
 from karst_bench.errors import UserError
 
 

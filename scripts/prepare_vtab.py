@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from karst_bench.data.audit import audit_task
-from karst_bench.data.nodes import choose
-from karst_bench.data.options import main
-from karst_bench.data.places import find_task
+from karst_bench.cli.options import main
+from karst_bench.config.datasets import choose
+from karst_bench.data.setup.audit import audit_task
+from karst_bench.data.sources.layouts import find_task
 from karst_bench.errors import UserError
 
 
@@ -39,7 +39,7 @@ def report(node: Mapping[str, Any], root: Path, images: bool) -> bool:
     except UserError:
         names = " or ".join(dict.fromkeys([node["folder"], *node["aliases"]]))
         print(f"{node['name']}: not found; expected {root / 'vtab-1k' / node['folder']} (names: {names})")
-        print(f"    origin: {node['origin']}; licence: {node['licence']}; note: {node['trap']}")
+        print(f"    origin: {node['origin']}; licence: {node['licence']}; note: {node['known_issues']}")
         print(f"    with tensorflow-datasets: dataset.source=tfds, builder {node['tfds']['builder']}")
         return False
     found = audit_task(node, root=root, home=home, images=images)

@@ -19,11 +19,11 @@ import timm
 import torch
 from omegaconf import OmegaConf
 
-from karst_bench.data.mini.pretraining.images import read_cifar10
-from karst_bench.data.mini.pretraining.objective import Questions, features
-from karst_bench.data.mini.pretraining.scenes import make_scenes
-from karst_bench.data.mini.pretraining.train import Material, Plan, Pretraining, top1_pct, write_tensors
 from karst_bench.errors import UserError
+from scripts.pretraining.images import read_cifar10
+from scripts.pretraining.objective import Questions, features
+from scripts.pretraining.scenes import make_scenes
+from scripts.pretraining.train import Material, Plan, Pretraining, top1_pct, write_tensors
 
 DEFAULTS = {
     "images": None, "backbone": "vit_mini", "epochs": 8, "out": "outputs/pretrain_mini", "threads": 1, "seed": 0,

@@ -3,7 +3,7 @@
 import sys
 
 from karst_bench.errors import UserError
-from karst_bench.planning import cells, matrix
+from karst_bench.run.status import cells, matrix
 
 
 def main(overrides: list[str]) -> int:

@@ -16,15 +16,15 @@ OWN = {"trials": "", "workers": "1", "table": "", "join": "false"}
 
 def main(words: list[str]) -> int:
     """Run a study to its number of trials and write the result; 2 for bad input. Without words: help."""
-    from karst_bench.data.options import HELP, count
+    from karst_bench.cli.options import HELP, count
 
     if not words or HELP & set(words):
         print((__doc__ or "").strip())
         return 0
-    from karst_bench.config import config_dir
+    from karst_bench.config.compose import config_dir
     from karst_bench.engine.outcome import Interrupted
     from karst_bench.errors import UserError
-    from karst_bench.tuning import Worker, search, write_tuned
+    from karst_bench.run.tuning import Worker, search, write_tuned
 
     given = dict(word.partition("=")[::2] for word in words)
     own = {key: given.get(key, default) for key, default in OWN.items()}

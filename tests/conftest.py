@@ -33,7 +33,7 @@ def _tiny(family: str) -> nn.Module:
 
 @lru_cache
 def _settings(overrides: tuple[str, ...]) -> dict[str, Any]:
-    from karst_bench.config import compose, plain
+    from karst_bench.config.compose import compose, plain
 
     return plain(compose(overrides))
 
@@ -44,8 +44,8 @@ class Attached:
 
     net: nn.Module
     methods: list[Any]
-    graft: Any
-    spec: dict[str, Any]
+    model: Any
+    method_settings: dict[str, Any]
 
 
 @pytest.fixture(scope="session")
@@ -65,16 +65,16 @@ def attached() -> Callable[..., Attached]:
     """attached(family, *overrides, seed=0): a tiny model with the methods that the overrides name."""
 
     def build(family: str, *overrides: str, seed: int = 0) -> Attached:
-        from karst_bench.attach import attach_methods
+        from karst_bench.adapt import attach_methods
         from karst_bench.methods.build import build_methods
 
         chosen = _settings(overrides)
-        spec = {node: copy.deepcopy(chosen[node]) for node in ("method", "also", "extra")}
-        net, methods = copy.deepcopy(_tiny(family)), build_methods(spec)
+        method_settings = {node: copy.deepcopy(chosen[node]) for node in ("method", "also", "extra")}
+        net, methods = copy.deepcopy(_tiny(family)), build_methods(method_settings)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            graft = attach_methods(net, methods, spec=spec)
-        return Attached(net.eval(), methods, graft, spec)
+            model = attach_methods(net, methods, method_settings=method_settings)
+        return Attached(net.eval(), methods, model, method_settings)
 
     return build
 
@@ -92,7 +92,7 @@ def shake() -> Callable[[Attached], Attached]:
     @torch.no_grad()
     def move(case: Attached) -> Attached:
         generator = torch.Generator().manual_seed(5)
-        for p in case.graft.trained().values():
+        for p in case.model.trained().values():
             p.add_(0.05 * torch.randn(p.shape, generator=generator))
         return case
 

@@ -45,15 +45,15 @@ def test_steps_and_passes_reach_page_and_plot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "result"),
     [
         (["rows=KARST,ours"], "did you mean KARST, ours"), (["only=stpes"], "did you mean steps"), (["rounds=abc"], "rounds=abc"),
         (["batch=0"], "batch=0"), (["model=vit_foo"], "model=vit_foo"), (["onyl=steps"], "did you mean only"),
     ],
 )  # fmt: skip
-def test_a_mistyped_word_stops_before_anything_is_measured(words: list[str], told: str, tmp_path: Path, capsys) -> None:
+def test_a_mistyped_word_stops_before_anything_is_measured(words: list[str], result: str, tmp_path: Path, capsys) -> None:
     assert main([*words, f"out={tmp_path}"]) == 2
-    assert told in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert result in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_results_go_where_they_are_asked_to(tmp_path: Path) -> None:

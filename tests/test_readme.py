@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from karst_bench.config import options
+from karst_bench.config.compose import options
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -15,9 +15,9 @@ README = (ROOT / "README.md").read_text()
 def test_the_method_table_agrees_with_the_generated_page() -> None:
     page = (ROOT / "docs" / "methods.md").read_text()
     generated = {m[1]: (m[2], m[3]) for m in re.finditer(r"^\| \[`(\w+)`\]\(#\w+\) \| (\S+) \| \S+ \| (\S+) \|", page, re.M)}
-    told = {m[1]: (m[2], m[3]) for m in re.finditer(r"^\| \[(\w+)\]\(docs\S+\) \| (\S+) \| (\S+) \|", README, re.M)}
-    assert told == generated
-    assert set(told) == set(options("method")) - {"none"}
+    result = {m[1]: (m[2], m[3]) for m in re.finditer(r"^\| \[(\w+)\]\(docs\S+\) \| (\S+) \| (\S+) \|", README, re.M)}
+    assert result == generated
+    assert set(result) == set(options("method")) - {"none"}
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))
@@ -39,10 +39,10 @@ def test_the_table_of_steps_is_what_was_measured() -> None:
              "LoKr, lycoris (1 kernel, 4 linears)": "LoKr, lycoris", "KARST, ours, recompute=true": "KARST, ours, recompute",
              "KARST, the published arithmetic": "KARST, published arithmetic (a)", "full fine-tuning": "full"}  # fmt: skip
     section = README[README.index("## What a step costs") :].split("\n## ")[0]
-    told = [[cell.strip() for cell in re.sub("[*`]", "", line).split("|")[1:-1]] for line in section.splitlines()
+    result = [[cell.strip() for cell in re.sub("[*`]", "", line).split("|")[1:-1]] for line in section.splitlines()
             if re.search(r"\| [*\d]", line)]  # fmt: skip
-    assert len(told) == 7
-    for name, *cells in told:
+    assert len(result) == 7
+    for name, *cells in result:
         row = names.get(name, name)
         measured = (vit["rows"][row]["cpu_ratio_median"], swin["rows"][row]["cpu_ratio_median"],
                     vit["rows"][row]["with_weights_ratio"], vit["bf16"][row]["with_weights_ratio"])  # fmt: skip

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from karst_bench.data import places
-from karst_bench.data.split import Split, Task
+from karst_bench.data.sources import layouts
+from karst_bench.data.task import Split, Task
 from karst_bench.errors import UserError
 
 __all__ = ["Split", "Task", "find_task", "load_task"]
@@ -25,11 +25,11 @@ def find_task(dataset: Mapping[str, Any], *, data_root: Path | str) -> Path:
     embedded alternative.
     """
     if dataset["source"] == "tfds":
-        from karst_bench.data.tfds import check_suite, find_prepared
+        from karst_bench.data.sources.tfds import check_suite, find_prepared
 
         check_suite(dataset)
         return find_prepared(dataset["tfds"]["builder"], Path(data_root))
-    return places.find_task(dataset, data_root=Path(data_root))
+    return layouts.find_task(dataset, data_root=Path(data_root))
 
 
 def load_task(
@@ -52,16 +52,16 @@ def load_task(
         from karst_bench.data.mini import load_mini
 
         return load_mini(dataset, cache_root=Path(cache_root), size=size)
-    from karst_bench.data.cache import Cache
+    from karst_bench.data.cache.cache import Cache
 
     limit = int(float(dataset.get("cache_gb") or 0) * 1e9)
     cache = Cache(Path(cache_root), limit, log)
     if source == "folder":
-        from karst_bench.data.folder import load_folder
+        from karst_bench.data.sources.folder import load_folder
 
         return load_folder(dataset, data_root=Path(data_root), cache=cache, size=size, augment=augment)
     if source == "tfds":
-        from karst_bench.data.tfds import load_tfds
+        from karst_bench.data.sources.tfds import load_tfds
 
         return load_tfds(dataset, data_root=Path(data_root), cache=cache, size=size)
     raise UserError(f"dataset.source={source} is not known; choose folder or tfds (mini sets have their own)")

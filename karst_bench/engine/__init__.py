@@ -6,7 +6,7 @@ from karst_bench.engine.evaluate import Batches, Score, predict, top1
 from karst_bench.engine.meter import Meter, display
 from karst_bench.engine.optim import Recipe
 from karst_bench.engine.outcome import Check, DivergedError, Fit, Interrupted
-from karst_bench.engine.protocols import Plan, plan, tenths
+from karst_bench.engine.protocols import EvaluationPlan, plan, tenths
 from karst_bench.engine.stages import Call, Stage, plain, run_stages
 from karst_bench.engine.step import train_step
 from karst_bench.engine.streams import Streams, seeded
@@ -17,10 +17,10 @@ __all__ = [
     "Call",
     "Check",
     "DivergedError",
+    "EvaluationPlan",
     "Fit",
     "Interrupted",
     "Meter",
-    "Plan",
     "Recipe",
     "Score",
     "Stage",

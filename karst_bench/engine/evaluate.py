@@ -39,7 +39,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; every module gets back the mode it had, mixed ones too."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -57,7 +57,7 @@ def top1(model: nn.Module, batches: Batches, *, precision: str, device: torch.de
     correct = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     n = 0
-    with evaluating(model):
+    with eval_mode(model):
         for x, y in batches.epoch(None):
             with autocast(precision, device):
                 logits = model(x)
@@ -72,7 +72,7 @@ def top1(model: nn.Module, batches: Batches, *, precision: str, device: torch.de
 def predict(model: nn.Module, batches: Batches, *, precision: str, device: torch.device) -> Tensor:
     """Logits (n, classes), float32 on the CPU, in the order of the batches."""
     out = []
-    with evaluating(model):
+    with eval_mode(model):
         for x, _ in batches.epoch(None):
             with autocast(precision, device):
                 logits = model(x)

@@ -16,7 +16,7 @@ SPLITS = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """A protocol for one run. choose: keep the weights of the best check; never true where the checks see the test."""
 
     name: str
@@ -35,7 +35,7 @@ def tenths(epochs: int) -> list[int]:
     return sorted({-(-k * epochs // 10) for k in range(1, 11)})
 
 
-def plan(protocol: Mapping[str, Any], epochs: int, splits: Collection[str]) -> Plan:
+def plan(protocol: Mapping[str, Any], epochs: int, splits: Collection[str]) -> EvaluationPlan:
     """Resolve a protocol node (name, train: all | fit, checks: val | test | null, final: val | test) against a task.
 
     Checks on val before a final pass on test choose the epoch; checks on what is reported only watch.
@@ -54,7 +54,7 @@ def plan(protocol: Mapping[str, Any], epochs: int, splits: Collection[str]) -> P
         )
 
     checks = protocol["checks"]
-    return Plan(
+    return EvaluationPlan(
         name=protocol["name"],
         train=find(protocol["train"]),
         check=find(checks) if checks else None,

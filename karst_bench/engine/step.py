@@ -16,7 +16,7 @@ class Trainee(Protocol):
     """The part of a Method that the loop calls."""
 
     @property
-    def trunk_mode(self) -> str: ...
+    def backbone_mode(self) -> str: ...
     def param_groups(self, named: Named) -> list[dict[str, Any]]: ...
     def on_epoch(self, epoch: int, epochs: int) -> None: ...
     def before_step(self, step: int, total: int) -> None: ...
@@ -52,12 +52,12 @@ def train_step(
     return loss.detach(), (logits.detach().argmax(1) == y).sum()
 
 
-def train_mode(model: nn.Module, trunk_mode: str) -> None:
+def train_mode(model: nn.Module, backbone_mode: str) -> None:
     """Train mode for everything ("train"), or only for modules whose parameters all train ("eval").
 
-    With "eval" the frozen trunk keeps its dropout and drop-path off, and a method's own dropout stays on.
+    With "eval" the frozen backbone keeps its dropout and drop-path off, and a method's own dropout stays on.
     """
-    if trunk_mode == "train":
+    if backbone_mode == "train":
         model.train()
         return
     parameters = list(model.parameters())
@@ -67,6 +67,6 @@ def train_mode(model: nn.Module, trunk_mode: str) -> None:
     model.training = any(p.requires_grad for p in model.parameters(recurse=False))
     for child in model.children():
         if any(p.requires_grad for p in child.parameters()):
-            train_mode(child, trunk_mode)
+            train_mode(child, backbone_mode)
         else:
             child.eval()

@@ -89,7 +89,7 @@ class _Loop:
         self.trained = trained(model)
         self.optimizer = build_optimizer(param_groups(named, methods, recipe), recipe)
         self.schedule = Schedule(self.optimizer, recipe, self.per_epoch)
-        self.trunk_mode = "eval" if any(m.trunk_mode == "eval" for m in methods) else "train"
+        self.backbone_mode = "eval" if any(m.backbone_mode == "eval" for m in methods) else "train"
         self.epoch = 0
         self.now = EpochMeter()
         self.order_at_start = streams.order.get_state()
@@ -110,7 +110,7 @@ class _Loop:
         if done == 0:
             self.order_at_start = self.streams.order.get_state()
             self.on_epoch()
-        train_mode(self.model, self.trunk_mode)
+        train_mode(self.model, self.backbone_mode)
         with self.train_watch:
             last = start = time.perf_counter()
             for x, y in self.batches.epoch(self.streams.order, skip=done):

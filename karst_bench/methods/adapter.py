@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from karst_bench.errors import UserError
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.bottleneck import ACTIVATIONS, Bottleneck, ScaledBottleneck
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.bottleneck import ACTIVATIONS, Bottleneck, ScaledBottleneck
 
 
 @dataclass(kw_only=True)
@@ -30,14 +30,14 @@ class Adapter(Method):
         if self.act not in ACTIVATIONS:
             raise UserError(f"method.act={self.act!r} is unknown; use one of {', '.join(ACTIVATIONS)}")
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        for block, width in enumerate(graft.view.widths):
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        for block, width in enumerate(model.spec.widths):
             for half in self.halves:
                 adapter = Bottleneck(width, h=self.h, s=1.0, act=self.act, dropout=self.dropout, init=self.init)
-                graft.residual(block, half, adapter, tap="out", position=self.position)
+                model.residual(block, half, adapter, tap="out", position=self.position)
 
-    def expected_params(self, view: View) -> int:
-        return len(self.halves) * sum(2 * width * self.h + self.h + width for width in view.widths)
+    def expected_params(self, spec: ModelSpec) -> int:
+        return len(self.halves) * sum(2 * width * self.h + self.h + width for width in spec.widths)
 
 
 @dataclass(kw_only=True)
@@ -67,10 +67,10 @@ class AdapterPlus(Method):
     h: int
     dropout: float
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        for block, width in enumerate(graft.view.widths):
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        for block, width in enumerate(model.spec.widths):
             adapter = ScaledBottleneck(width, h=self.h, act="gelu", dropout=self.dropout, init="houlsby")
-            graft.residual(block, "mlp", adapter, tap="sum", position="after_drop_path")
+            model.residual(block, "mlp", adapter, tap="sum", position="after_drop_path")
 
-    def expected_params(self, view: View) -> int:
-        return sum(2 * width * self.h + self.h + 2 * width for width in view.widths)
+    def expected_params(self, spec: ModelSpec) -> int:
+        return sum(2 * width * self.h + self.h + 2 * width for width in spec.widths)

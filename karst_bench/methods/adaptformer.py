@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.bottleneck import Bottleneck
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.bottleneck import Bottleneck
 
 
 @dataclass(kw_only=True)
@@ -20,10 +20,10 @@ class AdaptFormer(Method):
     s: float
     dropout: float
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        for block, width in enumerate(graft.view.widths):
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        for block, width in enumerate(model.spec.widths):
             adapter = Bottleneck(width, h=self.h, s=self.s, act="relu", dropout=self.dropout)
-            graft.residual(block, "mlp", adapter, tap="block", position="after_drop_path")
+            model.residual(block, "mlp", adapter, tap="block", position="after_drop_path")
 
-    def expected_params(self, view: View) -> int:
-        return sum(2 * width * self.h + self.h + width for width in view.widths)
+    def expected_params(self, spec: ModelSpec) -> int:
+        return sum(2 * width * self.h + self.h + width for width in spec.widths)

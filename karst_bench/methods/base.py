@@ -6,31 +6,31 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from karst_bench.ops.change import Change
-from karst_bench.ops.site import Site, View
-from karst_bench.ops.walker import Walker
+from karst_bench.nn.block_hook import BlockHook
+from karst_bench.nn.model_spec import ModelSpec, Site
+from karst_bench.nn.weight_delta import WeightDelta
 
 Artefact = Mapping[str, Any]
 
 
-class Graft(Protocol):
-    """The verbs a method may use; attach/graft.py says what each does. Whatever is given to a verb trains."""
+class AdaptedModel(Protocol):
+    """The verbs a method may use; attach/adapted model.py says what each does. Whatever is given to a verb trains."""
 
-    view: View
+    spec: ModelSpec
 
     def sites(self, *roles: str) -> list[Site]: ...
-    def reweight(self, site: Site, change: Change) -> None: ...
+    def add_delta(self, site: Site, update: WeightDelta) -> None: ...
     def affine(
         self, site: Site, scale: nn.Parameter | None, shift: nn.Parameter | None, *, where: str = ..., centre: float
     ) -> None: ...
     def branch(self, site: Site, fn: nn.Module, merge: Callable[[Any, Tensor], Tensor] | None = ...) -> None: ...
     def residual(self, block: int, half: str, fn: nn.Module, *, tap: str = ..., position: str = ...) -> None: ...
-    def walk(self, walker: Walker, *, needs_attention: bool = ...) -> None: ...
+    def block_hook(self, hook: BlockHook, *, needs_attention: bool = ...) -> None: ...
     def window_tokens(self, block: int, prompts: nn.Module) -> None: ...
     def readout(
         self, pool: str | Callable[[Tensor], Tensor], norm: nn.Module | None = ..., head: nn.Module | None = ...
     ) -> None: ...
-    def frozen_trunk(self) -> None: ...
+    def frozen_backbone(self) -> None: ...
     def unfreeze(self, pattern: str) -> None: ...
     def share(self, name: str, module: nn.Module) -> nn.Module: ...
 
@@ -55,27 +55,27 @@ class Method:
     composable: ClassVar[bool] = True  # False: leaves nothing for a second method to adapt
     identity_at_init: ClassVar[bool] = True
     may_be_zero: ClassVar[frozenset[str]] = frozenset()  # whole-number fields that are no counts
-    trunk_mode: ClassVar[str] = "train"  # "eval": the frozen trunk runs without drop-path
+    backbone_mode: ClassVar[str] = "train"  # "eval": the frozen backbone runs without drop-path
 
-    def score(self, view: View, batches: Iterable[tuple[Tensor, Tensor]]) -> Artefact | None:
+    def score(self, spec: ModelSpec, batches: Iterable[tuple[Tensor, Tensor]]) -> Artefact | None:
         """Optional pre-pass on the training split; its result reaches attach."""
         return None
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        """Says what goes where, through the graft's verbs."""
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        """Says what goes where, through the adapted model's verbs."""
         raise NotImplementedError(f"{type(self).__name__} must say what goes where in attach()")
 
-    def expected_params(self, view: View) -> int:
+    def expected_params(self, spec: ModelSpec) -> int:
         """Trained scalars without the head, in closed form; tested against the count."""
         raise NotImplementedError(f"{type(self).__name__} must state its parameter count in expected_params()")
 
-    def stored_bits(self, view: View) -> int:
+    def stored_bits(self, spec: ModelSpec) -> int:
         """Bits to store what was trained, without the head."""
-        return 32 * self.expected_params(view)
+        return 32 * self.expected_params(spec)
 
-    def active_params(self, view: View) -> int:
+    def active_params(self, spec: ModelSpec) -> int:
         """Trained scalars that take part in one forward pass."""
-        return self.expected_params(view)
+        return self.expected_params(spec)
 
     def param_groups(self, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
         """Optimiser groups: vectors and scalars are not decayed, matrices are (recipe.wd)."""

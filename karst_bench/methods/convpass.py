@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.bottleneck import QuickGELU
-from karst_bench.ops.grid import over_patches
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.bottleneck import QuickGELU
+from karst_bench.nn.token_grid import over_patches
 
 
 class Bypass(nn.Module):
@@ -51,14 +51,14 @@ class Convpass(Method):
     s: float
     dropout: float
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        view = graft.view
-        for block, width in enumerate(view.widths):
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        spec = model.spec
+        for block, width in enumerate(spec.widths):
             for half in ("attn", "mlp"):
-                bypass = Bypass(width, h=self.h, s=self.s, dropout=self.dropout, prefix=view.prefix_tokens,
-                                grid=view.grid_of(block))  # fmt: skip
-                graft.residual(block, half, bypass, tap="norm", position="inside")
+                bypass = Bypass(width, h=self.h, s=self.s, dropout=self.dropout, prefix=spec.prefix_tokens,
+                                grid=spec.grid_of(block))  # fmt: skip
+                model.residual(block, half, bypass, tap="norm", position="inside")
 
-    def expected_params(self, view: View) -> int:
+    def expected_params(self, spec: ModelSpec) -> int:
         h = self.h
-        return 2 * sum(2 * d * h + h + d + 9 * h**2 + h for d in view.widths)
+        return 2 * sum(2 * d * h + h + d + 9 * h**2 + h for d in spec.widths)

@@ -1,4 +1,4 @@
-"""DTL: a compact history beside the trunk, fed back into its late blocks [arXiv 2312.07856]."""
+"""DTL: a compact history beside the backbone, fed back into its late blocks [arXiv 2312.07856]."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,13 +6,17 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.lowrank import DroppedLowRank, LowRankChange
-from karst_bench.ops.phi import steep_swish
-from karst_bench.ops.walker import Carry, Walker
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.block_hook import BlockHook, HookState
+from karst_bench.nn.lowrank import DroppedLowRank, LowRankProduct
 
 
-class History(Walker):
+def steep_swish(h: Tensor, beta: float) -> Tensor:
+    """phi(h) = h * sigmoid(beta h): a ReLU that is smooth at 0 for large beta                [DTL, arXiv 2312.07856]"""
+    return h * (beta * h).sigmoid()
+
+
+class History(BlockHook):
     """h <- h + B_i A_i x_i before block i, 0 at each stage's start; x_{i+1} += phi(h) after blocks that take feedback."""
 
     def __init__(self, updates: Mapping[int, nn.Module], feedback: range, beta: float) -> None:
@@ -21,16 +25,16 @@ class History(Walker):
         self.feedback = frozenset(feedback)
         self.beta = beta
 
-    def stage_start(self, stage: int, h: Tensor, carry: Carry) -> Carry:
+    def stage_start(self, stage: int, h: Tensor, state: HookState) -> HookState:
         return 0.0
 
-    def before(self, i: int, h: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+    def before(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
         if str(i) in self.updates:
-            carry = carry + self.updates[str(i)](h)
-        return h, carry
+            state = state + self.updates[str(i)](h)
+        return h, state
 
-    def after(self, i: int, h: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        return (h + steep_swish(carry, self.beta) if i in self.feedback else h), carry
+    def after(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
+        return (h + steep_swish(state, self.beta) if i in self.feedback else h), state
 
 
 @dataclass(kw_only=True)
@@ -49,25 +53,25 @@ class DTL(Method):
     beta: float
     feedback_from: dict[str, float]
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        view = graft.view
-        self._put(graft, History(self._updates(view), self._feedback(view), self.beta))
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        spec = model.spec
+        self._put(model, History(self._updates(spec), self._feedback(spec), self.beta))
 
-    def expected_params(self, view: View) -> int:
-        return sum(2 * self.r[view.family] * view.widths[i] for i in self._history(view))
+    def expected_params(self, spec: ModelSpec) -> int:
+        return sum(2 * self.r[spec.family] * spec.widths[i] for i in self._history(spec))
 
-    def _put(self, graft: Graft, walker: Walker) -> None:
-        graft.walk(walker)
-        if graft.view.family == "vit":
-            graft.readout("mean_patch")
+    def _put(self, model: AdaptedModel, hook: BlockHook) -> None:
+        model.block_hook(hook)
+        if model.spec.family == "vit":
+            model.readout("mean_patch")
 
-    def _updates(self, view: View) -> dict[int, nn.Module]:
-        r, d = self.r[view.family], view.widths
-        return {i: DroppedLowRank(LowRankChange(d[i], d[i], r=r, s=1.0)) for i in self._history(view)}
+    def _updates(self, spec: ModelSpec) -> dict[int, nn.Module]:
+        r, d = self.r[spec.family], spec.widths
+        return {i: DroppedLowRank(LowRankProduct(d[i], d[i], r=r, s=1.0)) for i in self._history(spec)}
 
-    def _feedback(self, view: View) -> range:
-        return range(round(self.feedback_from[view.family] * view.depth), view.depth)
+    def _feedback(self, spec: ModelSpec) -> range:
+        return range(round(self.feedback_from[spec.family] * spec.depth), spec.depth)
 
-    def _history(self, view: View) -> list[int]:
-        fed = {view.stages[i] for i in self._feedback(view)}
-        return [i for i, stage in enumerate(view.stages) if stage in fed]
+    def _history(self, spec: ModelSpec) -> list[int]:
+        fed = {spec.stages[i] for i in self._feedback(spec)}
+        return [i for i, stage in enumerate(spec.stages) if stage in fed]

@@ -5,29 +5,28 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from karst_bench.methods.base import Artefact, Graft, View
-from karst_bench.methods.dtl import DTL, History
-from karst_bench.ops.grid import over_patches
-from karst_bench.ops.phi import steep_swish
-from karst_bench.ops.walker import Carry
+from karst_bench.methods.base import AdaptedModel, Artefact, ModelSpec
+from karst_bench.methods.dtl import DTL, History, steep_swish
+from karst_bench.nn.block_hook import HookState
+from karst_bench.nn.token_grid import over_patches
 
 
 class SpreadHistory(History):
     """x_{i+1} += Conv(phi(h)), one depthwise convolution for each stage that takes feedback; prefix tokens pass it by."""
 
     def __init__(
-        self, updates: dict[int, nn.Module], feedback: range, beta: float, *, convs: dict[int, nn.Conv2d], view: View
+        self, updates: dict[int, nn.Module], feedback: range, beta: float, *, convs: dict[int, nn.Conv2d], spec: ModelSpec
     ) -> None:
         super().__init__(updates, feedback, beta)
         self.convs = nn.ModuleDict({str(stage): conv for stage, conv in convs.items()})
-        self.stages, self.prefix, self.grid = view.stages, view.prefix_tokens, view.grid
+        self.stages, self.prefix, self.grid = spec.stages, spec.prefix_tokens, spec.grid
 
-    def after(self, i: int, h: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+    def after(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
         if i not in self.feedback:
-            return h, carry
+            return h, state
         conv = self.convs[str(self.stages[i])]
-        spread = over_patches(steep_swish(carry, self.beta), conv, nn.Identity(), prefix=self.prefix, grid=self.grid)
-        return h + spread, carry
+        spread = over_patches(steep_swish(state, self.beta), conv, nn.Identity(), prefix=self.prefix, grid=self.grid)
+        return h + spread, state
 
 
 @dataclass(kw_only=True)
@@ -41,16 +40,16 @@ class DTLPlus(DTL):
     label: ClassVar[str] = "DTL+"
     k: dict[str, int]
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        view, k = graft.view, self.k[graft.view.family]
-        widths = self._widths(view)
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        spec, k = model.spec, self.k[model.spec.family]
+        widths = self._widths(spec)
         convs = {stage: nn.Conv2d(d, d, k, padding="same", groups=d, bias=False) for stage, d in widths.items()}
-        walker = SpreadHistory(self._updates(view), self._feedback(view), self.beta, convs=convs, view=view)
-        self._put(graft, walker)
+        hook = SpreadHistory(self._updates(spec), self._feedback(spec), self.beta, convs=convs, spec=spec)
+        self._put(model, hook)
 
-    def expected_params(self, view: View) -> int:
-        return super().expected_params(view) + self.k[view.family] ** 2 * sum(self._widths(view).values())
+    def expected_params(self, spec: ModelSpec) -> int:
+        return super().expected_params(spec) + self.k[spec.family] ** 2 * sum(self._widths(spec).values())
 
-    def _widths(self, view: View) -> dict[int, int]:
+    def _widths(self, spec: ModelSpec) -> dict[int, int]:
         """The width of each stage that takes feedback."""
-        return {view.stages[i]: view.widths[i] for i in self._feedback(view)}
+        return {spec.stages[i]: spec.widths[i] for i in self._feedback(spec)}

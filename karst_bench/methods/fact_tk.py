@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.factor import ROLES, Factors, FactorUpdate, slices_of, stage_widths
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.fact import ROLES, FactorUpdate, SharedFactors, slices_of, stage_widths
 
 
 class TuckerCore(nn.Module):
@@ -28,7 +28,7 @@ class TuckerUpdate(FactorUpdate):
     """
 
     def __init__(
-        self, factors: Factors, tucker: TuckerCore, *, role: str, columns: slice, s: float, dropout: float
+        self, factors: SharedFactors, tucker: TuckerCore, *, role: str, columns: slice, s: float, dropout: float
     ) -> None:
         super().__init__(factors, s=s, dropout=dropout)
         self.tucker = tucker
@@ -57,23 +57,23 @@ class FacTTK(Method):
     s: float
     dropout: float
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        view, first = graft.view, 0
-        ends = {stage: Factors(d, self.r) for stage, d in stage_widths(view).items()}
-        tucker = TuckerCore(self.r, self._slices(view))
-        graft.share("fact.core", tucker)
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        spec, first = model.spec, 0
+        ends = {stage: SharedFactors(d, self.r) for stage, d in stage_widths(spec).items()}
+        tucker = TuckerCore(self.r, self._slices(spec))
+        model.share("fact.core", tucker)
         for stage, factors in ends.items():
-            graft.share(f"fact.{stage}", factors)
-        for site in graft.sites(*ROLES):
-            outs, ins = slices_of(site, view)
+            model.share(f"fact.{stage}", factors)
+        for site in model.sites(*ROLES):
+            outs, ins = slices_of(site, spec)
             columns, first = slice(first, first + outs * ins), first + outs * ins
             update = TuckerUpdate(
                 ends[site.stage], tucker, role=site.role, columns=columns, s=self.s, dropout=self.dropout
             )
-            graft.branch(site, update, merge=FactorUpdate.delta)
+            model.branch(site, update, merge=FactorUpdate.delta)
 
-    def expected_params(self, view: View) -> int:
-        return sum(2 * d * self.r for d in stage_widths(view).values()) + self.r**3 + self.r * self._slices(view)
+    def expected_params(self, spec: ModelSpec) -> int:
+        return sum(2 * d * self.r for d in stage_widths(spec).values()) + self.r**3 + self.r * self._slices(spec)
 
-    def _slices(self, view: View) -> int:
-        return sum(outs * ins for outs, ins in (slices_of(site, view) for site in view.having(*ROLES)))
+    def _slices(self, spec: ModelSpec) -> int:
+        return sum(outs * ins for outs, ins in (slices_of(site, spec) for site in spec.having(*ROLES)))

@@ -7,14 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.factor import ROLES, Factors, FactorUpdate, slices_of, stage_widths
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.fact import ROLES, FactorUpdate, SharedFactors, slices_of, stage_widths
 
 
 class TrainUpdate(FactorUpdate):
     """G is this layer's own, drawn like nn.Linear's weight."""
 
-    def __init__(self, factors: Factors, *, outs: int, ins: int, r: int, s: float, dropout: float) -> None:
+    def __init__(self, factors: SharedFactors, *, outs: int, ins: int, r: int, s: float, dropout: float) -> None:
         super().__init__(factors, s=s, dropout=dropout)
         self.G = nn.Parameter(torch.empty(outs * r, ins * r).uniform_(-1, 1) / math.sqrt(ins * r))
 
@@ -36,16 +36,16 @@ class FacTTT(Method):
     s: float
     dropout: float
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        view = graft.view
-        ends = {stage: Factors(d, self.r) for stage, d in stage_widths(view).items()}
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        spec = model.spec
+        ends = {stage: SharedFactors(d, self.r) for stage, d in stage_widths(spec).items()}
         for stage, factors in ends.items():
-            graft.share(f"fact.{stage}", factors)
-        for site in graft.sites(*ROLES):
-            outs, ins = slices_of(site, view)
+            model.share(f"fact.{stage}", factors)
+        for site in model.sites(*ROLES):
+            outs, ins = slices_of(site, spec)
             update = TrainUpdate(ends[site.stage], outs=outs, ins=ins, r=self.r, s=self.s, dropout=self.dropout)
-            graft.branch(site, update, merge=FactorUpdate.delta)
+            model.branch(site, update, merge=FactorUpdate.delta)
 
-    def expected_params(self, view: View) -> int:
-        slices = sum(outs * ins for outs, ins in (slices_of(site, view) for site in view.having(*ROLES)))
-        return sum(2 * d * self.r for d in stage_widths(view).values()) + slices * self.r**2
+    def expected_params(self, spec: ModelSpec) -> int:
+        slices = sum(outs * ins for outs, ins in (slices_of(site, spec) for site in spec.having(*ROLES)))
+        return sum(2 * d * self.r for d in stage_widths(spec).values()) + slices * self.r**2

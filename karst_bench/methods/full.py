@@ -1,11 +1,11 @@
-"""Full fine-tuning: every parameter of the trunk."""
+"""Full fine-tuning: every parameter of the backbone."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
 
-from karst_bench.methods.base import Artefact, Graft, Method, View
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
 
 
 @dataclass(kw_only=True)
@@ -18,11 +18,11 @@ class Full(Method):
     label: ClassVar[str] = "Full"
     composable: ClassVar[bool] = False
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        graft.unfreeze("*")
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        model.unfreeze("*")
 
-    def expected_params(self, view: View) -> int:
-        return view.trunk_params
+    def expected_params(self, spec: ModelSpec) -> int:
+        return spec.backbone_params
 
     def param_groups(self, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
         tables = ("pos_embed", "cls_token", "reg_token", "relative_position_bias_table")

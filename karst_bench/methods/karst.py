@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from torch import nn
 
 from karst_bench.errors import UserError
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.kronecker import KroneckerSum, divisors, drawn
-from karst_bench.ops.site import Site
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.kronecker import KroneckerSum, divisors, drawn
+from karst_bench.nn.model_spec import Site
 
 QKV_MODES = {"split_A_shared_B": ("qkv",), "fused": ("qkv",), "split_all": ("q", "k", "v"), "qv": ("q", "v")}
 SHARING = ("none", "block", "kernels")
@@ -51,31 +51,31 @@ class Karst(Method):
                 stacklevel=2,
             )
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        ranks, blocks = self._ranks(graft.view), dict[Any, nn.Parameter]()
-        for site in self._sites(graft.view):
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        ranks, blocks = self._ranks(model.spec), dict[Any, nn.Parameter]()
+        for site in self._sites(model.spec):
             self._fits(site)
-            graft.reweight(site, self._change(site, ranks[site.stage], self._shared_c(site, blocks)))
+            model.add_delta(site, self._change(site, ranks[site.stage], self._shared_c(site, blocks)))
         if self.train_norms:
-            for site in self._norms(graft.view):
-                graft.unfreeze(f"{site.path}.*")
+            for site in self._norms(model.spec):
+                model.unfreeze(f"{site.path}.*")
 
-    def expected_params(self, view: View) -> int:
-        total, ranks, blocks = 0, self._ranks(view), set[Any]()
-        for site in self._sites(view):
+    def expected_params(self, spec: ModelSpec) -> int:
+        total, ranks, blocks = 0, self._ranks(spec), set[Any]()
+        for site in self._sites(spec):
             r, key = ranks[site.stage], self._c_key(site)
             total += self.N * r * (site.d_out + site.d_in) // self.m
             if key not in blocks:
                 total += (1 if self.share_c == "kernels" else self.N) * self.m**2
                 blocks.add(key)
-        return total + (sum(2 * site.d_out for site in self._norms(view)) if self.train_norms else 0)
+        return total + (sum(2 * site.d_out for site in self._norms(spec)) if self.train_norms else 0)
 
-    def _sites(self, view: View) -> list[Site]:
+    def _sites(self, spec: ModelSpec) -> list[Site]:
         roles = [role for place in self.sites for role in (QKV_MODES[self.qkv_mode] if place == "qkv" else (place,))]
-        return view.having(*roles)
+        return spec.having(*roles)
 
-    def _norms(self, view: View) -> list[Site]:
-        return view.having("embed_norm", "norm1", "norm2", "reduction_norm", "final_norm")
+    def _norms(self, spec: ModelSpec) -> list[Site]:
+        return spec.having("embed_norm", "norm1", "norm2", "reduction_norm", "final_norm")
 
     def _change(self, site: Site, r: int, C: nn.Parameter | None) -> KroneckerSum:
         sigma = 1.0 / r if self.sigma == "1/r" else float(self.sigma)
@@ -100,17 +100,17 @@ class Karst(Method):
             return site.block
         return site.path if self.qkv_mode == "qv" and site.role in "qv" else site.name
 
-    def _ranks(self, view: View) -> list[int]:
+    def _ranks(self, spec: ModelSpec) -> list[int]:
         """The rank of each stage."""
-        r, stages = self.r, max(view.stages) + 1
+        r, stages = self.r, max(spec.stages) + 1
         if isinstance(r, dict):
-            if view.family not in r:
-                raise UserError(f"method.r={r} names no rank for {view.family}; add it: method.r.{view.family}=8")
-            r = r[view.family]
+            if spec.family not in r:
+                raise UserError(f"method.r={r} names no rank for {spec.family}; add it: method.r.{spec.family}=8")
+            r = r[spec.family]
         ranks = [r] * stages if isinstance(r, int) else list(r)
         if len(ranks) != stages:
             raise UserError(
-                f"method.r={ranks} gives {len(ranks)} ranks, this {view.family} has {stages} stages; "
+                f"method.r={ranks} gives {len(ranks)} ranks, this {spec.family} has {stages} stages; "
                 f"give one rank or {stages}"
             )
         return ranks

@@ -3,18 +3,18 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from karst_bench.methods.base import Artefact, Graft, Method, View
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
 
 
 @dataclass(kw_only=True)
 class Linear(Method):
-    """y = W_h z + b_h on frozen features z: nothing but the classifier trains, the trunk runs without drop-path."""
+    """y = W_h z + b_h on frozen features z: nothing but the classifier trains, the backbone runs without drop-path."""
 
     label: ClassVar[str] = "Linear"
-    trunk_mode: ClassVar[str] = "eval"
+    backbone_mode: ClassVar[str] = "eval"
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
         pass
 
-    def expected_params(self, view: View) -> int:
+    def expected_params(self, spec: ModelSpec) -> int:
         return 0

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from karst_bench.errors import UserError
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.lowrank import DroppedLowRank, LowRankChange
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.lowrank import DroppedLowRank, LowRankProduct
 
 SITES = {"qv": ("q", "v"), "qkv_fused": ("qkv",), "all": ("qkv", "proj", "fc1", "fc2")}
 
@@ -29,13 +29,13 @@ class LoRA(Method):
         if self.sites not in SITES:
             raise UserError(f"method.sites={self.sites!r} is unknown for LoRA; use one of {', '.join(SITES)}")
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        for site in graft.sites(*SITES[self.sites]):
-            change = LowRankChange(site.d_out, site.d_in, r=self.r, s=self.s)
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        for site in model.sites(*SITES[self.sites]):
+            update = LowRankProduct(site.d_out, site.d_in, r=self.r, s=self.s)
             if self.dropout:
-                graft.branch(site, DroppedLowRank(change, input_p=self.dropout), merge=DroppedLowRank.delta)
+                model.branch(site, DroppedLowRank(update, input_p=self.dropout), merge=DroppedLowRank.delta)
             else:
-                graft.reweight(site, change)
+                model.add_delta(site, update)
 
-    def expected_params(self, view: View) -> int:
-        return sum(self.r * (site.d_in + site.d_out) for site in view.having(*SITES[self.sites]))
+    def expected_params(self, spec: ModelSpec) -> int:
+        return sum(self.r * (site.d_in + site.d_out) for site in spec.having(*SITES[self.sites]))

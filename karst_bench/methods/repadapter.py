@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from karst_bench.errors import UserError
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.change import Change, LowRank
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.weight_delta import LowRankDelta, WeightDelta
 
 ROLES = ("qkv", "fc1")
 
 
-class Reparameterised(Change):
+class Reparameterised(WeightDelta):
     """dW = s W0 U D; D (h, d) Xavier-uniform, U (d, h) of `groups` diagonal blocks (d/groups, h/groups) = 0."""
 
     def __init__(self, d: int, *, h: int, s: float, groups: int) -> None:
@@ -25,8 +25,8 @@ class Reparameterised(Change):
     def delta(self, W0: Tensor) -> Tensor:
         return self.s * W0 @ torch.block_diag(*self.U) @ self.D
 
-    def factors(self, W0: Tensor) -> LowRank:
-        return LowRank(up=W0 @ torch.block_diag(*self.U), down=self.s * self.D)
+    def factors(self, W0: Tensor) -> LowRankDelta:
+        return LowRankDelta(up=W0 @ torch.block_diag(*self.U), down=self.s * self.D)
 
 
 @dataclass(kw_only=True)
@@ -43,14 +43,14 @@ class RepAdapter(Method):
     s: float
     groups: int
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        for site in graft.sites(*ROLES):
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        for site in model.sites(*ROLES):
             if site.d_in % self.groups or self.h % self.groups:
                 raise UserError(
                     f"method.groups={self.groups} must divide method.h={self.h} and the width {site.d_in} of {site.name}; "
                     "groups=1 always does"
                 )
-            graft.reweight(site, Reparameterised(site.d_in, h=self.h, s=self.s, groups=self.groups))
+            model.add_delta(site, Reparameterised(site.d_in, h=self.h, s=self.s, groups=self.groups))
 
-    def expected_params(self, view: View) -> int:
-        return sum(self.h * site.d_in + self.h * site.d_in // self.groups for site in view.having(*ROLES))
+    def expected_params(self, spec: ModelSpec) -> int:
+        return sum(self.h * site.d_in + self.h * site.d_in // self.groups for site in spec.having(*ROLES))

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from karst_bench.errors import UserError
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.site import Site
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.model_spec import Site
 
 PLACES = {"qkv": ("qkv", "after"), "pre_proj": ("proj", "before"), "proj": ("proj", "after"),
           "fc1": ("fc1", "after"), "fc2": ("fc2", "after")}  # fmt: skip
@@ -35,15 +35,15 @@ class RST(Method):
         if self.granularity not in GRANULARITIES:
             raise UserError(f"extra.granularity={self.granularity!r} is unknown; use {', '.join(GRANULARITIES)}")
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
         for place in self.sites:
             role, where = PLACES[place]
-            for site in graft.sites(role):
+            for site in model.sites(role):
                 scale, shift = (nn.Parameter(torch.zeros(n)) for n in self._sizes(place, site))
-                graft.affine(site, scale, shift, where=where, centre=1.0)
+                model.affine(site, scale, shift, where=where, centre=1.0)
 
-    def expected_params(self, view: View) -> int:
-        return sum(sum(self._sizes(place, site)) for place in self.sites for site in view.having(PLACES[place][0]))
+    def expected_params(self, spec: ModelSpec) -> int:
+        return sum(sum(self._sizes(place, site)) for place in self.sites for site in spec.having(PLACES[place][0]))
 
     def _sizes(self, place: str, site: Site) -> tuple[int, int]:
         width = site.d_in if place == "pre_proj" else site.d_out

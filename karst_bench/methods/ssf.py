@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from karst_bench.methods.base import Artefact, Graft, Method, View
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
 
 ROLES = ("embed", "embed_norm", "norm1", "qkv", "proj", "norm2", "fc1", "fc2", "reduction_norm", "final_norm")
 
@@ -24,11 +24,11 @@ class SSF(Method):
     identity_at_init: ClassVar[bool] = False
     std: float
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        for site in graft.sites(*ROLES):
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        for site in model.sites(*ROLES):
             gamma = nn.Parameter(1 + self.std * torch.randn(site.d_out))
             beta = nn.Parameter(self.std * torch.randn(site.d_out))
-            graft.affine(site, gamma, beta, centre=0.0)
+            model.affine(site, gamma, beta, centre=0.0)
 
-    def expected_params(self, view: View) -> int:
-        return sum(2 * site.d_out for site in view.having(*ROLES))
+    def expected_params(self, spec: ModelSpec) -> int:
+        return sum(2 * site.d_out for site in spec.having(*ROLES))

@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.change import Change, LowRank
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.weight_delta import LowRankDelta, WeightDelta
 
 
-class ScaledRandom(Change):
+class ScaledRandom(WeightDelta):
     """dW = diag(b) B diag(d) A; A (r, d_in), B (d_out, r) frozen and shared, b (d_out,) = 0, d (r,) = start."""
 
     A: Tensor
@@ -27,8 +27,8 @@ class ScaledRandom(Change):
     def delta(self, W0: Tensor) -> Tensor:
         return torch.diag(self.b) @ self.B @ torch.diag(self.d) @ self.A
 
-    def factors(self, W0: Tensor) -> LowRank:
-        return LowRank(up=self.b[:, None] * self.B, down=self.d[:, None] * self.A)
+    def factors(self, W0: Tensor) -> LowRankDelta:
+        return LowRankDelta(up=self.b[:, None] * self.B, down=self.d[:, None] * self.A)
 
 
 @dataclass(kw_only=True)
@@ -46,16 +46,16 @@ class VeRA(Method):
     start: float
     key: int
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
         pairs: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        for site in graft.sites("q", "v"):
+        for site in model.sites("q", "v"):
             shape = site.d_out, site.d_in
             if shape not in pairs:
                 pairs[shape] = self._random(self.r, site.d_in), self._random(site.d_out, self.r)
-            graft.reweight(site, ScaledRandom(*pairs[shape], start=self.start))
+            model.add_delta(site, ScaledRandom(*pairs[shape], start=self.start))
 
-    def expected_params(self, view: View) -> int:
-        return sum(site.d_out + self.r for site in view.having("q", "v"))
+    def expected_params(self, spec: ModelSpec) -> int:
+        return sum(site.d_out + self.r for site in spec.having("q", "v"))
 
     def _random(self, rows: int, columns: int) -> Tensor:
         """Kaiming-uniform (gain sqrt 2) of a generator of its own: U(-v, v), v = sqrt(6 / columns)."""

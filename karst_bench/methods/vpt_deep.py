@@ -5,12 +5,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.prompts import Prompts, insert_after, remove_after
-from karst_bench.ops.walker import Carry, Walker
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.block_hook import BlockHook, HookState
+from karst_bench.nn.prompts import Prompts, insert_after, remove_after
 
 
-class DeepPrompts(Walker):
+class DeepPrompts(BlockHook):
     """[cls; P_i; patches] at the entry of block i; the prompts that leave block i - 1 are replaced."""
 
     def __init__(self, prompts: list[Prompts], prefix: int) -> None:
@@ -19,13 +19,13 @@ class DeepPrompts(Walker):
         self.prefix = prefix
         self.p = len(prompts[0].tokens)
 
-    def before(self, i: int, h: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+    def before(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
         tokens = self.prompts[i]()
         if i > 0:
             h = remove_after(h, len(tokens), self.prefix)
-        return insert_after(h, tokens, self.prefix), carry
+        return insert_after(h, tokens, self.prefix), state
 
-    def finish(self, h: Tensor, carry: Carry) -> Tensor:
+    def finish(self, h: Tensor, state: HookState) -> Tensor:
         return remove_after(h, self.p, self.prefix)
 
 
@@ -41,19 +41,19 @@ class VPTDeep(Method):
     paper: ClassVar[str] = "2203.12119"
     changes_tokens: ClassVar[bool] = True
     identity_at_init: ClassVar[bool] = False
-    trunk_mode: ClassVar[str] = "eval"
+    backbone_mode: ClassVar[str] = "eval"
     p: int
     dropout: float
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        view = graft.view
-        prompts = [Prompts(self.p, width, patch=view.patch, embed_dim=view.embed_dim, dropout=self.dropout)
-                   for width in view.widths]  # fmt: skip
-        if view.family == "vit":
-            graft.walk(DeepPrompts(prompts, view.prefix_tokens))
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        spec = model.spec
+        prompts = [Prompts(self.p, width, patch=spec.patch, embed_dim=spec.embed_dim, dropout=self.dropout)
+                   for width in spec.widths]  # fmt: skip
+        if spec.family == "vit":
+            model.block_hook(DeepPrompts(prompts, spec.prefix_tokens))
         else:
             for block, tokens in enumerate(prompts):
-                graft.window_tokens(block, tokens)
+                model.window_tokens(block, tokens)
 
-    def expected_params(self, view: View) -> int:
-        return self.p * sum(view.widths)
+    def expected_params(self, spec: ModelSpec) -> int:
+        return self.p * sum(spec.widths)

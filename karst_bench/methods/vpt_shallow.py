@@ -5,12 +5,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from karst_bench.methods.base import Artefact, Graft, Method, View
-from karst_bench.ops.prompts import Prompts, insert_after, remove_after
-from karst_bench.ops.walker import Carry, Walker
+from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
+from karst_bench.nn.block_hook import BlockHook, HookState
+from karst_bench.nn.prompts import Prompts, insert_after, remove_after
 
 
-class ShallowPrompts(Walker):
+class ShallowPrompts(BlockHook):
     """[cls; P; patches] from the entry of the first block to the exit of the last."""
 
     def __init__(self, prompts: Prompts, prefix: int) -> None:
@@ -18,10 +18,10 @@ class ShallowPrompts(Walker):
         self.prompts = prompts
         self.prefix = prefix
 
-    def before(self, i: int, h: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        return (insert_after(h, self.prompts(), self.prefix) if i == 0 else h), carry
+    def before(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
+        return (insert_after(h, self.prompts(), self.prefix) if i == 0 else h), state
 
-    def finish(self, h: Tensor, carry: Carry) -> Tensor:
+    def finish(self, h: Tensor, state: HookState) -> Tensor:
         return remove_after(h, len(self.prompts.tokens), self.prefix)
 
 
@@ -39,14 +39,14 @@ class VPTShallow(Method):
     families: ClassVar[frozenset[str]] = frozenset({"vit"})
     changes_tokens: ClassVar[bool] = True
     identity_at_init: ClassVar[bool] = False
-    trunk_mode: ClassVar[str] = "eval"
+    backbone_mode: ClassVar[str] = "eval"
     p: int
     dropout: float
 
-    def attach(self, graft: Graft, artefact: Artefact | None) -> None:
-        view = graft.view
-        prompts = Prompts(self.p, view.embed_dim, patch=view.patch, embed_dim=view.embed_dim, dropout=self.dropout)
-        graft.walk(ShallowPrompts(prompts, view.prefix_tokens))
+    def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        spec = model.spec
+        prompts = Prompts(self.p, spec.embed_dim, patch=spec.patch, embed_dim=spec.embed_dim, dropout=self.dropout)
+        model.block_hook(ShallowPrompts(prompts, spec.prefix_tokens))
 
-    def expected_params(self, view: View) -> int:
-        return self.p * view.embed_dim
+    def expected_params(self, spec: ModelSpec) -> int:
+        return self.p * spec.embed_dim

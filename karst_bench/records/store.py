@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from karst_bench import files
 from karst_bench.errors import UserError
-from karst_bench.records import atomic, schema
-from karst_bench.records.schema import Record, RecordError
+from karst_bench.records import record as schema
+from karst_bench.records.record import Record, RecordError
 
 if TYPE_CHECKING:
     import torch
@@ -33,37 +34,37 @@ class Store:
         self.root = Path(root)
         self.suite = suite
 
-    def path(self, ident: str, kind: str = "runs") -> Path:
+    def path(self, run_id: str, kind: str = "runs") -> Path:
         """Where a record of that id lies; kind = runs | failed."""
-        if schema.ID.fullmatch(ident) is None:
-            raise ValueError(f"id {ident!r} is not 16 hex digits")
-        return self.root / kind / self.suite / f"{ident}.json"
+        if schema.ID.fullmatch(run_id) is None:
+            raise ValueError(f"id {run_id!r} is not 16 hex digits")
+        return self.root / kind / self.suite / f"{run_id}.json"
 
-    def adapter_path(self, ident: str) -> Path:
+    def adapter_path(self, run_id: str) -> Path:
         """Where the adapter of that id lies, or would."""
-        return self.root / "adapters" / self.suite / f"{ident}.safetensors"
+        return self.root / "adapters" / self.suite / f"{run_id}.safetensors"
 
-    def checkpoint_path(self, ident: str) -> Path:
+    def checkpoint_path(self, run_id: str) -> Path:
         """Where the checkpoint of that id lies, or would."""
-        return self.root / "checkpoints" / f"{ident}.safetensors"
+        return self.root / "checkpoints" / f"{run_id}.safetensors"
 
     def check_writable(self) -> None:
         """Raise UserError now, before hours of training, where a record could not be written at the end."""
         probe = self.root / "runs" / self.suite / f".probe.{os.getpid()}.{secrets.token_hex(4)}"
-        atomic.write(probe, b"\n", once=False)
+        files.write(probe, b"\n", once=False)
         with suppress(OSError):
             probe.unlink()
 
-    def done(self, ident: str) -> bool:
+    def done(self, run_id: str) -> bool:
         """Whether a whole record of that id exists. A damaged one raises UserError: nothing is overwritten."""
-        if not self.path(ident).exists():
+        if not self.path(run_id).exists():
             return False
-        self.read(ident)
+        self.read(run_id)
         return True
 
-    def read(self, ident: str, kind: str = "runs") -> Record:
+    def read(self, run_id: str, kind: str = "runs") -> Record:
         """The record of that id. Raises UserError where it is missing or damaged."""
-        path = self.path(ident, kind)
+        path = self.path(run_id, kind)
         try:
             return schema.load(path)
         except RecordError as error:
@@ -75,10 +76,10 @@ class Store:
             with suppress(RecordError):
                 yield schema.load(path)
 
-    def failures(self, ident: str) -> int:
+    def failures(self, run_id: str) -> int:
         """How often that cell has failed since it last succeeded or was forced."""
         try:
-            return int(schema.load(self.path(ident, "failed")).get("attempts", 1))
+            return int(schema.load(self.path(run_id, "failed")).get("attempts", 1))
         except RecordError:
             return 0
 
@@ -87,32 +88,32 @@ class Store:
 
         Raises UserError when the id is taken (the standing record stays as it is) or the disk refuses.
         """
-        ident = record["id"]
-        path = self.path(ident)
+        run_id = record["id"]
+        path = self.path(run_id)
         if record.get("status") != "done":
-            raise ValueError(f"record {ident} has status {record.get('status')!r}; failures go to fail()")
-        if not atomic.write(path, schema.dumps(record).encode(), once=True):
-            raise UserError(f"record {ident} exists already at {path}; force=true moves the old one to superseded/")
-        self._retire(self.path(ident, "failed"))
-        self.drop_checkpoint(ident)
+            raise ValueError(f"record {run_id} has status {record.get('status')!r}; failures go to fail()")
+        if not files.write(path, schema.dumps(record).encode(), once=True):
+            raise UserError(f"record {run_id} exists already at {path}; force=true moves the old one to superseded/")
+        self._retire(self.path(run_id, "failed"))
+        self.drop_checkpoint(run_id)
         return path
 
     def fail(self, record: Record) -> Path:
         """Keep the failure of a cell apart from the results, counting the attempts; the next failure replaces it."""
-        ident = record["id"]
-        counted = record | {"status": "failed", "attempts": self.failures(ident) + 1}
-        path = self.path(ident, "failed")
-        atomic.write(path, schema.dumps(schema.plain(counted)).encode(), once=False)
+        run_id = record["id"]
+        counted = record | {"status": "failed", "attempts": self.failures(run_id) + 1}
+        path = self.path(run_id, "failed")
+        files.write(path, schema.dumps(schema.plain(counted)).encode(), once=False)
         return path
 
-    def supersede(self, ident: str) -> Path | None:
+    def supersede(self, run_id: str) -> Path | None:
         """Move the standing record, its adapter and its failures to superseded/; None where there is nothing."""
-        self.drop_checkpoint(ident)
-        self._retire(self.path(ident, "failed"))
-        moved = self._retire(self.path(ident))
-        if moved is not None and self.adapter_path(ident).exists():
+        self.drop_checkpoint(run_id)
+        self._retire(self.path(run_id, "failed"))
+        moved = self._retire(self.path(run_id))
+        if moved is not None and self.adapter_path(run_id).exists():
             with suppress(OSError):
-                self.adapter_path(ident).replace(moved.with_suffix(".safetensors"))
+                self.adapter_path(run_id).replace(moved.with_suffix(".safetensors"))
         return moved
 
     def _retire(self, path: Path) -> Path | None:
@@ -122,42 +123,42 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             number = 1
-            while not atomic.link_once(path, target := folder / f"{path.stem}.{number}.json"):
+            while not files.link_once(path, target := folder / f"{path.stem}.{number}.json"):
                 number += 1
             path.unlink()
         except OSError as error:
-            raise atomic.refusal(folder, error) from error
+            raise files.refusal(folder, error) from error
         return target
 
-    def save_adapter(self, ident: str, tensors: "Mapping[str, torch.Tensor]", about: Mapping[str, str]) -> str:
+    def save_adapter(self, run_id: str, tensors: "Mapping[str, torch.Tensor]", about: Mapping[str, str]) -> str:
         """Write the trained tensors; returns the path relative to the results folder, for the record."""
         from safetensors.torch import save
 
-        path = self.adapter_path(ident)
+        path = self.adapter_path(run_id)
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        atomic.write(path, save(whole, metadata=dict(about)), once=False)
+        files.write(path, save(whole, metadata=dict(about)), once=False)
         return path.relative_to(self.root).as_posix()
 
-    def save_checkpoint(self, ident: str, state: Any) -> None:
+    def save_checkpoint(self, run_id: str, state: Any) -> None:
         """Replace the checkpoint of a running cell by `state` (see states.py for what it may hold)."""
-        from karst_bench.records import states
+        from karst_bench.records import checkpoint_file
 
-        atomic.write(self.checkpoint_path(ident), states.to_bytes(state), once=False)
+        files.write(self.checkpoint_path(run_id), checkpoint_file.to_bytes(state), once=False)
 
-    def load_checkpoint(self, ident: str) -> Any | None:
+    def load_checkpoint(self, run_id: str) -> Any | None:
         """The state to resume from, or None."""
-        from karst_bench.records import states
+        from karst_bench.records import checkpoint_file
 
-        path = self.checkpoint_path(ident)
-        return states.from_file(path) if path.exists() else None
+        path = self.checkpoint_path(run_id)
+        return checkpoint_file.from_file(path) if path.exists() else None
 
-    def drop_checkpoint(self, ident: str) -> None:
+    def drop_checkpoint(self, run_id: str) -> None:
         """Forget the checkpoint of that id, if any."""
         with suppress(OSError):
-            self.checkpoint_path(ident).unlink()
+            self.checkpoint_path(run_id).unlink()
 
-    def clear_temporaries(self, ident: str) -> None:
+    def clear_temporaries(self, run_id: str) -> None:
         """Remove what a killed run of that id half wrote; for the holder of its claim."""
-        for path in (self.path(ident), self.path(ident, "failed"), self.adapter_path(ident)):
-            atomic.clear_temporaries(path.parent, ident)
-        atomic.clear_temporaries(self.checkpoint_path(ident).parent, ident)
+        for path in (self.path(run_id), self.path(run_id, "failed"), self.adapter_path(run_id)):
+            files.clear_temporaries(path.parent, run_id)
+        files.clear_temporaries(self.checkpoint_path(run_id).parent, run_id)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from karst_bench.errors import UserError
 from karst_bench.report import formats
-from karst_bench.report.build import Report, build
+from karst_bench.report.report import Report, build
 
 KEYS = {"suite": "vtab", "results": "results", "paper": "", "pictures": "true"}
 IN_TERMINAL = ("table1", "table2", "table3")

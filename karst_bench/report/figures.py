@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from karst_bench.report import catalog
-from karst_bench.report.compare import Ranks
-from karst_bench.report.series import Cost, Curves, Grid
+from karst_bench.report.figure_data import Cost, Curves, Grid
+from karst_bench.report.statistics.compare import Ranks
 from karst_bench.report.style import COLUMN_IN, HERO, MARKERS, PAGE_IN, SHADES, look, say
 
 ACCURACY = "Test top-1 (%)"

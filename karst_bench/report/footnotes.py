@@ -1,6 +1,6 @@
 """What a row of a table stands on, as a letter and a line below the table."""
 
-from karst_bench.report.aggregate import Row
+from karst_bench.report.statistics.aggregate import MethodResults
 
 
 class Footnotes:
@@ -9,15 +9,15 @@ class Footnotes:
     def __init__(self) -> None:
         self.letters: dict[tuple[tuple[str, str], ...], str] = {}
 
-    def keys(self, row: Row) -> str:
+    def keys(self, row: MethodResults) -> str:
         """The letters of a row, a new one for each new combination."""
-        footings = sorted({run.footing for run in row.runs})
-        found = [self.letters.setdefault(footing, letter(len(self.letters))) for footing in footings]
+        provenance_keys = sorted({run.provenance_key for run in row.runs})
+        found = [self.letters.setdefault(provenance_key, letter(len(self.letters))) for provenance_key in provenance_keys]
         return ",".join(sorted(found, key=lambda key: (len(key), key)))
 
     def notes(self) -> list[str]:
         """One line per letter."""
-        return [f"[{key}] " + ", ".join(f"{k}={v}" for k, v in footing) for footing, key in self.letters.items()]
+        return [f"[{key}] " + ", ".join(f"{k}={v}" for k, v in provenance_key) for provenance_key, key in self.letters.items()]
 
 
 def letter(index: int) -> str:

@@ -5,7 +5,7 @@ import io
 
 from tabulate import tabulate
 
-from karst_bench.report.model import Box, Column, Table
+from karst_bench.report.table_model import Column, Table, TableCell
 
 DASH = "—"
 LEFT = ("method", "source", "first", "second", "set")
@@ -17,14 +17,14 @@ TEX_SPECIAL = {
 }  # fmt: skip
 
 
-def digits(box: Box) -> str:
+def digits(box: TableCell) -> str:
     """The number of a box alone."""
     if box.value is not None and box.value < box.floor:
         return f"<{box.floor:g}"
     return f"{box.value:.{box.digits}f}"
 
 
-def plain(box: Box) -> str:
+def plain(box: TableCell) -> str:
     """A box as text: 76.8 ±0.4 (3); a misprint as 77.9 [!77.41]; an interval as [76.4, 77.2]."""
     if box.empty:
         return DASH
@@ -47,11 +47,11 @@ def terminal(table: Table, colour: bool = False) -> str:
     columns = table.shown("terminal")
     codes = {"best": "\033[1m", "second": "\033[4m"}
 
-    def show(box: Box) -> str:
+    def show(box: TableCell) -> str:
         text = plain(box)
         return f"{codes[box.mark]}{text}\033[0m" if colour and box.mark else text
 
-    body = [[show(line.boxes.get(column.key, Box())) for column in columns] for line in table.lines]
+    body = [[show(line.boxes.get(column.key, TableCell())) for column in columns] for line in table.lines]
     grid = tabulate(body, headers=[c.title for c in columns], tablefmt="simple", disable_numparse=True)
     return f"{table.title}\n\n{grid}\n"
 
@@ -67,11 +67,11 @@ def markdown(table: Table) -> str:
     """A GitHub table with the notes below."""
     columns = table.shown("md")
 
-    def show(box: Box) -> str:
+    def show(box: TableCell) -> str:
         text = escape_markdown(plain(box))
         return {"best": f"**{text}**", "second": f"<u>{text}</u>"}.get(box.mark, text)
 
-    rows = [[show(line.boxes.get(column.key, Box())) for column in columns] for line in table.lines]
+    rows = [[show(line.boxes.get(column.key, TableCell())) for column in columns] for line in table.lines]
     lines = [f"# {escape_markdown(table.title)}", "", "| " + " | ".join(c.title for c in columns) + " |"]
     lines.append("|" + "|".join("---" if c.key in LEFT else "--:" for c in columns) + "|")
     lines += ["| " + " | ".join(row) + " |" for row in rows]
@@ -88,7 +88,7 @@ def comma_separated(table: Table) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
     for line in table.lines:
-        boxes = {column.key: line.boxes.get(column.key, Box()) for column in columns}
+        boxes = {column.key: line.boxes.get(column.key, TableCell()) for column in columns}
         writer.writerow([csv_value(boxes[c.key], suffix) for c in columns for suffix in parts[c.key]])
     return out.getvalue()
 
@@ -102,7 +102,7 @@ def csv_parts(table: Table, column: Column) -> list[str]:
     return ["", *(suffix for suffix, name in fields.items() if any(getattr(box, name) is not None for box in boxes))]
 
 
-def csv_value(box: Box, suffix: str) -> str:
+def csv_value(box: TableCell, suffix: str) -> str:
     """One field; empty where nothing ran."""
     value = {
         "": box.value, "_ci95_low": box.low, "_ci95_high": box.high, "_n": box.n, "_test_se": box.test_error,
@@ -118,7 +118,7 @@ def escape_tex(text: str) -> str:
     return "".join(TEX_SPECIAL.get(c, c if c.isascii() and c.isprintable() else "?") for c in text)
 
 
-def tex_box(box: Box) -> str:
+def tex_box(box: TableCell) -> str:
     """A box in LaTeX: the interval small beside the mean, n as a small exponent."""
     if box.empty or box.value is None or box.bracket:
         return escape_tex(plain(box))
@@ -141,7 +141,7 @@ def latex(table: Table) -> str:
     if len(columns) > TURNED:
         titles = [t if c.key in LEFT else rf"\rotatebox{{90}}{{{t}}}" for c, t in zip(columns, titles, strict=True)]
     header = [*spanning(columns), " & ".join(titles) + r" \\", r"\midrule"]
-    body = [" & ".join(tex_box(line.boxes.get(c.key, Box())) for c in columns) + r" \\" for line in table.lines]
+    body = [" & ".join(tex_box(line.boxes.get(c.key, TableCell())) for c in columns) + r" \\" for line in table.lines]
     caption = escape_tex(table.title.split(": ", 1)[-1])
     caption = rf"\caption{{{caption[:1].upper()}{caption[1:]}}}\label{{tab:{table.name}}}"
     frame = long_frame if len(body) > PAGE else float_frame

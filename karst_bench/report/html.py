@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from karst_bench.report import formats
 from karst_bench.report.missing import Gap
-from karst_bench.report.model import Box, Table
+from karst_bench.report.table_model import Table, TableCell
 
 OPEN = ("table1", "table2", "table3", "statistics")
 FIGURES = {
@@ -31,7 +31,7 @@ def page(
         loader=PackageLoader("karst_bench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals |= {"text": formats.plain, "Box": Box}
+    environment.globals |= {"text": formats.plain, "Box": TableCell}
     return environment.get_template("index.html.j2").render(
         suite=suite, runs=runs, tables=tables, gaps=gaps, left_out=left_out, notes=notes, figures=FIGURES, open=OPEN
     )

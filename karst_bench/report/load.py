@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from karst_bench.records import schema
-from karst_bench.records.schema import RecordError
+from karst_bench.records import record as schema
+from karst_bench.records.record import RecordError
 from karst_bench.report import catalog
 from karst_bench.report.fields import BadRecordError, count, may, name, need, positive, printable
 
@@ -40,7 +40,7 @@ class Run:
     hyper: dict[str, Any] = field(hash=False)
     setting: tuple[tuple[str, str], ...] = ()
     data_version: tuple[str, ...] = ()
-    footing: tuple[tuple[str, str], ...] = ()
+    provenance_key: tuple[tuple[str, str], ...] = ()
 
 
 def load_runs(folder: Path, suite: str) -> tuple[list[Run], list[str]]:
@@ -107,7 +107,7 @@ def flatten(record: dict[str, Any], identifier: str, suite: str) -> Run:
         step_ms=positive(record, "speed.step_ms_median"), peak_bytes=positive(record, "peak_bytes"),
         created=str(may(record, "created", str, "")), machine=machine(record),
         hyper=hyper(record["config"]), setting=setting(record),
-        data_version=(name(record, "data.list_sha256"), name(record, "data.encoding")), footing=footing(record),
+        data_version=(name(record, "data.list_sha256"), name(record, "data.encoding")), provenance_key=provenance_key(record),
     )  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def setting(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((printable(key, 60), plain(value)) for key, value in parts.items()))
 
 
-def told_recipe(config: Mapping[str, Any]) -> str:
+def recipe_text(config: Mapping[str, Any]) -> str:
     """The recipe with what a trial run most often changes: `petl100 (100 epochs)`, `mini (1 epoch, augment fs_dtl)`."""
     augment = may(config, "recipe.augment", str, "none")
     epochs = may(config, "recipe.epochs", int, 0)
@@ -167,14 +167,14 @@ def told_recipe(config: Mapping[str, Any]) -> str:
     return f"{may(config, 'recipe.name', str, '?')} ({length}{changed})"
 
 
-def footing(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def provenance_key(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """What a footnote says a number stands on."""
     config = record["config"]
     weights = may(record, "weights.sha256", str, "none")
     commit = may(record, "provenance.commit", str, "?")[:12] + ("+" if record["provenance"].get("dirty") else "")
     parts = {
         "tuned": may(config, "tuned.name", str, "none"),
-        "recipe": told_recipe(config),
+        "recipe": recipe_text(config),
         "protocol": config["protocol"]["name"],
         "normalization": may(config, "normalization", str, "?"),
         "encoding": may(record, "data.encoding", str, "?"),

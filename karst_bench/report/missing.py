@@ -5,8 +5,9 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from karst_bench.report import aggregate, catalog
-from karst_bench.report.aggregate import Row
+from karst_bench.report import catalog
+from karst_bench.report.statistics import aggregate
+from karst_bench.report.statistics.aggregate import MethodResults
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Gap:
         )
 
 
-def cells(suite: str, backbone: str, names: Sequence[str], ours: Mapping[str, list[Row]]) -> list[Gap]:
+def cells(suite: str, backbone: str, names: Sequence[str], ours: Mapping[str, list[MethodResults]]) -> list[Gap]:
     """Gaps of a table, tasks with the same missing seeds together, methods in table order."""
     gaps = []
     for method, words in dict.fromkeys(catalog.PAPER_METHODS[name] for name in names):
@@ -49,7 +50,7 @@ def cells(suite: str, backbone: str, names: Sequence[str], ours: Mapping[str, li
     return gaps
 
 
-def fewshot(suite: str, backbone: str, ours: Mapping[str, list[Row]]) -> list[Gap]:
+def fewshot(suite: str, backbone: str, ours: Mapping[str, list[MethodResults]]) -> list[Gap]:
     """Gaps of Figure 2: sets with the same missing shots together; seeds here are the split seeds."""
     gaps = []
     for method, words in catalog.FIGURE2.items():

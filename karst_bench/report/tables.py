@@ -6,11 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from karst_bench.report import aggregate, catalog, compare, paper, series
-from karst_bench.report.aggregate import Row
+from karst_bench.report import catalog, figure_data, paper
 from karst_bench.report.footnotes import Footnotes
-from karst_bench.report.intervals import Estimate
-from karst_bench.report.model import Box, Column, Line, Table, number, ranked
+from karst_bench.report.statistics import aggregate, compare
+from karst_bench.report.statistics.aggregate import MethodResults
+from karst_bench.report.statistics.intervals import Estimate
+from karst_bench.report.table_model import Column, Table, TableCell, TableRow, number, ranked
 
 OURS_NOTE = (
     "Mean over seeds of the last epoch on the test set ± half of the 95 % interval (n seeds); a dash where nothing ran."
@@ -69,7 +70,7 @@ def tail() -> list[Column]:
         Column("peak_avg", "Avg. (peak on test)"),
         Column("peeking_gap", "Peeking gap"),
         Column("ppt", "PPT"),
-        Column("footing", "Key"),
+        Column("provenance_key", "Key"),
     ]
 
 
@@ -88,7 +89,7 @@ def group_columns() -> list[Column]:
     return [*head(), *(Column(group, group.capitalize(), True) for group in catalog.GROUPS), *tail()]
 
 
-def group_means(row: Row, suite: str) -> dict[str, Estimate | None]:
+def group_means(row: MethodResults, suite: str) -> dict[str, Estimate | None]:
     """Natural, Specialized and Structured means of a row."""
     return {
         group: aggregate.mean_over(row, members, [1 / len(members)] * len(members))
@@ -96,15 +97,15 @@ def group_means(row: Row, suite: str) -> dict[str, Estimate | None]:
     }
 
 
-def our_boxes(row: Row, suite: str, footnotes: Footnotes) -> dict[str, Box]:
+def our_boxes(row: MethodResults, suite: str, footnotes: Footnotes) -> dict[str, TableCell]:
     """All boxes that any of the tables shows for one of our rows."""
     tasks = catalog.tasks(suite)
     by_group, by_task = list(catalog.group_weights(suite)), list(catalog.task_weights(suite))
-    boxes = {"method": Box(row.label), "source": Box("ours"), "footing": Box(footnotes.keys(row))}
+    boxes = {"method": TableCell(row.label), "source": TableCell("ours"), "provenance_key": TableCell(footnotes.keys(row))}
     for task in tasks:
         if task in row.cells:
             boxes[task] = number(row.cells[task].estimate, test_error=row.cells[task].test_error)
-    boxes["params_m"] = Box(value=row.params_m, digits=4 if suite == "mini" else 2)
+    boxes["params_m"] = TableCell(value=row.params_m, digits=4 if suite == "mini" else 2)
     boxes |= {group: number(mean) for group, mean in group_means(row, suite).items()}
     flat = aggregate.mean_over(row, tasks, by_task)
     boxes["group_avg"] = number(aggregate.mean_over(row, tasks, by_group))
@@ -115,31 +116,31 @@ def our_boxes(row: Row, suite: str, footnotes: Footnotes) -> dict[str, Box]:
         some = f"{gap[1]} of {len(tasks)} tasks" if gap[1] < len(tasks) else ""
         boxes["peeking_gap"] = replace(number(gap[0], 2), text=some)
     if flat is not None:
-        boxes["ppt"] = Box(value=compare.ppt(flat.value, 1e6 * row.params_m), digits=3)
+        boxes["ppt"] = TableCell(value=compare.ppt(flat.value, 1e6 * row.params_m), digits=3)
     return boxes
 
 
-def paper_boxes(name: str, printed: Mapping[Any, Any], wrong: list[paper.Misprint]) -> dict[str, Box]:
+def paper_boxes(name: str, printed: Mapping[Any, Any], wrong: list[paper.Misprint]) -> dict[str, TableCell]:
     """The boxes of a printed row, a misprint with the value its own cells give."""
-    boxes = {"method": Box(name), "source": Box("paper")}
+    boxes = {"method": TableCell(name), "source": TableCell("paper")}
     for column, value in printed.items():
         if not pd.isna(value):
-            boxes[column] = Box(value=value, digits=2 if column == "params_m" else 1)
+            boxes[column] = TableCell(value=value, digits=2 if column == "params_m" else 1)
     for misprint in wrong:
         if misprint.method == name:
             boxes[misprint.column] = replace(boxes[misprint.column], recomputed=misprint.recomputed)
     if "cifar100" in boxes:
         for group, members in catalog.TASKS["vtab"].items():
-            boxes[group] = Box(value=sum(printed[task] for task in members) / len(members))
+            boxes[group] = TableCell(value=sum(printed[task] for task in members) / len(members))
     if "task_avg" in boxes and "params_m" in boxes:
-        boxes["ppt"] = Box(value=compare.ppt(printed["task_avg"], 1e6 * printed["params_m"]), digits=3)
+        boxes["ppt"] = TableCell(value=compare.ppt(printed["task_avg"], 1e6 * printed["params_m"]), digits=3)
     return boxes
 
 
 def side_by_side(
     spec: Spec,
     suite: str,
-    ours: Mapping[str, list[Row]],
+    ours: Mapping[str, list[MethodResults]],
     frame: pd.DataFrame | None,
     wrong: Sequence[paper.Misprint],
 ) -> Table:
@@ -153,12 +154,12 @@ def side_by_side(
     for name in spec.names:
         method = catalog.PAPER_METHODS[name][0]
         if frame is not None:
-            lines.append(Line("paper", paper_boxes(name, frame.to_dict(orient="index")[name], mine)))
-        empty = {"method": Box(method), "source": Box("ours")}
-        lines.append(Line("ours", our_boxes(rows[method], suite, footnotes) if method in rows else empty))
+            lines.append(TableRow("paper", paper_boxes(name, frame.to_dict(orient="index")[name], mine)))
+        empty = {"method": TableCell(method), "source": TableCell("ours")}
+        lines.append(TableRow("ours", our_boxes(rows[method], suite, footnotes) if method in rows else empty))
     shown = list(dict.fromkeys(catalog.PAPER_METHODS[name][0] for name in spec.names))
     extra, left = further_rows(shown, ours, len(catalog.tasks(suite)), spec.further)
-    lines += [Line("ours", our_boxes(row, suite, footnotes)) for row in extra]
+    lines += [TableRow("ours", our_boxes(row, suite, footnotes)) for row in extra]
     notes = [OURS_NOTE, MINI_NOTE if frame is None else PAPER_NOTE, AVERAGE_NOTE, PEAK_NOTE]
     notes += [*map(misprint_note, mine), *footnotes.notes()]
     kinds = sorted({row.tuned for row in (*extra, *(rows[method] for method in shown if method in rows))})
@@ -172,8 +173,8 @@ def side_by_side(
 
 
 def further_rows(
-    shown: Sequence[str], ours: Mapping[str, list[Row]], tasks: int, further: bool
-) -> tuple[list[Row], int]:
+    shown: Sequence[str], ours: Mapping[str, list[MethodResults]], tasks: int, further: bool
+) -> tuple[list[MethodResults], int]:
     """Rows beyond the paper's: other methods, other settings with every task; and the number of runs left out."""
     rows, left = [], 0
     for method, settings in ours.items():
@@ -181,7 +182,7 @@ def further_rows(
             continue
         candidates = settings[1:] if method in shown else settings
         for row in candidates:
-            if row is settings[0] or (len(row.cells) == tasks and not series.swept(settings[0], row)):
+            if row is settings[0] or (len(row.cells) == tasks and not figure_data.swept(settings[0], row)):
                 rows.append(row)
             else:
                 left += len(row.runs)

@@ -24,7 +24,7 @@ def node(option: str, **changes: Any) -> dict[str, Any]:
     return found | changes
 
 
-def picture(path: Path, rng: np.random.Generator, height: int = 24, width: int = 32, **save: Any) -> None:
+def image(path: Path, rng: np.random.Generator, height: int = 24, width: int = 32, **save: Any) -> None:
     """A smooth random RGB picture, so that JPEG keeps it recognisable."""
     coarse = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def make_vtab(root: Path, option: str, *, train: int = 8, val: int = 4, test: in
                 (home / name).parent.mkdir(parents=True, exist_ok=True)
                 (home / name).write_bytes(copy.read_bytes())
             else:
-                picture(home / name, rng)
+                image(home / name, rng)
             lines.append(f"{name} {label}\n")
         (home / f"{split}.txt").write_text("".join(lines))
     return home
@@ -78,7 +78,7 @@ def make_fewshot(root: Path, option: str, *, layout: str = "noah") -> Path:
         for number in range(count):
             path = f"{name}_{number:03d}.jpg"
             path = f"cars_{'test' if name == 'test' else 'train'}/{path}" if folder == "standford-cars" else path
-            picture(images / path, rng)
+            image(images / path, rng)
             lines.append(f"{path} {number}\n")
         file = "train_meta.list.num_shot_1.seed_0" if name == "train" else f"{name}_meta.list"
         repeat = 2 if (name, folder) == ("train", "oxford-pets") else 1

@@ -11,9 +11,9 @@ import pytest
 from miniatures import CONF, OPTIONS, make_fewshot, make_vtab, node, script
 from PIL import Image
 
-from karst_bench.data.audit import Finding, audit
-from karst_bench.data.nodes import choose, dataset_nodes
-from karst_bench.data.options import main
+from karst_bench.cli.options import main
+from karst_bench.config.datasets import choose, dataset_configs
+from karst_bench.data.setup.audit import Finding, audit
 from karst_bench.errors import UserError
 
 
@@ -82,7 +82,7 @@ def test_rotations_and_lossy_files_are_warned_of(tmp_path: Path) -> None:
 def test_names_are_checked() -> None:
     assert list(choose("cifar100")) == ["vtab/cifar100"]
     assert sorted(choose("pets")) == ["fewshot/pets", "vtab/pets"]
-    assert len(dataset_nodes()) == 24
+    assert len(dataset_configs()) == 24
     with pytest.raises(UserError, match="choose from"):
         choose("imagenet")
 
@@ -113,7 +113,7 @@ def test_the_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 def test_configuration_facts() -> None:
     """Every YAML is complete: the facts of its kind, lines short enough for tables, groups of 7, 4, 8 and 5."""
-    nodes = dataset_nodes()
+    nodes = dataset_configs()
     groups = [node["group"] for node in nodes.values()]
     assert {g: groups.count(g) for g in groups} == {"natural": 7, "specialized": 4, "structured": 8, "fewshot": 5}
     assert sum(node["sizes"]["test"] for node in nodes.values() if node["suite"] == "vtab") == 387_904
@@ -121,6 +121,6 @@ def test_configuration_facts() -> None:
         file = CONF / f"{option}.yaml"
         assert file.read_text().startswith(f"# python run.py dataset={option}")
         assert found["name"] == option and found["task"] == file.stem and found["suite"] == file.parent.name
-        assert all(isinstance(found[key], str) and found[key] for key in ("label_rule", "origin", "licence", "trap"))
-        assert found["source"] == "folder" and found["cache_gb"] > 0 and isinstance(found["twins"], bool)
+        assert all(isinstance(found[key], str) and found[key] for key in ("label_rule", "origin", "licence", "known_issues"))
+        assert found["source"] == "folder" and found["cache_gb"] > 0 and isinstance(found["allow_duplicates"], bool)
         assert found.keys() == node(option).keys()

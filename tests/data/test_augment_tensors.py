@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from karst_bench.data import augment_pillow
-from karst_bench.data.augment_plan import Plan, Step
-from karst_bench.data.augment_tensors import WARPS, cropped, stepped
-from karst_bench.data.transforms import CropFlipRand
+from karst_bench.data.augment import pillow
+from karst_bench.data.augment.plan import AugmentPlan, Step
+from karst_bench.data.augment.policy import CropFlipRand
+from karst_bench.data.augment.tensors import WARPS, cropped, stepped
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 SIZE = 48
@@ -37,7 +37,7 @@ def policy() -> CropFlipRand:
     return CropFlipRand(size=SIZE, mean=MEAN, std=STD, erase=0.0)
 
 
-def drawn(change: CropFlipRand, batches: int) -> list[Plan]:
+def drawn(change: CropFlipRand, batches: int) -> list[AugmentPlan]:
     return [plan for seed in range(batches)
             for plan in change.plans(84, [1.0] * 32, torch.Generator().manual_seed(seed))]  # fmt: skip
 
@@ -48,8 +48,8 @@ for _plan in drawn(policy(), 40):
         STEPS.setdefault(_step.name, []).append(_step)
 
 
-def by_pillow(step: Step, picture: Tensor) -> Tensor:
-    return torch.from_numpy(np.array(step.apply(Image.fromarray(picture.permute(1, 2, 0).numpy())))).permute(2, 0, 1)
+def by_pillow(step: Step, image: Tensor) -> Tensor:
+    return torch.from_numpy(np.array(step.apply(Image.fromarray(image.permute(1, 2, 0).numpy())))).permute(2, 0, 1)
 
 
 def test_all_of_randaugments_operations_were_drawn() -> None:
@@ -59,10 +59,10 @@ def test_all_of_randaugments_operations_were_drawn() -> None:
 @pytest.mark.parametrize("name", sorted(STEPS))
 def test_each_operation_does_what_pillow_does(name: str) -> None:
     """Colour operations to one level; what moves pixels to 0.6 levels on average, with the same pixels filled."""
-    picture = scene(SIZE)
+    image = scene(SIZE)
     for step in STEPS[name][:20]:
-        found, expected = stepped(picture, step, FILL), by_pillow(step, picture)
-        assert found.dtype == torch.uint8 and found.shape == picture.shape
+        found, expected = stepped(image, step, FILL), by_pillow(step, image)
+        assert found.dtype == torch.uint8 and found.shape == image.shape
         gap = (found.int() - expected.int()).abs()
         if name in WARPS:
             filled = [(side == FILL).all(0) for side in (found, expected)]
@@ -78,32 +78,32 @@ def test_each_operation_does_what_pillow_does(name: str) -> None:
 )
 def test_ends_of_the_scales(name: str, arguments: tuple[int, ...]) -> None:
     """Nothing kept is black, all kept is the picture, a threshold above white changes nothing, one at 0 inverts."""
-    picture = scene(SIZE)
-    inverted = 255 - picture
-    added = torch.where(picture < 128, picture.int() + 128, picture.int()).to(torch.uint8)
-    expected = {("Posterize", 0): torch.zeros_like(picture), ("Posterize", 8): picture, ("Solarize", 256): picture,
+    image = scene(SIZE)
+    inverted = 255 - image
+    added = torch.where(image < 128, image.int() + 128, image.int()).to(torch.uint8)
+    expected = {("Posterize", 0): torch.zeros_like(image), ("Posterize", 8): image, ("Solarize", 256): image,
                 ("Solarize", 0): inverted, ("SolarizeAdd", 128): added}[name, arguments[0]]  # fmt: skip
-    assert torch.equal(stepped(picture, Step(name, arguments, lambda image: image), FILL), expected)
+    assert torch.equal(stepped(image, Step(name, arguments, lambda image: image), FILL), expected)
 
 
 @pytest.mark.parametrize("box", [(0, 0, 84, 84), (10.3, 20.7, 60.2, 50.1), (0, 3.5, 84, 60), (70.2, 70.9, 84, 84)])
 @pytest.mark.parametrize("flip", [False, True])
 def test_crops_are_pillows(box: tuple[float, float, float, float], flip: bool) -> None:
-    picture = torch.randint(0, 256, (3, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    expected = augment_pillow.changed(picture, Plan(box, flip, (), None, 0), size=SIZE, mean=torch.zeros(3, 1, 1),
+    image = torch.randint(0, 256, (3, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = pillow.changed(image, AugmentPlan(box, flip, (), None, 0), size=SIZE, mean=torch.zeros(3, 1, 1),
                                       std=torch.ones(3, 1, 1))  # fmt: skip
-    gap = (cropped(picture[None], [box], [flip], SIZE)[0].float() - expected).abs()
+    gap = (cropped(image[None], [box], [flip], SIZE)[0].float() - expected).abs()
     assert gap.max() <= 1 and gap.mean() < 0.01
 
 
 def test_whole_plans_agree_with_pillow() -> None:
     """Every plan of 96 pictures; rounding before Equalize or Solarize may move a pixel far, but few of them."""
     change = policy()
-    pictures = torch.stack([scene(84, seed) for seed in range(32)])
+    images = torch.stack([scene(84, seed) for seed in range(32)])
     for seed in range(3):
         plans = change.plans(84, [1.0, 1.5] * 16, torch.Generator().manual_seed(seed))
-        found, expected = change._with_tensors(pictures, plans), torch.stack(
-            [change._with_pillow(picture, plan) for picture, plan in zip(pictures, plans, strict=True)])  # fmt: skip
+        found, expected = change._with_tensors(images, plans), torch.stack(
+            [change._with_pillow(image, plan) for image, plan in zip(images, plans, strict=True)])  # fmt: skip
         assert found.dtype == torch.float32 and found.shape == expected.shape
         gap = (found - expected).abs()
         assert gap.mean() < 0.3 and gap.mean((1, 2, 3)).median() < 0.1
@@ -111,7 +111,7 @@ def test_whole_plans_agree_with_pillow() -> None:
 
 def test_erased_rectangles_are_noise_of_the_normalisation() -> None:
     change = CropFlipRand(size=SIZE, mean=MEAN, std=STD, erase=1.0)
-    plans = [Plan((0, 0, 84, 84), False, (), (4, 8, 30, 32), seed) for seed in (1, 2, 1)]
+    plans = [AugmentPlan((0, 0, 84, 84), False, (), (4, 8, 30, 32), seed) for seed in (1, 2, 1)]
     one, two, again = change._with_tensors(scene(84).expand(3, -1, -1, -1), plans)
     noise = one[:, 4:34, 8:40]
     assert torch.equal(one, again) and not torch.equal(one, two)
@@ -128,15 +128,15 @@ def test_no_value_is_read_back_from_the_device() -> None:
     change = CropFlipRand(size=SIZE, mean=MEAN, std=STD, erase=0.5)
     plans = drawn(change, 3)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        pictures = torch.empty(len(plans), 3, 84, 84, dtype=torch.uint8)
-        assert change._with_tensors(pictures, plans).shape == (96, 3, SIZE, SIZE)
+        images = torch.empty(len(plans), 3, 84, 84, dtype=torch.uint8)
+        assert change._with_tensors(images, plans).shape == (96, 3, SIZE, SIZE)
         with pytest.raises(Exception, match="local_scalar_dense"):
-            int(pictures[0, 0, 0, 0])
+            int(images[0, 0, 0, 0])
 
 
 @pytest.mark.gpu
 def test_a_gpu_sees_what_the_cpu_sees() -> None:
     change = policy()
-    pictures = torch.stack([scene(84, seed) for seed in range(32)])
-    here, there = (change(batch, torch.Generator().manual_seed(0)) for batch in (pictures, pictures.cuda()))
+    images = torch.stack([scene(84, seed) for seed in range(32)])
+    here, there = (change(batch, torch.Generator().manual_seed(0)) for batch in (images, images.cuda()))
     assert there.is_cuda and (here - there.cpu()).abs().mean() < 0.3

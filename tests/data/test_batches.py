@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from karst_bench.data.batches import Batches
-from karst_bench.data.split import ArraySplit, JoinedSplit, LazySplits
-from karst_bench.data.views import aspects_of, mark_aspects
+from karst_bench.data.loader import Batches
+from karst_bench.data.resize import aspects_of, mark_aspects
+from karst_bench.data.task import ArraySplit, JoinedSplit, LazySplits
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 

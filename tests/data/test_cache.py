@@ -11,31 +11,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from miniatures import make_vtab, node, picture
+from miniatures import image, make_vtab, node
 from PIL import Image
 
-import karst_bench.data.build as build
-import karst_bench.data.cache as cache_module
+import karst_bench.data.cache.cache as cache_module
+import karst_bench.data.cache.writer as build
 from karst_bench.data import load_task
-from karst_bench.data.cache import Cache
+from karst_bench.data.cache.cache import Cache
+from karst_bench.data.cache.splits import CachedSplit, MemorySplit, StreamSplit
 from karst_bench.data.decode import BadImageError
-from karst_bench.data.lists import Row
-from karst_bench.data.source import FileSource
-from karst_bench.data.split import Split
-from karst_bench.data.stored import CachedSplit, MemorySplit, StreamSplit
-from karst_bench.data.views import View, aspects_of
+from karst_bench.data.images import FileSource
+from karst_bench.data.resize import Resize, aspects_of
+from karst_bench.data.sources.lists import ListEntry
+from karst_bench.data.task import Split
 from karst_bench.errors import UserError
 
 GB = 10**9
-VIEW = View("vtab", 16)
+VIEW = Resize("vtab", 16)
 
 
 def source(root: Path, count: int = 6, *, name: str = "test", sizes: tuple[int, ...] = (24,)) -> FileSource:
     rng = np.random.default_rng(0)
-    rows = [Row(n + 1, f"{n}.png", n % 3) for n in range(count)]
+    rows = [ListEntry(n + 1, f"{n}.png", n % 3) for n in range(count)]
     for row in rows:
         if not (root / row.path).exists():
-            picture(root / row.path, rng, height=sizes[row.label % len(sizes)])
+            image(root / row.path, rng, height=sizes[row.label % len(sizes)])
     return FileSource("set", name, rows, lambda path: root / path, root / "list.txt")
 
 
@@ -124,7 +124,7 @@ def test_another_version_is_another_entry(tmp_path: Path, monkeypatch: pytest.Mo
 def test_small_pictures_are_kept_small(tmp_path: Path) -> None:
     lines: list[str] = []
     cache = Cache(tmp_path / "cache", GB, lines.append)
-    big = View("vtab", 64)
+    big = Resize("vtab", 64)
     kept = cache.open(source(tmp_path / "p"), big, native=True)
     assert np.load(entry(tmp_path) / "pixels.npy").shape == (6, 3, 24, 32)
     full = cache.open(source(tmp_path / "p", name="train"), big, native=False)
@@ -135,7 +135,7 @@ def test_small_pictures_are_kept_small(tmp_path: Path) -> None:
 def test_mixed_sizes_fall_back_to_the_input_size(tmp_path: Path) -> None:
     lines: list[str] = []
     cache = Cache(tmp_path / "cache", GB, lines.append)
-    split = cache.open(source(tmp_path / "p", sizes=(24, 20, 28)), View("vtab", 64), native=True)
+    split = cache.open(source(tmp_path / "p", sizes=(24, 20, 28)), Resize("vtab", 64), native=True)
     assert np.load(entry(tmp_path) / "pixels.npy").shape == (6, 3, 64, 64) == all_of(split).shape
     assert not list((tmp_path / "cache").glob("*/*partial*"))
 
@@ -152,7 +152,7 @@ def test_a_bad_image_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_missing_image_is_named_with_its_line(tmp_path: Path) -> None:
     source(tmp_path / "p")
     (tmp_path / "p" / "3.png").unlink()
-    rows = [Row(n + 1, f"{n}.png", 0) for n in range(6)]
+    rows = [ListEntry(n + 1, f"{n}.png", 0) for n in range(6)]
     with pytest.raises(BadImageError, match=r"3\.png.*line 4 of.*1 of the 6 files"):
         FileSource("set", "test", rows, lambda path: tmp_path / "p" / path, tmp_path / "list.txt")
 

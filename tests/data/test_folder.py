@@ -12,8 +12,8 @@ from miniatures import FEWSHOT, OPTIONS, make_fewshot, make_vtab, node
 from PIL import Image
 
 from karst_bench.data import find_task, load_task
-from karst_bench.data.batches import Batches
-from karst_bench.data.transforms import augmentation
+from karst_bench.data.augment.policy import augmentation
+from karst_bench.data.loader import Batches
 from karst_bench.errors import UserError
 
 HALF = (0.5, 0.5, 0.5)

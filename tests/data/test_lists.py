@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from miniatures import FEWSHOT, node
 
-from karst_bench.data.lists import lists_sha256, read, scan, text_sha256, unique
-from karst_bench.data.published import fewshot_sums
+from karst_bench.data.sources.lists import lists_sha256, read, scan, text_sha256, unique
+from karst_bench.data.sources.published import fewshot_sums
 from karst_bench.errors import UserError
 
 LISTS = os.environ.get("KARST_BENCH_FEWSHOT_LISTS")

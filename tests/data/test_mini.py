@@ -13,7 +13,7 @@ import yaml
 
 from karst_bench.data.mini import GENERATORS, POOL, draw, load_mini
 from karst_bench.data.mini.names import class_names
-from karst_bench.data.split import Task
+from karst_bench.data.task import Task
 from karst_bench.errors import UserError
 
 YAMLS = sorted((Path(__file__).parents[2] / "conf" / "dataset" / "mini").glob("*.yaml"))
@@ -54,7 +54,7 @@ def test_the_suite_is_whole():
     for name, n in NODES.items():
         assert len(class_names(name)) == len(set(class_names(name))) == n["classes"]
         assert n["name"] == f"mini/{name}" and n["task"] == name and n["suite"] == "mini" and n["source"] == "mini"
-        assert all(n[key] and "\n" not in n[key] for key in ("label_rule", "origin", "licence", "trap"))
+        assert all(n[key] and "\n" not in n[key] for key in ("label_rule", "origin", "licence", "known_issues"))
     for name in WHOLE:
         sizes = NODES[name]["sizes"]
         assert sizes["train800"] <= 800 and sizes["train800"] == 4 * sizes["val200"] and sizes["test"] >= 500

@@ -15,11 +15,11 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from karst_bench.data.mini.pretraining.images import read_cifar10
-from karst_bench.data.mini.pretraining.objective import Questions, features
-from karst_bench.data.mini.pretraining.scenes import GRID, make_scenes
-from karst_bench.data.mini.pretraining.train import PHOTOS_A_STEP, Material, Plan, Pretraining
 from karst_bench.errors import UserError
+from scripts.pretraining.images import read_cifar10
+from scripts.pretraining.objective import Questions, features
+from scripts.pretraining.scenes import GRID, make_scenes
+from scripts.pretraining.train import PHOTOS_A_STEP, Material, Plan, Pretraining
 
 ROOT = Path(__file__).parents[2]
 BACKBONES = ("vit_mini", "swin_mini")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from miniatures import OPTIONS, node
 
-from karst_bench.config import compose
-from karst_bench.pipeline import run
+from karst_bench.config.compose import compose
+from karst_bench.run.pipeline import run
 
 
 @pytest.mark.parametrize("option", OPTIONS)

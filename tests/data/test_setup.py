@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from miniatures import CONF, make_fewshot, node, script
 
-import karst_bench.data.fewshot_setup as setup
-from karst_bench.data.docs import page
-from karst_bench.data.download import download, file_sha256
-from karst_bench.data.options import parse
-from karst_bench.data.weights import SUMS, check_weights, fetch_hub, fetch_url, present_weights
+import karst_bench.data.setup.fewshot as setup
+from karst_bench.adapt.fetch_weights import SUMS, check_weights, fetch_hub, fetch_url, present_weights
+from karst_bench.cli.options import parse
+from karst_bench.data.setup.download import download, file_sha256
 from karst_bench.errors import UserError
+from scripts.docs_datasets import page
 
 LISTS = os.environ.get("KARST_BENCH_FEWSHOT_LISTS")
 DATA = bytes(range(256)) * 400
@@ -223,4 +223,4 @@ def test_words_of_a_command_line() -> None:
 
 def test_the_page_of_sets_is_current() -> None:
     written = (CONF.parents[1] / "docs" / "datasets.md").read_text(encoding="utf-8")
-    assert written == page(), "run `python -m karst_bench.data.docs` and commit docs/datasets.md"
+    assert written == page(), "run `python -m scripts.docs_datasets` and commit docs/datasets.md"

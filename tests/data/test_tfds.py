@@ -15,8 +15,8 @@ from miniatures import VTAB, node
 from PIL import Image
 
 from karst_bench.data import load_task
-from karst_bench.data.labels import CLEVR_DEPTHS, KITTI_METRES, rule, step
-from karst_bench.data.tfds import slice_of
+from karst_bench.data.sources.tfds import slice_of
+from karst_bench.data.sources.vtab_labels import CLEVR_DEPTHS, KITTI_METRES, rule, step
 from karst_bench.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")

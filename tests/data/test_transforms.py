@@ -7,9 +7,9 @@ import random
 import pytest
 import torch
 
-from karst_bench.data.augment_plan import RATIO, SCALE, crop_box
-from karst_bench.data.transforms import View, augmentation, normalisation
-from karst_bench.data.views import mark_aspects
+from karst_bench.data.augment.plan import RATIO, SCALE, crop_box
+from karst_bench.data.augment.policy import augmentation, normalisation
+from karst_bench.data.resize import Resize, mark_aspects
 from karst_bench.errors import UserError
 
 HALF = (0.5, 0.5, 0.5)
@@ -22,18 +22,18 @@ def batch(count: int = 8, side: int = 56) -> torch.Tensor:
 
 def test_views_by_name() -> None:
     image = batch(1, 100)[0]
-    assert View("vtab", 32)(image).shape == (3, 32, 32)
-    assert View("fs_train", 32)(image).shape == (3, 56, 56)
-    assert torch.equal(View("vtab", 100)(image), image)
+    assert Resize("vtab", 32)(image).shape == (3, 32, 32)
+    assert Resize("fs_train", 32)(image).shape == (3, 56, 56)
+    assert torch.equal(Resize("vtab", 100)(image), image)
     with pytest.raises(UserError, match="fs_test"):
-        View("bigger", 32)
+        Resize("bigger", 32)
 
 
 def test_fs_test_is_256_then_the_central_224() -> None:
     """A picture whose left eighth is white loses 16 of 256 columns at each side: 32 - 16 = 16 of 224 stay white."""
     image = torch.zeros(3, 256, 256, dtype=torch.uint8)
     image[:, :, :32] = 255
-    seen = View("fs_test", 224)(image)
+    seen = Resize("fs_test", 224)(image)
     assert seen.shape == (3, 224, 224)
     assert (seen[0, 0] == 255).sum() == 16
 

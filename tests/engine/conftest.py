@@ -30,7 +30,7 @@ class TensorBatches:
 class Plain:
     """A method whose hooks do nothing."""
 
-    trunk_mode = "train"
+    backbone_mode = "train"
 
     def param_groups(self, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
         return []
@@ -46,7 +46,7 @@ class Plain:
 
 
 class Net(nn.Module):
-    """Frozen trunk with dropout, trainable adapter with dropout, trainable head: (b, 6) -> (b, 3)."""
+    """Frozen backbone with dropout, trainable adapter with dropout, trainable head: (b, 6) -> (b, 3)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from karst_bench import config, engine, pipeline
+from karst_bench import engine
+from karst_bench.config import compose as config
 from karst_bench.errors import UserError
+from karst_bench.run import pipeline
 
 SHORT = ["method=karst", "dataset=mini/digits", "recipe.epochs=1", "device=auto", "threads=1", "save_adapter=false"]
 

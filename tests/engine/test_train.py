@@ -180,7 +180,7 @@ def test_eval_trunk_keeps_its_dropout_off_and_the_methods_on(net):
 
 
 def test_checks_leave_a_mixed_mode_and_the_random_stream_alone(net, plain, batches, recipe):
-    plain.trunk_mode = "eval"
+    plain.backbone_mode = "eval"
     watched, weights = run(net, plain, batches, recipe(), checks=[Check("test", batches, frozenset({1, 2, 3}))])
     alone, weights_alone = run(net, plain, batches, recipe())
     assert same(weights, weights_alone)
@@ -198,16 +198,16 @@ def test_best_val_puts_the_first_best_weights_back(net, plain, batches, recipe, 
         return type("S", (), {"top1_pct": next(scores)})()
 
     monkeypatch.setattr("karst_bench.engine.train.top1", scored)
-    told, rows = [], []
+    result, rows = [], []
     checks = [Check("val", batches, frozenset({1, 2, 3}), choose=True)]
     model = net()
     out = fit(
         model, [plain], batches, recipe=recipe(), precision="fp32", device=CPU, streams=Streams(0), checks=checks,
-        on_check=lambda *what: told.append(what), on_epoch=rows.append,
+        on_check=lambda *what: result.append(what), on_epoch=rows.append,
     )  # fmt: skip
     assert (out.best_epoch, out.best_top1_pct) == (2, 70.0)
     assert torch.equal(model.head.weight, seen[1]) and not torch.equal(seen[1], seen[2])
-    assert told == [(1, "val", 50.0), (2, "val", 70.0), (3, "val", 70.0)]
+    assert result == [(1, "val", 50.0), (2, "val", 70.0), (3, "val", 70.0)]
     assert [row["val_top1_pct"] for row in rows] == [50.0, 70.0, 70.0] and "train_loss" in rows[0]
 
 

@@ -5,9 +5,9 @@ import warnings
 import pytest
 import torch
 
-from karst_bench.attach.account import counts, site_rows
-from karst_bench.attach.merge import merge, mergeable
-from karst_bench.config import compose
+from karst_bench.adapt.counts import counts, site_rows
+from karst_bench.adapt.merge import merge, mergeable
+from karst_bench.config.compose import compose
 from karst_bench.errors import UserError
 from karst_bench.methods.build import build_methods
 
@@ -16,13 +16,13 @@ from karst_bench.methods.build import build_methods
 def test_lora_and_prompts_are_both_there(attached, images, train, family):
     both = attached(family, "method=lora", "also=vpt_deep")
     alone = [attached(family, f"method={name}") for name in ("lora", "vpt_deep")]
-    names = [set(case.graft.trained()) for case in alone]
-    assert len(both.graft.trained()) == len(names[0]) + len(names[1])
-    expected = sum(method.expected_params(both.graft.view) for method in both.methods)
+    names = [set(case.model.trained()) for case in alone]
+    assert len(both.model.trained()) == len(names[0]) + len(names[1])
+    expected = sum(method.expected_params(both.model.spec) for method in both.methods)
     assert counts(both.net, both.methods)["trainable_params"] == expected
-    before = {name: p.detach().clone() for name, p in both.graft.trained().items()}
+    before = {name: p.detach().clone() for name, p in both.model.trained().items()}
     losses = train(both, images, steps=6)
-    assert all(not torch.equal(p, before[name]) for name, p in both.graft.trained().items())
+    assert all(not torch.equal(p, before[name]) for name, p in both.model.trained().items())
     assert losses[-1] < losses[0]
 
 
@@ -39,7 +39,7 @@ def test_rescaling_on_anything(attached, images, shake, name, extra):
     case = attached("vit", f"method={name}", f"extra={extra}")
     assert torch.allclose(case.net(images), alone.net(images), atol=1e-5)
     added = counts(case.net, case.methods)["trainable_params"] - counts(alone.net, alone.methods)["trainable_params"]
-    assert added == case.methods[-1].expected_params(case.graft.view)
+    assert added == case.methods[-1].expected_params(case.model.spec)
     assert mergeable(case.net) == mergeable(alone.net)
     if mergeable(case.net):
         adapted = shake(case).net(images)
@@ -99,7 +99,7 @@ def test_void_kernels_are_warned_of(settings):
 def test_karst_axes(attached, images, shake, overrides):
     """Every axis counts, runs and merges."""
     case = shake(attached("swin", "method=karst", *overrides))
-    expected = sum(method.expected_params(case.graft.view) for method in case.methods)
+    expected = sum(method.expected_params(case.model.spec) for method in case.methods)
     assert counts(case.net, case.methods)["trainable_params"] == expected
     adapted = case.net(images)
     assert torch.allclose(merge(case.net)(images), adapted, atol=1e-4, rtol=1e-4)
@@ -124,6 +124,6 @@ def test_a_variant_changes_only_what_it_names():
 def test_shared_parameters_are_listed_once(attached):
     """FacT's ends and core stand at 16 sites and count once."""
     case = attached("vit", "method=fact_tk")
-    assert len({id(p) for p in case.graft.trained().values()}) == len(case.graft.trained()) == 4
+    assert len({id(p) for p in case.model.trained().values()}) == len(case.model.trained()) == 4
     rows = site_rows(case.net)
     assert sum(row["params"] for row in rows) == counts(case.net, case.methods)["trainable_params"]

@@ -7,10 +7,10 @@ import pytest
 import timm
 import torch
 
-from karst_bench.attach import attach_methods
-from karst_bench.attach.account import counts
-from karst_bench.attach.graft import Graft
-from karst_bench.config import options
+from karst_bench.adapt import attach_methods
+from karst_bench.adapt.counts import counts
+from karst_bench.adapt.model import AdaptedModel
+from karst_bench.config.compose import options
 from karst_bench.errors import UserError
 from karst_bench.methods.build import build_methods
 
@@ -48,7 +48,7 @@ OTHERS = ["vit_large_patch16_224", "vit_huge_patch14_224"]
 def seen(name):
     """The backbone's view, which a count needs; built once."""
     with torch.device("meta"):
-        return Graft(timm.create_model(name, num_classes=10)).view
+        return AdaptedModel(timm.create_model(name, num_classes=10)).spec
 
 
 @pytest.mark.filterwarnings("ignore:share_c")
@@ -71,11 +71,11 @@ def test_any_size(settings, name):
             net = copy.deepcopy(plain)
             methods = build_methods(settings(f"method={option}"))
             try:
-                graft = attach_methods(net, methods)
+                model = attach_methods(net, methods)
             except UserError as error:
                 assert "vit" in str(error)
                 continue
-            expected = sum(method.expected_params(graft.view) for method in methods)
+            expected = sum(method.expected_params(model.spec) for method in methods)
             assert counts(net, methods)["trainable_params"] == expected, option
             fitting += 1
     assert fitting >= 25

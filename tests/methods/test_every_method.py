@@ -8,11 +8,11 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 
 import karst_bench
-from karst_bench.attach.account import counts
-from karst_bench.attach.graft import Graft
-from karst_bench.attach.merge import merge, mergeable, unmerge
-from karst_bench.attach.wrappers import Readout
-from karst_bench.config import options
+from karst_bench.adapt.counts import counts
+from karst_bench.adapt.layers import Readout
+from karst_bench.adapt.merge import merge, mergeable, unmerge
+from karst_bench.adapt.model import AdaptedModel
+from karst_bench.config.compose import options
 from karst_bench.errors import UserError
 
 METHODS = [name for name in options("method") if name != "none"]
@@ -33,7 +33,7 @@ def case(request, attached):
 
 
 def family_of(case):
-    return case.graft.view.family
+    return case.model.spec.family
 
 
 def reference(case, tiny):
@@ -42,7 +42,7 @@ def reference(case, tiny):
     for module in case.net.modules():
         if isinstance(module, Readout):
             assert module.norm is None, "a read-out with its own norm has no plain reference"
-            Graft(net).readout(module.pool)
+            AdaptedModel(net).readout(module.pool)
     return net.eval()
 
 
@@ -58,19 +58,19 @@ def test_start(case, tiny, images, record_property):
 
 def test_count(case):
     counted = counts(case.net, case.methods)
-    assert counted["trainable_params"] == sum(method.expected_params(case.graft.view) for method in case.methods)
+    assert counted["trainable_params"] == sum(method.expected_params(case.model.spec) for method in case.methods)
     assert counted["head_params"] == sum(p.numel() for p in case.net.get_classifier().parameters())
     live = {id(p) for p in case.net.parameters() if p.requires_grad}
-    assert live == {id(p) for p in (case.graft.trained() | case.graft.head()).values()}
+    assert live == {id(p) for p in (case.model.trained() | case.model.head()).values()}
 
 
 def test_gradients(case, images, train):
     """Everything that trains moves within two steps, nothing else does."""
     before = {name: p.detach().clone() for name, p in case.net.named_parameters()}
     train(case, images, steps=2)
-    moving = case.graft.trained() | case.graft.head()
-    still = [name for name, p in moving.items() if torch.equal(p, before[name])]
-    assert not still, f"no gradient in two steps: {still}"
+    moving = case.model.trained() | case.model.head()
+    eval_mode = [name for name, p in moving.items() if torch.equal(p, before[name])]
+    assert not eval_mode, f"no gradient in two steps: {eval_mode}"
     frozen = [name for name, p in case.net.named_parameters() if name not in moving]
     assert all(torch.equal(case.net.get_parameter(name), before[name]) for name in frozen)
     assert all(case.net.get_parameter(name).grad is None for name in frozen)
@@ -124,7 +124,7 @@ def test_save_load_and_copy(case, images, tiny, shake, tmp_path):
     assert not {id(p) for p in twin.parameters()} & {id(p) for p in case.net.parameters()}
     counted = counts(case.net, case.methods)
     stored = 4 * (counted["trainable_params"] + counted["head_params"])
-    names = len(case.graft.trained()) + len(case.graft.head())
+    names = len(case.model.trained()) + len(case.model.head())
     assert stored <= path.stat().st_size <= stored + 8192 + 256 * names  # and the header: names and settings
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from karst_bench.attach.merge import merge
-from karst_bench.attach.walk import WindowTokens
-from karst_bench.attach.wrappers import Grafted
+from karst_bench.adapt.block_hooks import WindowTokens
+from karst_bench.adapt.layers import AdaptedLayer
+from karst_bench.adapt.merge import merge
 
 
 def kronecker_by_index(C, A, B, chunk):
@@ -28,9 +28,9 @@ def test_karst_is_its_equation(attached, shake):
     """Eq. 3 and 4 on one block's proj and on the q, k, v chunks of its qkv, against loops over indices."""
     case = shake(attached("vit", "method=karst", "method.m=4", "method.r=2", "method.sigma=0.7"))
     for path, chunks in (("blocks.1.attn.proj", 1), ("blocks.1.attn.qkv", 3)):
-        wrapper = case.graft.grafted[path]
-        change = wrapper.changes[0]
-        dW = 0.7 * torch.cat([kronecker_by_index(change.C, change.A, change.B, c) for c in range(chunks)])
+        wrapper = case.model.layers[path]
+        update = wrapper.deltas[0]
+        dW = 0.7 * torch.cat([kronecker_by_index(update.C, update.A, update.B, c) for c in range(chunks)])
         weight, bias = wrapper.base.weight.double() + dW, wrapper.base.bias.double()
         x = torch.randn(3, weight.shape[1], dtype=torch.float64)
         y = x @ weight.T + bias
@@ -44,7 +44,7 @@ def test_karst_is_its_equation(attached, shake):
 def test_rst_before_proj_keeps_its_shift(attached, shake, images):
     """z -> xs z + xb before proj: b' = b + xb W 1, which a fold of scales alone would lose."""
     case = shake(attached("vit", "method=ka", "extra=rst_scalar"))
-    wrapper = case.graft.grafted["blocks.0.attn.proj"]
+    wrapper = case.model.layers["blocks.0.attn.proj"]
     before, after = wrapper.before[0], wrapper.after[0]
     weight = wrapper.effective_weight()
     xs, xb, ps, pb = 1 + before.scale, before.shift, 1 + after.scale, after.shift
@@ -58,7 +58,7 @@ def test_rst_before_proj_keeps_its_shift(attached, shake, images):
 def test_ssf_is_scale_and_shift_of_every_operation(attached, family, images):
     """Folding by hand into a copy: a convolution, a norm and a linear alike."""
     case = attached(family, "method=ssf", "method.std=0.2")
-    for wrapper in case.graft.grafted.values():
+    for wrapper in case.model.layers.values():
         gamma, beta = wrapper.after[0].scale, wrapper.after[0].shift
         weight, bias = wrapper.fold()
         assert torch.allclose(weight.flatten(1) if weight.ndim > 1 else weight[:, None],
@@ -70,13 +70,13 @@ def test_ssf_is_scale_and_shift_of_every_operation(attached, family, images):
 def test_fact_tk_is_a_tucker_tensor(attached, shake):
     """All 12 L slices against einsum over the whole tensor; fc1 and fc2 interleaved as published checkpoints are."""
     case = shake(attached("vit", "method=fact_tk", "method.r=4", "method.s=0.5"))
-    update = case.graft.grafted["blocks.0.attn.qkv"].branches[0]
+    update = case.model.layers["blocks.0.attn.qkv"].branches[0]
     U, V = update.factors.U.double(), update.factors.V.double()
     C, P = update.tucker.C.double(), update.tucker.P.double()
     T, r, d = torch.einsum("abk,kj->jab", C, P), 4, 48
     for block in range(4):
         def delta(role, block=block):
-            wrapper = case.graft.grafted[f"blocks.{block}.{role}"]
+            wrapper = case.model.layers[f"blocks.{block}.{role}"]
             return wrapper.branches[0].delta(wrapper.base.weight).double()
         own = T[12 * block : 12 * block + 12]
         for j, role in ((0, "attn.qkv"), (1, "attn.qkv"), (2, "attn.qkv"), (3, "attn.proj")):
@@ -97,13 +97,13 @@ def test_fact_tk_is_a_tucker_tensor(attached, shake):
 @torch.no_grad()
 def test_fact_tt_is_a_tensor_train(attached, shake):
     case = shake(attached("swin", "method=fact_tt", "method.r=4"))
-    wrapper = case.graft.grafted["layers.1.blocks.0.mlp.fc1"]
+    wrapper = case.model.layers["layers.1.blocks.0.mlp.fc1"]
     update = wrapper.branches[0]
     G, U, V = update.G.view(4, 4, 4), update.factors.U, update.factors.V
     dense = torch.cat([update.s * V @ G[c] @ U for c in range(4)])
     assert torch.allclose(update.delta(wrapper.base.weight), dense, atol=1e-5)
-    same_stage = case.graft.grafted["layers.1.blocks.0.attn.proj"].branches[0]
-    other_stage = case.graft.grafted["layers.2.blocks.0.attn.proj"].branches[0]
+    same_stage = case.model.layers["layers.1.blocks.0.attn.proj"].branches[0]
+    other_stage = case.model.layers["layers.2.blocks.0.attn.proj"].branches[0]
     assert same_stage.factors is update.factors and other_stage.factors is not update.factors
 
 
@@ -112,7 +112,7 @@ def test_fact_tt_is_a_tensor_train(attached, shake):
 def test_branch_equals_its_weight(attached, shake, family, name, drop):
     """What is computed beside a layer is what is merged into it."""
     case = shake(attached(family, f"method={name}", f"method.dropout={drop}"))
-    for wrapper in case.graft.grafted.values():
+    for wrapper in case.model.layers.values():
         for fn, rows in zip(wrapper.branches, wrapper.branch_rows, strict=True):
             start, stop = rows or (0, wrapper.base.out_features)
             x = torch.randn(2, wrapper.base.in_features)
@@ -131,10 +131,10 @@ class TestAgainstPeft:
         case = shake(attached("vit", "method=lora_all", "method.r=4", "method.s=0.5", "method.dropout=0"))
         config = peft.LoraConfig(r=4, lora_alpha=2, target_modules=["qkv", "proj", "fc1", "fc2"], exclude_modules="patch_embed.*")
         theirs = peft.get_peft_model(tiny("vit"), config).eval()
-        for path, wrapper in case.graft.grafted.items():
+        for path, wrapper in case.model.layers.items():
             layer = theirs.base_model.model.get_submodule(path)
-            layer.lora_A["default"].weight.copy_(wrapper.changes[0].A)
-            layer.lora_B["default"].weight.copy_(wrapper.changes[0].B)
+            layer.lora_A["default"].weight.copy_(wrapper.deltas[0].A)
+            layer.lora_B["default"].weight.copy_(wrapper.deltas[0].B)
         assert torch.allclose(theirs(images), case.net(images), atol=1e-4)
 
     @torch.no_grad()
@@ -145,9 +145,9 @@ class TestAgainstPeft:
         config = peft.LoKrConfig(r=2, alpha=3, decompose_factor=4, target_modules=["proj", "fc1", "fc2"],
                                  exclude_modules="patch_embed.*")  # fmt: skip
         theirs = peft.get_peft_model(tiny("vit"), config).eval()
-        for path, wrapper in case.graft.grafted.items():
-            layer, change = theirs.base_model.model.get_submodule(path), wrapper.changes[0]
-            for name, value in (("w1", change.C[0]), ("w2_a", change.A[0, 0]), ("w2_b", change.B[0])):
+        for path, wrapper in case.model.layers.items():
+            layer, update = theirs.base_model.model.get_submodule(path), wrapper.deltas[0]
+            for name, value in (("w1", update.C[0]), ("w2_a", update.A[0, 0]), ("w2_b", update.B[0])):
                 stored = getattr(layer, f"lokr_{name}")["default"]
                 assert stored.shape == value.shape
                 stored.copy_(value)
@@ -157,12 +157,12 @@ class TestAgainstPeft:
     def test_vera(self, peft, attached, shake, tiny, images):
         """VeRA's pair is drawn differently there, so theirs is put in place; the map is the same."""
         case = shake(attached("vit", "method=vera", "method.r=8"))
-        wrapper = case.graft.grafted["blocks.2.attn.qkv"]
-        change = wrapper.changes[0]
-        dense = torch.diag(change.b) @ change.B @ torch.diag(change.d) @ change.A
+        wrapper = case.model.layers["blocks.2.attn.qkv"]
+        update = wrapper.deltas[0]
+        dense = torch.diag(update.b) @ update.B @ torch.diag(update.d) @ update.A
         assert torch.allclose(wrapper.effective_weight()[:48] - wrapper.base.weight[:48], dense, atol=1e-5)
-        first = case.graft.grafted["blocks.0.attn.qkv"].changes[0]
-        assert torch.equal(first.A, change.A), "one pair for all layers"
+        first = case.model.layers["blocks.0.attn.qkv"].deltas[0]
+        assert torch.equal(first.A, update.A), "one pair for all layers"
 
 
 @torch.no_grad()
@@ -171,8 +171,8 @@ def test_vpt_is_token_concatenation(attached, tiny, images):
     deep = attached("vit", "method=vpt_deep", "method.p=3")
     shallow = attached("vit", "method=vpt_shallow", "method.p=3")
     net = tiny("vit")
-    prompts = deep.net.blocks[0].walk.walkers[0].prompts
-    only = shallow.net.blocks[0].walk.walkers[0].prompts.tokens
+    prompts = deep.net.blocks[0].block_hook.hooks[0].prompts
+    only = shallow.net.blocks[0].block_hook.hooks[0].prompts.tokens
 
     def run(tokens_of):
         h = net._pos_embed(net.patch_embed(images))
@@ -215,10 +215,10 @@ def test_window_tokens_window_by_window(tiny, shifted):
 @torch.no_grad()
 def test_repadapter_is_an_adapter_before_the_layer(attached, shake):
     case = shake(attached("vit", "method=repadapter", "method.s=0.5"))
-    wrapper = case.graft.grafted["blocks.1.mlp.fc1"]
-    change, x = wrapper.changes[0], torch.randn(3, 48)
-    hidden = x @ change.D.T
-    up = torch.cat([hidden[:, 4 * g : 4 * g + 4] @ change.U[g].T for g in range(2)], dim=1)
+    wrapper = case.model.layers["blocks.1.mlp.fc1"]
+    update, x = wrapper.deltas[0], torch.randn(3, 48)
+    hidden = x @ update.D.T
+    up = torch.cat([hidden[:, 4 * g : 4 * g + 4] @ update.U[g].T for g in range(2)], dim=1)
     assert torch.allclose(wrapper(x), wrapper.base(x + 0.5 * up), atol=1e-4)
 
 
@@ -246,8 +246,8 @@ def test_adapters_stand_where_they_should(attached, tiny, images, shake):
 def test_every_fold_is_a_plain_layer(attached, shake):
     """Changes, branches, affines before and after on one layer: fold computes what forward does."""
     case = shake(attached("vit", "method=karst_code", "also=lora", "extra=rst_scalar"))
-    wrapper = copy.deepcopy(case.graft.grafted["blocks.0.attn.qkv"]).eval()
-    assert isinstance(wrapper, Grafted)
+    wrapper = copy.deepcopy(case.model.layers["blocks.0.attn.qkv"]).eval()
+    assert isinstance(wrapper, AdaptedLayer)
     weight, bias = wrapper.fold()
     x = torch.randn(2, 5, 48)
     assert torch.allclose(nn.functional.linear(x, weight, bias), wrapper(x), atol=1e-5)

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings, strategies
 from torch.nn.functional import linear
 
-from karst_bench.attach import attach_methods
-from karst_bench.attach.account import counts
-from karst_bench.attach.merge import merge
+from karst_bench.adapt import attach_methods
+from karst_bench.adapt.counts import counts
+from karst_bench.adapt.merge import merge
 from karst_bench.methods.adapter import Adapter
 from karst_bench.methods.fact_tk import FacTTK
 from karst_bench.methods.fact_tt import FacTTT
@@ -17,8 +17,8 @@ from karst_bench.methods.lora import LoRA
 from karst_bench.methods.repadapter import RepAdapter
 from karst_bench.methods.rst import GRANULARITIES, PLACES, RST
 from karst_bench.methods.vera import VeRA
-from karst_bench.ops.kronecker import KroneckerSum
-from karst_bench.ops.lowrank import DroppedLowRank, LowRankChange
+from karst_bench.nn.kronecker import KroneckerSum
+from karst_bench.nn.lowrank import DroppedLowRank, LowRankProduct
 
 few = settings(max_examples=8, deadline=None, derandomize=True)
 small = strategies.integers(1, 4)
@@ -30,29 +30,29 @@ small = strategies.integers(1, 4)
 def test_kronecker_sum(N, m, r, chunks, height, width, shared):
     """The readable form, the factors and torch.kron in float64 are one matrix; B = 0 gives 0."""
     C = torch.nn.Parameter(torch.randn(1, m, m)) if shared else None
-    change = KroneckerSum(chunks * height * m, width * m, N=N, m=m, r=r, sigma=0.3, init="gaussian", chunks=chunks, C=C)
+    update = KroneckerSum(chunks * height * m, width * m, N=N, m=m, r=r, sigma=0.3, init="gaussian", chunks=chunks, C=C)
     W0 = torch.zeros(chunks * height * m, width * m)
-    assert not change.delta(W0).any()
-    torch.nn.init.normal_(change.B)
+    assert not update.delta(W0).any()
+    torch.nn.init.normal_(update.B)
     blocks = []
     for c in range(chunks):
-        kernels = [torch.kron(change.C[0 if shared else n].double(), change.A[n, c].double() @ change.B[n].double())
+        kernels = [torch.kron(update.C[0 if shared else n].double(), update.A[n, c].double() @ update.B[n].double())
                    for n in range(N)]  # fmt: skip
         blocks.append(0.3 * torch.stack(kernels).sum(0))
-    assert torch.allclose(change.delta(W0).double(), torch.cat(blocks), atol=1e-5)
-    assert torch.allclose(change.factors(W0).materialise().double(), torch.cat(blocks), atol=1e-5)
+    assert torch.allclose(update.delta(W0).double(), torch.cat(blocks), atol=1e-5)
+    assert torch.allclose(update.factors(W0).materialise().double(), torch.cat(blocks), atol=1e-5)
     expected = (1 if shared else N) * m * m + N * r * (chunks * height + width)
-    assert sum(p.numel() for p in change.parameters()) == expected
+    assert sum(p.numel() for p in update.parameters()) == expected
 
 
 @few
 @given(d_out=small, d_in=small, r=small)
 def test_low_rank(d_out, d_in, r):
-    change = LowRankChange(d_out, d_in, r=r, s=0.7)
-    torch.nn.init.normal_(change.B)
+    update = LowRankProduct(d_out, d_in, r=r, s=0.7)
+    torch.nn.init.normal_(update.B)
     x, W0 = torch.randn(5, d_in), torch.zeros(d_out, d_in)
-    assert torch.allclose(DroppedLowRank(change).eval()(x), linear(x, change.delta(W0)), atol=1e-5)
-    assert torch.allclose(change.factors(W0).materialise(), change.delta(W0), atol=1e-6)
+    assert torch.allclose(DroppedLowRank(update).eval()(x), linear(x, update.delta(W0)), atol=1e-5)
+    assert torch.allclose(update.factors(W0).materialise(), update.delta(W0), atol=1e-6)
 
 
 def karst(N, m, r, mode, share):
@@ -74,14 +74,14 @@ def swin(heads, stages):
 def check(net, methods):
     """Counts as it says, merges without a trace, on weights moved off their start."""
     net.eval()
-    graft = attach_methods(net, methods)
-    expected = sum(method.expected_params(graft.view) for method in methods)
+    model = attach_methods(net, methods)
+    expected = sum(method.expected_params(model.spec) for method in methods)
     assert counts(net, methods)["trainable_params"] == expected
-    for p in graft.trained().values():
+    for p in model.trained().values():
         p.add_(0.05 * torch.randn_like(p))
     x = torch.randn(2, 3, 16, 16)
     adapted = net(x)
-    if not graft.unmergeable:
+    if not model.unmergeable:
         assert torch.allclose(merge(net)(x), adapted, atol=1e-4, rtol=1e-4)
     assert adapted.isfinite().all()
 

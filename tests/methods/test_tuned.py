@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from karst_bench.config import compose, config_dir, options, plain
+from karst_bench.config.compose import compose, config_dir, options, plain
 from karst_bench.engine.optim import Recipe
 from karst_bench.methods.build import build_methods
 

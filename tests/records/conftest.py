@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from karst_bench.records import identity, schema
+from karst_bench.records import identity
+from karst_bench.records import record as schema
 
 CONFIG: dict[str, Any] = {
     "seed": 0,
@@ -27,12 +28,12 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def build(config: dict[str, Any], ident: str | None = None) -> dict[str, Any]:
+def build(config: dict[str, Any], run_id: str | None = None) -> dict[str, Any]:
     """A finished record of `config`."""
-    ident = ident or identity.run_id(config, weights_sha256="w" * 64, list_sha256="l" * 64)
+    run_id = run_id or identity.run_id(config, weights_sha256="w" * 64, list_sha256="l" * 64)
     return {
         "schema": schema.SCHEMA,
-        "id": ident,
+        "id": run_id,
         "status": "done",
         "created": schema.now(),
         "config": copy.deepcopy(config),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from karst_bench.errors import UserError
-from karst_bench.records import schema
+from karst_bench.records import record as schema
 from karst_bench.records.store import Store
 
 
@@ -28,38 +28,38 @@ def failed(record):
 
 
 def test_a_record_is_written_once(store, record, tmp_path):
-    ident = record["id"]
-    assert not store.done(ident)
+    run_id = record["id"]
+    assert not store.done(run_id)
     store.write(record)
-    assert store.done(ident) and store.read(ident) == record
+    assert store.done(run_id) and store.read(run_id) == record
     with pytest.raises(UserError, match="exists already"):
         store.write(record | {"notes": ["second"]})
-    assert store.read(ident)["notes"] == []
-    assert files(tmp_path) == [f"runs/mini/{ident}.json"]
-    assert [found["id"] for found in store.records()] == [ident]
+    assert store.read(run_id)["notes"] == []
+    assert files(tmp_path) == [f"runs/mini/{run_id}.json"]
+    assert [found["id"] for found in store.records()] == [run_id]
 
 
 def test_failures_are_counted_and_make_way(store, record, tmp_path):
-    ident = record["id"]
-    assert store.failures(ident) == 0
+    run_id = record["id"]
+    assert store.failures(run_id) == 0
     store.fail(failed(record) | {"curves": {"train_loss": [float("nan")]}})
     store.fail(failed(record))
-    assert store.failures(ident) == 2 and not store.done(ident)
+    assert store.failures(run_id) == 2 and not store.done(run_id)
     store.write(record)
-    assert store.failures(ident) == 0
-    assert files(tmp_path) == [f"runs/mini/{ident}.json", f"superseded/mini/{ident}.1.json"]
+    assert store.failures(run_id) == 0
+    assert files(tmp_path) == [f"runs/mini/{run_id}.json", f"superseded/mini/{run_id}.1.json"]
 
 
 def test_force_moves_record_and_adapter(store, record, tmp_path):
-    ident = record["id"]
+    run_id = record["id"]
     for _ in range(2):
-        relative = store.save_adapter(ident, {"a": torch.ones(2)}, {"id": ident})
+        relative = store.save_adapter(run_id, {"a": torch.ones(2)}, {"id": run_id})
         store.write(record | {"adapter": relative})
-        assert store.supersede(ident) is not None
-    assert store.supersede(ident) is None
-    names = [f"superseded/mini/{ident}.{n}.{kind}" for n in (1, 2) for kind in ("json", "safetensors")]
+        assert store.supersede(run_id) is not None
+    assert store.supersede(run_id) is None
+    names = [f"superseded/mini/{run_id}.{n}.{kind}" for n in (1, 2) for kind in ("json", "safetensors")]
     assert files(tmp_path) == names
-    assert schema.load(tmp_path / names[0])["adapter"] == f"adapters/mini/{ident}.safetensors"
+    assert schema.load(tmp_path / names[0])["adapter"] == f"adapters/mini/{run_id}.safetensors"
 
 
 def test_checkpoints_keep_nested_states_and_go_with_the_record(store, record):
@@ -113,10 +113,10 @@ def test_damaged_records_are_not_overwritten(store, record):
     assert path.read_text() == "{"
 
 
-@pytest.mark.parametrize("ident", ["../../../../etc/passwd", "ABCDEF0123456789", "", "0" * 17])
-def test_ids_are_no_paths(store, ident):
+@pytest.mark.parametrize("run_id", ["../../../../etc/passwd", "ABCDEF0123456789", "", "0" * 17])
+def test_ids_are_no_paths(store, run_id):
     with pytest.raises(ValueError, match="16 hex"):
-        store.path(ident)
+        store.path(run_id)
 
 
 def test_suites_are_no_paths(tmp_path):

@@ -14,9 +14,10 @@ from report_records import full_suite, record, write
 
 from karst_bench.errors import UserError
 from karst_bench.report import __main__ as command
-from karst_bench.report import catalog, coverage, formats, paper, series
-from karst_bench.report.build import build
-from karst_bench.report.model import Box, Column, Line, Table, ranked
+from karst_bench.report import catalog, figure_data, formats, paper
+from karst_bench.report.report import build
+from karst_bench.report.table_model import Column, Table, TableCell, TableRow, ranked
+from scripts import interval_coverage
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
 FORMS = {"table1", "table2", "table3", "figure2", "figure3", "ablation", "statistics", "pairs"}
@@ -85,7 +86,7 @@ def test_two_builds_are_equal_byte_for_byte(tmp_path):
 
 def test_documented_coverage_is_the_simulated_one():
     text = (PAPER.parents[1] / "docs" / "statistics.md").read_text()
-    assert all(f"| {scenario} | average: Satterthwaite (printed) | " in text for scenario in coverage.SCENARIOS)
+    assert all(f"| {scenario} | average: Satterthwaite (printed) | " in text for scenario in interval_coverage.SCENARIOS)
 
 
 def test_only_one_misprint_in_the_paper():
@@ -139,18 +140,18 @@ def test_commands_for_missing_cells(tmp_path):
 
 def test_best_and_second_within_their_source():
     values = [("paper", 80.04), ("paper", 79.0), ("ours", 70.0), ("ours", 71.04), ("ours", 70.96), ("ours", 60.0)]
-    lines = [Line(source, {"x": Box(value=value)}) for source, value in values]
+    lines = [TableRow(source, {"x": TableCell(value=value)}) for source, value in values]
     marks = [line.boxes["x"].mark for line in ranked([Column("x", "X", ranked=True)], lines)]
     assert marks == ["best", "second", "second", "best", "best", ""]
     assert ranked([Column("x", "X", ranked=True)], lines[:1])[0].boxes["x"].mark == ""
 
 
 def test_boxes_as_text():
-    assert formats.plain(Box()) == "—"
-    assert formats.plain(Box(value=76.84, low=76.4, high=77.2, n=3)) == "76.8 ±0.4 (3)"
-    assert formats.plain(Box(value=77.9, recomputed=77.4065)) == "77.9 [!77.41]"
-    assert formats.plain(Box(value=0.00002, digits=3, floor=0.001)) == "<0.001"
-    assert formats.plain(Box(value=1.0, digits=2, low=0.5, high=1.5, bracket=True)) == "[0.50, 1.50]"
+    assert formats.plain(TableCell()) == "—"
+    assert formats.plain(TableCell(value=76.84, low=76.4, high=77.2, n=3)) == "76.8 ±0.4 (3)"
+    assert formats.plain(TableCell(value=77.9, recomputed=77.4065)) == "77.9 [!77.41]"
+    assert formats.plain(TableCell(value=0.00002, digits=3, floor=0.001)) == "<0.001"
+    assert formats.plain(TableCell(value=1.0, digits=2, low=0.5, high=1.5, bracket=True)) == "[0.50, 1.50]"
 
 
 EVIL = r"<script>alert(1)</script> \input{/etc/passwd} $x^2$ 50% a_b #1 ~ & | `c` [x](javascript:y) *b* ü"
@@ -158,7 +159,7 @@ EVIL = r"<script>alert(1)</script> \input{/etc/passwd} $x^2$ 50% a_b #1 ~ & | `c
 
 def evil_table():
     columns = [Column("method", "Method"), Column("x", "X")]
-    return Table("evil", EVIL, columns, [Line("ours", {"method": Box(EVIL), "x": Box(value=1.0)})], [EVIL])
+    return Table("evil", EVIL, columns, [TableRow("ours", {"method": TableCell(EVIL), "x": TableCell(value=1.0)})], [EVIL])
 
 
 def test_markdown_stays_text():
@@ -237,9 +238,9 @@ def test_a_short_trial_is_told_apart_in_the_numbers_of_figure_2(tmp_path):
         table = next(table for table in report.tables if table.name == "figure2")
         (line,) = [line for line in table.lines if line.boxes["method"].text == "karst"]
         assert line.boxes["shots_4"].value == pytest.approx(80.0 if whole else 7.0)
-        assert line.boxes["footing"].text == "a"
-        told = "recipe=fs_dtl (100 epochs)" if whole else "recipe=fs_dtl (1 epoch, augment fs_noah)"
-        assert any(note.startswith("[a] ") and told in note for note in table.notes)
+        assert line.boxes["provenance_key"].text == "a"
+        result = "recipe=fs_dtl (100 epochs)" if whole else "recipe=fs_dtl (1 epoch, augment fs_noah)"
+        assert any(note.startswith("[a] ") and result in note for note in table.notes)
         assert any("further settings are not in this figure" in note for note in table.notes) == left_out
 
 
@@ -272,7 +273,7 @@ def test_one_stray_run_does_not_empty_the_grid(tmp_path):
     write(tmp_path, *grid, record(task="svhn", hyper={"N": 8, "m": 8, "r": 8}))
     table = next(t for t in build("vtab", tmp_path, PAPER, pictures=False).tables if t.name == "ablation")
     assert len(table.lines) == 3 and any("N=8 m=8 r=8" in note for note in table.notes)
-    assert series.axis_value([2, 2, 4, 8]) == "2/2/4/8"
+    assert figure_data.axis_value([2, 2, 4, 8]) == "2/2/4/8"
 
 
 @pytest.mark.parametrize("engine", ["pdflatex", "tectonic"])
@@ -306,7 +307,7 @@ def test_latex_structure(full):
 
 
 def test_report_reads_records_only():
-    for path in Path(series.__file__).parent.glob("*.py"):
+    for path in Path(figure_data.__file__).parent.glob("*.py"):
         found = re.findall(r"^\s*(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE)
         own = {name for name in found if name.startswith("karst_bench")}
         allowed = ("karst_bench.report", "karst_bench.records", "karst_bench.errors")

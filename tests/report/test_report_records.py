@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from report_records import record, write
 
-from karst_bench.report import aggregate, catalog
+from karst_bench.report import catalog
 from karst_bench.report.load import load_runs
+from karst_bench.report.statistics import aggregate
 
 
 def load(tmp_path, suite="vtab"):

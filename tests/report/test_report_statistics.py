@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from karst_bench.report import catalog, compare, coverage, intervals
+from karst_bench.report import catalog
+from karst_bench.report.statistics import compare, intervals
+from scripts import interval_coverage
 
 
 @pytest.fixture
@@ -111,13 +113,13 @@ def test_coverage_code_is_the_code_of_the_tables():
     x = np.random.default_rng(0).normal(70, 1, (3, 19))
     weights = catalog.group_weights("vtab")
     found = intervals.average(columns(x), list(weights))
-    assert coverage.bounds_satterthwaite(x, weights) == pytest.approx((found.low, found.high))
+    assert interval_coverage.bounds_satterthwaite(x, weights) == pytest.approx((found.low, found.high))
     alone = intervals.per_seed(columns(x), list(weights))
-    assert coverage.bounds_per_seed(x, weights) == pytest.approx((alone.low, alone.high))
+    assert interval_coverage.bounds_per_seed(x, weights) == pytest.approx((alone.low, alone.high))
 
 
 def test_printed_interval_covers_at_three_seeds():
-    held = coverage.coverage(coverage.normal, coverage.UNEQUAL, 3, trials=400)
+    held = interval_coverage.coverage(interval_coverage.normal, interval_coverage.UNEQUAL, 3, trials=400)
     assert 0.92 <= held["average: Satterthwaite (printed)"][0] <= 0.99
     assert 0.92 <= held["cell: t"][0] <= 0.99
     assert held["average: stratified bootstrap"][0] < 0.93

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from karst_bench.data.mini import drawing, finegrained, fonts, natural, specialized, structured
 from karst_bench.data.mini.drawing import SIDE
-from karst_bench.data.split import ArraySplit, JoinedSplit, Split, Task
+from karst_bench.data.task import ArraySplit, JoinedSplit, Split, Task
 from karst_bench.errors import UserError
 
 VERSION = 1  # goes up whenever any image changes

@@ -9,18 +9,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from karst_bench.data.mini.drawing import (
-    SIDE,
-    Mask,
-    brighter,
-    clouds,
-    colour,
-    fine_size,
-    finish,
-    grid,
-    ground,
-    paint,
-)
+from karst_bench.data.mini.drawing import SIDE, Mask, brighter, clouds, colour, fine_size, finish, grid, ground, paint
 from karst_bench.data.mini.fonts import LATIN, face
 
 LETTERS = "ABDEGHKMNPRSTXYZ"

@@ -6,17 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from karst_bench.data.mini.drawing import (
-    SIDE,
-    Mask,
-    clouds,
-    ellipse_points,
-    finish,
-    grid,
-    ground,
-    paint,
-    place,
-)
+from karst_bench.data.mini.drawing import SIDE, Mask, clouds, ellipse_points, finish, grid, ground, paint, place
 
 GRASS, SOIL, WATER, LEAVES = (
     np.array(c, dtype=float) for c in ((112, 128, 84), (134, 112, 88), (70, 92, 112), (62, 86, 60))

@@ -1,0 +1,60 @@
+"""Builds the timm model a configuration names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from karst_bench.adapt.weights import load_weights
+from karst_bench.errors import UserError
+
+HEAD_STD = 0.02
+
+
+def build_backbone(
+    backbone: Mapping[str, Any], *, classes: int, weights: Path | None, drop_path: float = 0.0, device: str = "cpu"
+) -> nn.Module:
+    """An unmodified timm model with a fresh head: weight trunc-normal 0.02, bias 0 [methods-core section 0.2].
+
+    device="meta" gives shapes without memory. Draws from the global generator: seed it outside.
+    Raises: UserError for a name timm does not know or arguments the model does not take.
+    """
+    name, arguments = str(backbone["timm_name"]), dict(backbone.get("model_args") or {})
+    try:
+        with torch.device(device):
+            net: Any = timm.create_model(
+                name, pretrained=False, num_classes=classes, drop_path_rate=drop_path, **arguments
+            )
+    except RuntimeError as error:
+        near = timm.list_models(f"*{name.partition('.')[0][:12]}*")[:5]
+        raise UserError(
+            f"backbone.timm_name={name}: {str(error).splitlines()[0]}. Near: {', '.join(near) or 'nothing'}"
+        ) from error
+    except TypeError as error:
+        raise UserError(f"backbone.model_args={arguments} does not fit {name}: {error}") from error
+    if weights is not None:
+        load_weights(net, weights)
+    if device != "meta":
+        head = net.get_classifier()
+        nn.init.trunc_normal_(head.weight, std=HEAD_STD)
+        nn.init.zeros_(head.bias)
+    return net
+
+
+def own_values(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """input_size (pixels), mean and std of the backbone: as configured, else timm's own for its tag.
+
+    Raises: UserError where neither says them.
+    """
+    keys = ("input_size", "mean", "std")
+    if all(backbone.get(key) is not None for key in keys):
+        return {key: backbone[key] for key in keys}
+    config = timm.get_pretrained_cfg(str(backbone["timm_name"]), allow_unregistered=False)
+    if config is None:
+        near = ", ".join(timm.list_models(f"{str(backbone['timm_name'])[:8]}*")[:5])
+        raise UserError(f"backbone.timm_name={backbone['timm_name']} is unknown to timm. Near: {near or 'nothing'}")
+    own = {"input_size": int(config.input_size[-1]), "mean": list(config.mean), "std": list(config.std)}
+    return {key: own[key] if backbone.get(key) is None else backbone[key] for key in keys}

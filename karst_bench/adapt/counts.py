@@ -1,0 +1,48 @@
+"""Counts what a method adds: trained scalars, stored bits, multiply-adds. One number never tells it all."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from karst_bench.adapt import adapted_model
+from karst_bench.methods.base import Method
+
+
+def counts(net: nn.Module, methods: Sequence[Method]) -> dict[str, int]:
+    """Trained scalars (head excluded), head scalars, stored bits and scalars active in one forward pass."""
+    model = adapted_model(net)
+    return {
+        "trainable_params": sum(p.numel() for p in model.trained().values()),
+        "head_params": sum(p.numel() for p in model.head().values()),
+        "stored_bits": sum(method.stored_bits(model.spec) for method in methods),
+        "active_params": sum(method.active_params(model.spec) for method in methods),
+    }
+
+
+@torch.no_grad()
+def forward_macs(net: nn.Module, size: tuple[int, int]) -> int:
+    """Multiply-adds of one image through the model as it stands; shapes are followed, nothing is computed."""
+    device = next(net.parameters()).device
+    training = net.training
+    net.eval()
+    with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 3, *size, device=device))
+    net.train(training)
+    return counter.get_total_flops() // 2
+
+
+def site_rows(net: nn.Module) -> list[dict[str, Any]]:
+    """What stands where, a row for each wrapped module: site, parts, trained scalars (shared ones at their first site)."""
+    model, seen = adapted_model(net), set[int]()
+    rows = []
+    for path, wrapper in model.layers.items():
+        parts = [*wrapper.before, *wrapper.deltas, *wrapper.branches, *wrapper.after]
+        names = " + ".join(type(part).__name__ for part in parts)
+        own = {id(p): p for part in parts for p in part.parameters() if id(p) not in seen}
+        seen |= own.keys()
+        rows.append({"site": path, "parts": names, "params": sum(p.numel() for p in own.values())})
+    return rows

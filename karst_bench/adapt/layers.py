@@ -1,0 +1,198 @@
+"""The modules that take a timm layer's place in the tree: the layer, plus what a method declared about it."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from karst_bench.adapt.linear_forms import linear_with_deltas
+from karst_bench.nn.affine import fold_after, fold_before
+from karst_bench.nn.fused_linear import full_precision
+from karst_bench.nn.weight_delta import FactoredDelta, WeightDelta
+
+Rows = tuple[int, int] | None
+Merge = Callable[[nn.Module, Tensor], Tensor]  # (the branch, W0) -> dW
+
+
+class AdaptedLayer(nn.Module):
+    """One linear, convolution or norm with everything declared on it, always in this order:
+
+    y = after( (W0 + sum dW) before(x) + b + sum branch(before(x)) )
+
+    Shapes: as the base layer. Changes and branches may cover a range of output rows (q, k or v of a fused projection);
+    every change sees the frozen W0. `fold` gives the same map as one plain layer where every part allows it.
+    """
+
+    base: Any
+    before: Any
+    deltas: Any
+    after: Any
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        self.before = nn.ModuleList()
+        self.deltas = nn.ModuleList()
+        self.branches = nn.ModuleList()
+        self.after = nn.ModuleList()
+        self.delta_rows: list[Rows] = []
+        self.branch_rows: list[Rows] = []
+        self.merges: list[Merge | None] = []
+
+    def add_delta(self, update: WeightDelta, rows: Rows) -> None:
+        self.deltas.append(update)
+        self.delta_rows.append(rows)
+
+    def add_branch(self, fn: nn.Module, rows: Rows, merge: Merge | None) -> None:
+        self.branches.append(fn)
+        self.branch_rows.append(rows)
+        self.merges.append(merge)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for affine in self.before:
+            x = affine(x)
+        fold = self._folds(x)
+        if len(self.deltas) or fold:
+            with full_precision(x.device.type):
+                factors = self.factors()
+            y = linear_with_deltas(x, self.base, factors, self.after if fold else ())
+        else:
+            y = self.base(x)
+        for fn, rows in zip(self.branches, self.branch_rows, strict=True):
+            y = _add_rows(y, fn(x), rows)
+        axis = 1 if isinstance(self.base, nn.Conv2d) else -1
+        for affine in () if fold else self.after:
+            y = affine(y, axis)
+        return y
+
+    def _folds(self, x: Tensor) -> bool:
+        """Whether the affines go into the product. On a GPU or in a compiled graph they do not: the host would wait for
+        their guard's value."""
+        waits = x.device.type not in ("cpu", "meta") or torch.compiler.is_compiling()
+        ours = len(self.after) and not len(self.branches) and not waits
+        return bool(ours and isinstance(self.base, nn.Linear))
+
+    def factors(self) -> list[tuple[FactoredDelta, Rows]]:
+        """Every change as factors, for whoever evaluates them without the dense weight."""
+        return [(update.factors(_rows(self.base.weight, rows)), rows)
+                for update, rows in zip(self.deltas, self.delta_rows, strict=True)]  # fmt: skip
+
+    def effective_weight(self) -> Tensor:
+        """W0 + sum dW in the precision of W0 (fp32): rounding an update onto a stored bf16 weight would lose it."""
+        weight: Tensor = self.base.weight
+        for factors, rows in self.factors():
+            weight = _add_rows(weight.T, factors.materialise().T, rows).T
+        return weight
+
+    def unmergeable(self) -> list[str]:
+        """The parts that no plain layer can absorb, by class name."""
+        return [type(fn).__name__ for fn, merge in zip(self.branches, self.merges, strict=True) if merge is None]
+
+    @torch.no_grad()
+    def fold(self) -> tuple[Tensor, Tensor | None]:
+        """(weight, bias) of the one plain layer that computes the same map, in float64 until the last rounding."""
+        dtype = self.base.weight.dtype
+        double = copy.deepcopy(self).double()
+        base = double.base
+        weight, bias = base.weight, base.bias
+        for update, rows in zip(double.deltas, self.delta_rows, strict=True):
+            weight = _add_rows(weight.T, update.delta(_rows(base.weight, rows)).T, rows).T
+        for fn, merge, rows in zip(double.branches, self.merges, self.branch_rows, strict=True):
+            if merge is None:
+                raise ValueError(f"{type(fn).__name__} has no weight form")
+            weight = _add_rows(weight.T, merge(fn, _rows(base.weight, rows)).T, rows).T
+        for affine in reversed(double.before):
+            weight, bias = fold_before(weight, bias, affine)
+        for affine in double.after:
+            weight, bias = fold_after(weight, bias, affine)
+        return weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+class InputRecorder(nn.Module):
+    """Runs the base layer and keeps its input and output for a Residual of the same forward pass."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        self.seen: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        self.seen = {"block": x, "norm": y}
+        return y
+
+    def take(self, tap: str) -> Tensor:
+        return self.seen[tap]
+
+
+class Residual(nn.Module):
+    """A residual branch of a block with an adapter: u -> DropPath(u + f(t)) inside, DropPath(u) + f(t) after drop-path.
+
+    t is the branch's own output (`out`), its normalised input (`norm`), the residual stream before it (`block`) or after
+    it (`sum`). It stands where the block's drop-path stood. Shapes: u, t and f(t) (B, L, d), or (B, H, W, d) in Swin's
+    attention half.
+    """
+
+    base: Any
+    tap: Any  # InputRecorder | None
+
+    def __init__(self, base: nn.Module, tap: InputRecorder | None) -> None:
+        super().__init__()
+        self.base = base
+        self.fns = nn.ModuleList()
+        self.places: list[tuple[str, str]] = []
+        object.__setattr__(self, "tap", tap)  # the tap is registered where it stands, not a second time here
+
+    def add(self, fn: nn.Module, tap: str, position: str) -> None:
+        self.fns.append(fn)
+        self.places.append((tap, position))
+
+    def forward(self, u: Tensor) -> Tensor:
+        for fn, (tap, position) in zip(self.fns, self.places, strict=True):
+            if position == "inside":
+                u = u + fn(self._tapped(tap, u))
+        y = self.base(u)
+        for fn, (tap, position) in zip(self.fns, self.places, strict=True):
+            if position == "after_drop_path":
+                y = y + fn(self._tapped(tap, y))
+        if self.tap is not None:
+            self.tap.seen = {}  # a kept activation would outlive its graph and block copying the model
+        return y
+
+    def _tapped(self, tap: str, own: Tensor) -> Tensor:
+        if tap == "sum":
+            summed: Tensor = self.tap.take("block") + own
+            return summed
+        return own if tap == "out" else self.tap.take(tap)
+
+
+class Readout(nn.Module):
+    """Pools tokens before the final norm: h -> norm(pool(h)), handed on as one token so that the head stays timm's.
+
+    Shapes: ViT (B, T, d) -> (B, 1, d); Swin (B, H, W, d) -> (B, 1, 1, d).
+    """
+
+    def __init__(self, base: nn.Module, pool: Callable[[Tensor], Tensor], norm: nn.Module | None) -> None:
+        super().__init__()
+        self.base = base
+        self.pool = pool
+        self.norm = norm
+
+    def forward(self, h: Tensor) -> Tensor:
+        norm = self.base if self.norm is None else self.norm
+        pooled = norm(self.pool(h))
+        return pooled.view(pooled.shape[0], *[1] * (h.ndim - 2), pooled.shape[-1])
+
+
+def _rows(weight: Tensor, rows: Rows) -> Tensor:
+    return weight if rows is None else weight[rows[0] : rows[1]]
+
+
+def _add_rows(y: Tensor, update: Tensor, rows: Rows) -> Tensor:
+    """y with the update added to its last axis, or to the range of it that the rows name."""
+    if rows is None:
+        return y + update
+    start, stop = rows
+    return torch.cat([y[..., :start], y[..., start:stop] + update, y[..., stop:]], dim=-1)

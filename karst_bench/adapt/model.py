@@ -1,0 +1,240 @@
+"""The verbs by which a method says what goes where; everything given to a verb trains, all else is frozen."""
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from karst_bench.adapt.block_hooks import AttentionRecorder, BlockHooks, HookedBlock, WindowTokens
+from karst_bench.adapt.layers import AdaptedLayer, InputRecorder, Merge, Readout, Residual
+from karst_bench.adapt.timm_sites import model_spec
+from karst_bench.errors import UserError
+from karst_bench.nn.affine import Affine
+from karst_bench.nn.block_hook import BlockHook
+from karst_bench.nn.model_spec import ModelSpec, Site
+from karst_bench.nn.weight_delta import WeightDelta
+
+HALVES = {"attn": ("norm1", "drop_path1"), "mlp": ("norm2", "drop_path2")}
+ROOT = "karst"  # the one child that attach adds to the model: shared modules and walkers
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class AdaptedModel:
+    """One model under change: places modules in its tree and keeps the list of what trains.
+
+    The list is the single source for counting, saving, optimising and merging. Nothing rebinds a forward, nothing is
+    selected by substring. Raises: UserError where a site, a block or a parameter pattern does not exist.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        if getattr(net, "_adapted_model", None) is not None:
+            raise UserError("a method is already attached to this model; give several methods to one attach call")
+        self.net = net
+        self.spec: ModelSpec = model_spec(net)
+        modules = dict(net.named_modules())
+        self._homes = {path: (modules[path.rpartition(".")[0]], path.rpartition(".")[2]) for path in modules if path}
+        head = net.get_classifier()  # type: ignore[operator]
+        self._head_path = next(path for path, module in modules.items() if module is head)
+        self._own = {name: p for name, p in net.named_parameters() if not name.startswith(f"{self._head_path}.")}
+        self._originals: dict[str, nn.Module] = {}
+        self.layers: dict[str, AdaptedLayer] = {}
+        self._residuals: dict[tuple[int, str], Residual] = {}
+        self._trained: list[nn.Parameter] = []
+        self._block_hooks: BlockHooks | None = None
+        self.root: nn.Module | None = None
+        self.merged = False
+        self.method_settings: dict[str, Any] = {}
+        self.attributes: list[tuple[nn.Module, str, object]] = []  # (owner, name, timm's value)
+        self.unmergeable: list[str] = []
+        for parameter in net.parameters():
+            parameter.requires_grad_(False)
+        for parameter in head.parameters():
+            parameter.requires_grad_(True)
+
+    def sites(self, *roles: str) -> list[Site]:
+        """The sites of these roles, in network order."""
+        return self.spec.having(*roles)
+
+    def add_delta(self, site: Site, update: WeightDelta) -> None:
+        """y = (W0 + dW) x + b on this site, or on its rows of a fused projection."""
+        if site.kind != "linear":
+            raise UserError(f"{site.name}: a weight change needs a linear layer, this is a {site.kind}")
+        self._layer(site).add_delta(self._train(update), site.rows)
+
+    def affine(
+        self, site: Site, scale: nn.Parameter | None, shift: nn.Parameter | None, *, where: str = "after", centre: float
+    ) -> None:
+        """y = (centre + scale) * f(x) + shift after the site, or the same on its input (`before`, linear sites only)."""
+        if where not in ("after", "before"):
+            raise UserError(f"{site.name}: an affine stands before or after, not {where!r}")
+        if site.rows is not None or (where == "before" and site.kind != "linear"):
+            raise UserError(
+                f"{site.name}: an affine {where} a {site.role} site is not defined; use qkv, proj, fc1 or fc2"
+            )
+        affine = self._train(Affine(scale, shift, centre=centre))
+        wrapper = self._layer(site)
+        (wrapper.after if where == "after" else wrapper.before).append(affine)
+
+    def branch(self, site: Site, fn: nn.Module, merge: Merge | None = None) -> None:
+        """y = base(x) + fn(x); merge(fn, W0) -> dW where the branch has a weight form in evaluation."""
+        self._layer(site).add_branch(self._train(fn), site.rows, merge)
+        if merge is None:
+            self.unmergeable.append(f"{type(fn).__name__} at {site.name}")
+
+    def residual(self, block: int, half: str, fn: nn.Module, *, tap: str = "block", position: str = "inside") -> None:
+        """An adapter on one half of a block; see Residual for tap (block | norm | out | sum) and position."""
+        if tap not in ("block", "norm", "out", "sum") or position not in ("inside", "after_drop_path") or half not in HALVES:
+            raise UserError(f"residual({half!r}, tap={tap!r}, position={position!r}) is not defined")
+        self._residual(block, half).add(self._train(fn), tap, position)
+        self.unmergeable.append(f"{type(fn).__name__} in block {block}")
+
+    def block_hook(self, hook: BlockHook, *, needs_attention: bool = False) -> None:
+        """Walks along the blocks with a carry; see BlockHook."""
+        if hook.uses_mid and self.spec.family != "vit":
+            raise UserError(f"{type(hook).__name__} works between attention and MLP, which only a ViT block allows")
+        if self._block_hooks is None:
+            self._block_hooks = self._at_root("block_hooks", BlockHooks())
+            self._wrap_blocks(self._block_hooks)
+        self._block_hooks.hooks.append(self._train(hook))
+        self.unmergeable.append(type(hook).__name__)
+        for i in range(self.spec.depth) if needs_attention else ():
+            attention = self._block_module(i, "attn")
+            self._set_attribute(attention, "fused_attn", False)
+            self._put(f"{self._block_path(i)}.attn.attn_drop", AttentionRecorder)
+
+    def window_tokens(self, block: int, prompts: nn.Module) -> None:
+        """Swin: prompts() -> (p, d) join every window of the block as keys and values."""
+        norm = self._block_module(block, "norm1")
+        trained = self._train(prompts)
+        self._put(f"{self._block_path(block)}.attn", lambda attention: WindowTokens(attention, norm, trained))
+        self.unmergeable.append(f"{type(prompts).__name__} in block {block}")
+
+    def readout(
+        self, pool: str | Callable[[Tensor], Tensor], norm: nn.Module | None = None, head: nn.Module | None = None
+    ) -> None:
+        """What the head sees: `cls`, `mean_patch` or fn(h), then the final norm (or `norm`), then the head (or `head`)."""
+        self._put("norm", lambda base: Readout(base, self._pooling(pool), self._train(norm) if norm else None))
+        if self.spec.family == "vit":
+            self._set_attribute(self.net, "global_pool", "token")
+        if head is not None:
+            self._put(self._head_path, lambda _: self._train(head))
+        self.unmergeable.append("Readout")
+
+    def frozen_backbone(self) -> None:
+        """Runs every block without a graph; only what walks beside it, reading, trains. Its features can be stored (taps.py)."""
+        if self._block_hooks is None:
+            raise UserError("frozen_backbone() without a walker leaves nothing that could train but the head")
+        self._block_hooks.frozen = True
+
+    def unfreeze(self, pattern: str) -> None:
+        """Trains the backbone's own parameters whose name, before any wrapping, fits the fnmatch pattern."""
+        names = fnmatch.filter(self._own, pattern)
+        if not names:
+            raise UserError(
+                f"unfreeze({pattern!r}) fits no parameter of the backbone; its names look like {next(iter(self._own))!r}"
+            )
+        for name in names:
+            self._own[name].requires_grad_(True)
+            self._trained.append(self._own[name])
+
+    def share(self, name: str, module: M) -> M:
+        """Registers a module that several sites use; its parameters count once, under their first site's name."""
+        return self._at_root(name.replace(".", "_"), self._train(module))
+
+    def place(self, path: str, module: nn.Module) -> None:
+        """Puts a module where the backbone's own one of this path stands; merge and unmerge swap layers with it."""
+        parent, name = self._homes[path]
+        setattr(parent, name, module)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Every trained parameter of the methods by its name in the tree, the head not included."""
+        ids = {id(p) for p in self._trained}
+        return {name: p for name, p in self.net.named_parameters() if id(p) in ids}
+
+    @property
+    def block_hooks(self) -> BlockHooks | None:
+        """The walkers of this model, if a method walks."""
+        return self._block_hooks
+
+    def head(self) -> dict[str, nn.Parameter]:
+        """The classifier's parameters by name."""
+        head = self.net.get_classifier()  # type: ignore[operator]
+        ids = {id(p) for p in head.parameters()} - {id(p) for p in self._trained}
+        return {name: p for name, p in self.net.named_parameters() if id(p) in ids}
+
+    def _train(self, module: M) -> M:
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)
+            self._trained.append(parameter)
+        return module
+
+    def _layer(self, site: Site) -> AdaptedLayer:
+        if site.path not in self.layers:
+            parent, name = self._homes[site.path]
+            current = getattr(parent, name)
+            inner = current if isinstance(current, InputRecorder | Readout) else None
+            wrapper = AdaptedLayer(inner.base if inner else current)
+            self._originals.setdefault(site.path, wrapper.base)
+            setattr(inner or parent, "base" if inner else name, wrapper)
+            self.layers[site.path] = wrapper
+        return self.layers[site.path]
+
+    def _residual(self, block: int, half: str) -> Residual:
+        if (block, half) not in self._residuals:
+            norm, drop_path = (f"{self._block_path(block)}.{name}" for name in HALVES[half])
+            tap = self._put(norm, InputRecorder)
+            self._residuals[block, half] = self._put(drop_path, lambda base: Residual(base, tap))
+        return self._residuals[block, half]
+
+    def _wrap_blocks(self, block_hook: BlockHooks) -> None:
+        stages: Sequence[int] = self.spec.stages
+        for i, stage in enumerate(stages):
+            first = i == 0 or stages[i - 1] != stage
+            last = i == len(stages) - 1
+            wrap = partial(HookedBlock, block_hook=block_hook, i=i, stage=stage, first_of_stage=first, last=last)
+            self._put(self._block_path(i), wrap)
+
+    def _put(self, path: str, wrap: Callable[[nn.Module], M]) -> M:
+        parent, name = self._homes[path]
+        self._originals.setdefault(path, getattr(parent, name))
+        wrapper = wrap(getattr(parent, name))
+        setattr(parent, name, wrapper)
+        return wrapper
+
+    def _at_root(self, name: str, module: M) -> M:
+        if self.root is None:
+            self.root = nn.Module()
+            self.net.add_module(ROOT, self.root)
+        if hasattr(self.root, name):
+            raise UserError(f"two methods share a module under the name {name!r}; attach one of them only")
+        self.root.add_module(name, module)
+        return module
+
+    def _set_attribute(self, owner: nn.Module, name: str, value: object) -> None:
+        self.attributes.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    def _pooling(self, pool: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        prefix = self.spec.prefix_tokens
+        if callable(pool):
+            return pool
+        if pool == "mean_patch":
+            return lambda h: h[:, prefix:].mean(1) if h.ndim == 3 else h.mean((1, 2))
+        if pool == "cls" and prefix:
+            return lambda h: h[:, 0]
+        raise UserError(f"readout(pool={pool!r}) is not defined on {self.spec.family}; use mean_patch or a function")
+
+    def _block_path(self, block: int) -> str:
+        path = next(site.path for site in self.spec.sites if site.block == block)
+        return path.split(".attn.")[0].removesuffix(".norm1")
+
+    def _home_of(self, path: str) -> Any:
+        parent, name = self._homes[path]
+        return getattr(parent, name)
+
+    def _block_module(self, block: int, name: str) -> nn.Module:
+        return getattr(self._originals.get(self._block_path(block)) or self._home_of(self._block_path(block)), name)

@@ -1,0 +1,1 @@
+"""From words on a command line to one resolved configuration; no torch, no files of a run."""

@@ -1,0 +1,190 @@
+"""From what a user asks for (`sweep=table1 suite=mini`, `dataset=vtab/all`) to the plain overrides Hydra sweeps over.
+
+Hydra's own globs do not see nested options (`dataset=glob(vtab/*)` launches nothing, without an error), and a key on
+the command line does not replace an axis of `hydra.sweeper.params` but multiplies it; both are settled here.
+"""
+
+import fnmatch
+import itertools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from karst_bench.config.compose import check_choice, config_dir, options
+from karst_bench.errors import UserError
+
+GROUPED = ("dataset", "method")  # keys whose values may be a group or a glob
+TASK_GROUPS = ("natural", "specialized", "structured", "fewshot")
+MULTIRUN = "hydra.mode=MULTIRUN"
+Say = Callable[[str], None]
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def expand(overrides: Sequence[str], say: Say = _warn) -> list[str]:
+    """The overrides that Hydra should see: sweep files inlined, task groups and globs spelt out.
+
+    `dataset=vtab/all` becomes the 19 tasks, `mini/natural` the group, `fewshot/all` the five sets; `sweep=NAME` becomes
+    the axes of conf/sweep/<suite>/NAME.yaml except those given on the command line. Anything else passes unchanged.
+    Options of a sweep file that do not exist yet are left out with a line to `say`.
+    Raises: UserError for an unknown sweep or group, and where a sweep would launch no job.
+    """
+    inlined = _inline(list(overrides), say)
+    expanded = [_spell_out(override) for override in inlined]
+    if expanded != list(overrides) and MULTIRUN not in expanded and any("," in s for s in expanded):
+        expanded.insert(0, MULTIRUN)
+    jobs = 1
+    for override in _parsed(expanded):
+        jobs *= len(_choices(override))
+    if jobs == 0:
+        raise UserError(f"{' '.join(overrides)} would launch 0 jobs: one of its axes is empty")
+    return _with_threads(expanded)
+
+
+def jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """The override lists of the single runs, in the order Hydra launches them; hydra.* keys are left out."""
+    axes = [
+        [f"{override.get_key_element()}={choice}" for choice in _choices(override)]
+        if override.is_sweep_override()
+        else [str(override.input_line)]
+        for override in _parsed(overrides)
+        if not str(override.key_or_group).startswith("hydra")
+    ]
+    return [list(job) for job in itertools.product(*axes)]
+
+
+def axes(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The swept keys and their values, in order."""
+    swept = [override for override in _parsed(overrides) if override.is_sweep_override()]
+    return {str(override.key_or_group): _choices(override) for override in swept}
+
+
+def grid(overrides: Sequence[str]) -> dict[str, list[Any]]:
+    """The swept keys and their values as numbers, booleans or strings, in order."""
+    swept = [override for override in _parsed(overrides) if override.is_sweep_override()]
+    return {str(override.key_or_group): list(override.sweep_iterator()) for override in swept}
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise UserError(f"the command line cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _choices(override: Override) -> list[str]:
+    return [str(choice) for choice in override.sweep_string_iterator()] if override.is_sweep_override() else [""]
+
+
+def _keys(overrides: Sequence[str]) -> dict[str, str]:
+    return {override.partition("=")[0]: override.partition("=")[2] for override in overrides}
+
+
+def _inline(overrides: list[str], say: Say) -> list[str]:
+    """Replace sweep=NAME by the axes of its file."""
+    given = _keys(overrides)
+    name = given.get("sweep", "none")
+    if name == "none":
+        return overrides
+    if "suite" in given:
+        check_choice("suite", given["suite"])
+    suite = "mini" if given.get("suite") == "mini" or given.get("dataset", "").startswith("mini/") else "vtab"
+    path = name if "/" in name else f"{suite}/{name}"
+    known = [option for option in options("sweep") if "/" in option]
+    if path not in known:
+        names = sorted({option.partition("/")[2] for option in known})
+        raise UserError(f"sweep={name} is unknown for suite={suite}. Valid: {', '.join(names)}")
+    params = OmegaConf.load(config_dir() / "sweep" / f"{path}.yaml").hydra.sweeper.params
+    replaced = {"method": ("method", "experiment"), "experiment": ("method", "experiment")}
+    hidden = {axis for key in given for axis in replaced.get(key, (key,))}
+    lines = [f"{key}={_existing(key, value, path, say)}" for key, value in params.items() if key not in hidden]
+    return [MULTIRUN, *lines, *(o for o in overrides if o.partition("=")[0] not in ("sweep", "suite"))]
+
+
+def _existing(key: str, value: str, sweep: str, say: Say) -> str:
+    """The values of a sweep file's axis without the methods that are not there (yet)."""
+    names = [name.strip() for name in str(value).split(",")]
+    if key not in ("method", "experiment"):
+        return ",".join(names)
+    present = [name for name in names if _exists(key, name)]
+    if absent := [name for name in names if name not in present]:
+        say(f"sweep={sweep}: left out, as there is no such {key} here: {', '.join(absent)}")
+    if not present:
+        raise UserError(f"sweep={sweep} would launch 0 jobs: none of its {key}s exists: {', '.join(names)}")
+    return ",".join(present)
+
+
+def _exists(group: str, name: str) -> bool:
+    path = config_dir() / group / f"{name}.yaml"
+    if group == "method" or not path.is_file():
+        return path.is_file()
+    lines = OmegaConf.select(OmegaConf.load(path), "defaults", default=[])
+    return all(_exists("method", line["override /method"]) for line in lines if "override /method" in line)
+
+
+def _spell_out(override: str) -> str:
+    """dataset=vtab/all, dataset=glob(vtab/c*) or method=glob(*,exclude=karst*) as a list; other overrides unchanged."""
+    key, equals, value = override.partition("=")
+    if key not in GROUPED or not equals:
+        return override
+    if value.startswith("glob("):
+        (parsed,) = _parsed([override])
+        glob = parsed.value()
+        assert isinstance(glob, Glob)
+        found = [name for name in _listed(key) if _any(name, glob.include) and not _any(name, glob.exclude)]
+        if not found:
+            raise UserError(
+                f"{override} would launch 0 jobs: no {key} is named like that. Valid: {', '.join(_listed(key))}"
+            )
+        return f"{key}={','.join(found)}"
+    if key != "dataset" or any(mark in value for mark in "[({'\""):
+        return override
+    names = itertools.chain.from_iterable(_members(name.strip()) for name in value.split(","))
+    return f"{key}={','.join(dict.fromkeys(names))}"
+
+
+def _any(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _listed(group: str) -> list[str]:
+    return [name for name in options(group) if name != "none"]
+
+
+def _members(name: str) -> list[str]:
+    """The datasets behind vtab/all, vtab/natural, mini/all (few-shot sets apart), fewshot/all, ...; else [name]."""
+    folder, _, group = name.partition("/")
+    if group not in ("all", *TASK_GROUPS):
+        return [name]
+    groups = {option: _group(option) for option in _listed("dataset") if option.startswith(f"{folder}/")}
+    order = [*TASK_GROUPS, ""]
+    wanted = TASK_GROUPS[:3] if group == "all" and folder != "fewshot" else TASK_GROUPS if group == "all" else (group,)
+    found = sorted((o for o, g in groups.items() if g in wanted), key=lambda o: (order.index(groups[o]), o))
+    if not found:
+        raise UserError(f"dataset={name} would launch 0 jobs: {folder} has no such task group; try {folder}/all")
+    return found
+
+
+def _group(option: str) -> str:
+    path: Path = config_dir() / "dataset" / f"{option}.yaml"
+    group = OmegaConf.select(OmegaConf.load(path), "group")
+    return group if group in TASK_GROUPS else ""
+
+
+def _with_threads(overrides: list[str]) -> list[str]:
+    """joblib workers share the cores: two processes with all cores each were ten times slower than with half."""
+    given = _keys(overrides)
+    if given.get("hydra/launcher") != "joblib" or "threads" in given:
+        return overrides
+    cores = os.cpu_count() or 1
+    workers = int(given.get("hydra.launcher.n_jobs", -1))
+    return [*overrides, f"threads={max(1, cores // (workers if workers > 0 else cores))}"]

@@ -1,0 +1,1 @@
+"""Decode once: the pixels of a split as one memory-mapped file, checked when it is read."""

@@ -1,0 +1,85 @@
+"""Writing a cache entry: beside its place, in one pass, renamed when it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from karst_bench.data.images import Source, in_order
+from karst_bench.data.resize import Resize
+
+
+class MixedSizesError(Exception):
+    """The pictures of a split that was to be kept at its own size have several."""
+
+
+def write_entry(entry: Path, source: Source, resize: Resize | None, layout: int) -> None:
+    """Decode `source` into the folder `entry`; view None keeps the pictures' own size.
+
+    Nothing is left behind on failure. Raises: OSError (a full disk), BadImageError, MixedSizesError.
+    """
+    partial = entry.with_name(f"{entry.name}.partial-{os.getpid()}")
+    _remove_stale(entry)
+    partial.mkdir(parents=True)
+    try:
+        _fill(partial, source, resize, layout)
+        if entry.exists():  # a builder that a file system without locks let in was faster
+            return
+        partial.rename(entry)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _fill(folder: Path, source: Source, resize: Resize | None, layout: int) -> None:
+    crcs = np.empty(len(source), dtype=np.uint32)
+    aspects = np.empty(len(source), dtype=np.float32)
+    console = Console(stderr=True)
+    images = in_order(source, range(len(source)), resize)
+    shape: tuple[int, ...] | None = None
+    # written with write(), not through a map: a full disk is then an error here instead of a signal
+    with (folder / "pixels.npy").open("wb") as file:
+        quiet = not console.is_terminal
+        shown = track(images, source.name, len(source), console=console, disable=quiet, transient=True)
+        for index, (image, aspect) in enumerate(shown):
+            pixels = image.numpy()
+            if shape is None:
+                shape = pixels.shape
+                _header(file, (len(source), *shape))
+            elif pixels.shape != shape:
+                raise MixedSizesError(f"picture {index} is {pixels.shape}, the first is {shape}")
+            data = pixels.tobytes()
+            crcs[index] = zlib.crc32(data)
+            aspects[index] = aspect
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    np.save(folder / "crc32.npy", crcs)
+    np.save(folder / "aspects.npy", aspects)
+    meta = {
+        "layout": layout,
+        "n": len(source),
+        "shape": [len(source), *(shape or ())],
+        "native": resize is None,
+        "crc32": zlib.crc32(crcs.tobytes() + aspects.tobytes()),
+    }
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _remove_stale(entry: Path) -> None:
+    """Remove what a killed builder left; that of a living process stays (it can only be there without locks)."""
+    for partial in entry.parent.glob(f"{entry.name}.partial-*"):
+        pid = partial.name.rpartition("-")[2]
+        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+            shutil.rmtree(partial, ignore_errors=True)

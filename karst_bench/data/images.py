@@ -1,0 +1,123 @@
+"""Where the pictures of a split come from, one at a time, before they are cached."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from karst_bench.data.decode import BadImageError, read_image
+from karst_bench.data.resize import Resize
+from karst_bench.data.sources.lists import ListEntry
+
+AHEAD = 4  # pictures in flight per worker: enough to keep all busy, few enough to fit in memory
+
+
+class Source:
+    """Labelled pictures of any size.
+
+    Attributes: folder (of the set, in the cache), name (of the split), labels (n,) int64.
+    """
+
+    folder: str
+    name: str
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def load(self, index: int) -> torch.Tensor:
+        """Picture `index`: uint8 (3, h, w). Raises: BadImageError."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """A hash of all that decides which pictures these are; changes when one of them does."""
+        raise NotImplementedError
+
+
+class FileSource(Source):
+    """The rows of a list as image files. locate(path of a row) gives the file.
+
+    Raises: BadImageError on construction if files are missing: how many, the first, its line and the remedy.
+    """
+
+    def __init__(
+        self, folder: str, name: str, rows: Sequence[ListEntry], locate: Callable[[str], Path], list_file: Path
+    ) -> None:
+        self.folder = folder
+        self.name = name
+        self.rows = rows
+        self.list_file = list_file
+        self.files = [locate(row.path) for row in rows]
+        self.labels = torch.tensor([row.label for row in rows], dtype=torch.int64)
+        self._sizes = self._stat()
+
+    def _stat(self) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        missing: list[int] = []
+        for number, file in enumerate(self.files):
+            try:
+                state = os.stat(file)  # noqa: PTH116 (a third of the cost of Path.stat, and this is what opening costs)
+            except (OSError, ValueError):
+                missing.append(number)
+            else:
+                found.append((state.st_size, state.st_mtime_ns))
+        if missing:
+            row = self.rows[missing[0]]
+            raise BadImageError(
+                f"{self.files[missing[0]]}: the file is missing (line {row.line} of {self.list_file});"
+                f" {len(missing)} of the {len(self.files)} files of this list are. Restore them from where you got the"
+                " set; `python scripts/audit_data.py root=DIR` lists all that is wrong."
+            )
+        return found
+
+    def load(self, index: int) -> torch.Tensor:
+        """Picture `index`: uint8 (3, h, w). Raises: BadImageError naming the file and its line in the list."""
+        try:
+            return read_image(self.files[index])
+        except BadImageError as error:
+            raise BadImageError(
+                f"{error} (line {self.rows[index].line} of {self.list_file}). Restore this file from where you got the"
+                " set; `python scripts/audit_data.py root=DIR` lists all that is wrong."
+            ) from error
+
+    def fingerprint(self) -> str:
+        """Over the paths, sizes and modification times, so that a file replaced by another is noticed."""
+        parts = [f"{row.path}|{size}|{time}" for row, (size, time) in zip(self.rows, self._sizes, strict=True)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def workers() -> int:
+    """Decoding threads: both decoders release the interpreter's lock."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def in_order(source: Source, indices: Sequence[int], resize: Resize | None) -> Iterator[tuple[torch.Tensor, float]]:
+    """(picture after `view`, its width over its height) for each index, decoded in parallel, yielded in order.
+
+    Raises: BadImageError of the first picture that cannot be read.
+    """
+
+    def one(index: int) -> tuple[torch.Tensor, float]:
+        pixels = source.load(index)
+        aspect = pixels.shape[2] / pixels.shape[1]
+        return (pixels if resize is None else resize(pixels)), aspect
+
+    step = AHEAD * workers()
+    with ThreadPoolExecutor(workers()) as pool:
+        for start in range(0, len(indices), step):
+            yield from pool.map(one, indices[start : start + step])
+
+
+def decode_all(source: Source, resize: Resize) -> tuple[torch.Tensor, torch.Tensor]:
+    """All pictures in memory: uint8 (n, 3, side, side), and width over height, float32 (n,)."""
+    pixels = torch.empty((len(source), 3, resize.side, resize.side), dtype=torch.uint8)
+    aspects = torch.empty(len(source))
+    for index, (image, aspect) in enumerate(in_order(source, range(len(source)), resize)):
+        pixels[index] = image
+        aspects[index] = aspect
+    return pixels, aspects

@@ -1,0 +1,1 @@
+"""Before a run: finding, checking and unpacking what belongs under paths.data."""

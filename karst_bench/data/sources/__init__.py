@@ -1,0 +1,1 @@
+"""Where labelled images come from: folders with lists, tensorflow-datasets, the lists as published."""

@@ -1,0 +1,181 @@
+"""Claims: of all workers on one results folder, at most one runs a cell, and a dead one's cell is taken over.
+
+Each contender creates a file of its own, `<id>.<token>.try`, and then looks for others; whoever finds nobody else adds
+`<id>.<token>.own` and holds the cell until it removes both. Of two that contend at once at least one sees the other and
+steps back, so two never hold. Names are never used twice, so removing a dead worker's file can hit no living one:
+the flaw of lock files with one name. Needs nothing of the folder but exclusive creation (no flock), so NFS will do.
+
+A claim is dead when its process is gone (same machine) or its file was not touched for `lease_s` (other machines). Ages
+compare two times of the file server, never two machines' clocks.
+"""
+
+import hashlib
+import os
+import platform
+import random
+import secrets
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from karst_bench import files
+
+LEASE_S = 300.0
+BEATS_PER_LEASE = 10
+PATIENCE_S = 20.0  # how long contenders step back from each other before one asks again later
+
+
+def _machine() -> str:
+    """A mark of this machine, boot and container, in which process numbers mean something."""
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
+
+
+def _born(pid: int) -> str:
+    """The start time of a process in clock ticks, so that a reused number is not taken for the old process."""
+    try:
+        # Field 22 of /proc/<pid>/stat, counted after the command name, which may hold spaces and brackets.
+        text = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return "gone" if Path("/proc/self/stat").exists() else "unknown"
+    return "gone" if text[0] in "ZX" else text[19]
+
+
+class Lease:
+    """A held cell; a context manager. `held()` turns False if it was lost (this machine slept past the lease)."""
+
+    def __init__(self, files: tuple[Path, Path], lease_s: float) -> None:
+        self._files = files
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, args=(lease_s / BEATS_PER_LEASE,), daemon=True)
+        self._thread.start()
+
+    def _beat(self, pause_s: float) -> None:
+        while not self._stop.wait(pause_s):
+            for file in self._files:
+                with suppress(OSError):
+                    os.utime(file)
+
+    def held(self) -> bool:
+        """Whether the cell is still ours; ask before writing the record."""
+        return all(file.exists() for file in self._files)
+
+    def release(self) -> None:
+        """Give the cell back; doing so twice is harmless."""
+        self._stop.set()
+        self._thread.join()
+        for file in reversed(self._files):
+            with suppress(OSError):
+                file.unlink()
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+
+class Leases:
+    """The claims folder of one results folder."""
+
+    def __init__(self, root: Path | str, lease_s: float = LEASE_S) -> None:
+        """`root` is paths.results; `lease_s` is how long another machine's silence is tolerated, in seconds."""
+        self.folder = Path(root) / "leases"
+        self.lease_s = lease_s
+
+    def acquire(self, run_id: str, note: str = "-") -> Lease | None:
+        """The claim on that cell, or None while another living worker holds it. Waits only for simultaneous askers.
+
+        `note` is one word that `running` tells others, such as the key of the cell.
+
+        Ask for the record again after acquiring: the last holder may have finished a moment ago.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        pause_s = 0.005
+        while True:
+            if self.holder(run_id) is not None:
+                return None
+            lease = self._contend(run_id, note)
+            if lease is not None or time.monotonic() > deadline:
+                return lease
+            time.sleep(random.uniform(0, pause_s))
+            pause_s = min(2 * pause_s, 0.5)
+
+    def wait(self, run_id: str) -> Lease:
+        """The claim, however long another holds it: a lock for moments, not for runs."""
+        while (lease := self.acquire(run_id)) is None:
+            time.sleep(random.uniform(0.01, 0.05))
+        return lease
+
+    def _contend(self, run_id: str, note: str) -> Lease | None:
+        token = secrets.token_hex(8)
+        content = f"{_machine()} {os.getpid()} {_born(os.getpid())} {note}\n".encode()
+        trying, owning = (self.folder / f"{run_id}.{token}.{kind}" for kind in ("try", "own"))
+        files.write(trying, content, once=True)
+        if any(self._alive(file) for file in self._files(run_id) if token not in file.name):
+            trying.unlink(missing_ok=True)
+            return None
+        files.write(owning, content, once=True)
+        for leftover in self.folder.glob(f".{run_id}.*.tmp"):  # of a contender killed while it asked
+            if self._silent(leftover):
+                leftover.unlink(missing_ok=True)
+        return Lease((trying, owning), self.lease_s)
+
+    def _files(self, run_id: str, kind: str = "*") -> list[Path]:
+        return sorted(self.folder.glob(f"{run_id}.*.{kind}"))
+
+    def holder(self, run_id: str) -> Path | None:
+        """The file of the living worker that runs this cell, or None."""
+        return next((file for file in self._files(run_id, "own") if self._alive(file)), None)
+
+    def running(self) -> dict[str, str]:
+        """The ids that living workers hold at this moment, and their notes."""
+        held = {}
+        for file in self._files("*", "own"):
+            with suppress(OSError, IndexError):
+                if self._alive(file):
+                    held[file.name.split(".")[0]] = file.read_text().split()[3]
+        return held
+
+    def _alive(self, file: Path) -> bool:
+        """Whether that claim's worker lives; the file of a dead one is removed."""
+        try:
+            machine, pid, born, _ = file.read_text().split()
+        except FileNotFoundError:
+            return False
+        except ValueError:
+            machine, pid, born = "unreadable", "0", "unknown"  # a lease of patience, as for another machine
+        if machine == _machine() and born != "unknown":
+            alive = _born(int(pid)) == born
+        else:
+            alive = not self._silent(file)
+        if alive:
+            return True
+        with suppress(OSError):
+            file.unlink()
+        return False
+
+    def _silent(self, file: Path) -> bool:
+        """Whether that file was not touched for a lease, or is gone."""
+        try:
+            return self._server_time() - file.stat().st_mtime > self.lease_s
+        except FileNotFoundError:
+            return True
+
+    def _server_time(self) -> float:
+        """The clock of the file system, by touching a file there; this machine's own where the folder is read-only."""
+        mark = self.folder / f".clock.{os.getpid()}.{threading.get_ident()}"
+        try:
+            mark.touch()
+            os.utime(mark)
+            return mark.stat().st_mtime
+        except OSError:
+            return time.time()
+        finally:
+            with suppress(OSError):
+                mark.unlink()

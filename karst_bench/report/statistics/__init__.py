@@ -1,0 +1,1 @@
+"""Intervals, tests, ranks and the pages that show them; arithmetic only."""

@@ -1,0 +1,166 @@
+"""From runs to rows: which runs are seeds of one cell, which cells make a row, and what a row averages to."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from karst_bench.report import catalog
+from karst_bench.report.load import Run
+from karst_bench.report.statistics import intervals
+from karst_bench.report.statistics.intervals import Estimate
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """The runs of one method on one task, one per seed, all on the same version of the data."""
+
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def scores(self) -> list[float]:
+        """Last-epoch test accuracies, in per cent, in the order of the seeds."""
+        return [float(run.last) for run in self.runs if run.last is not None]
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """Mean over the seeds with its t interval."""
+        return intervals.cell(self.scores)
+
+    @cached_property
+    def peaks(self) -> list[tuple[float, float]]:
+        """(last, peak on test) of the runs that looked at the test set every tenth of the epochs."""
+        return [(float(run.last), run.peak) for run in self.runs if run.last is not None and run.peak is not None]
+
+    @property
+    def test_error(self) -> float:
+        """Standard error of the mean that the finite test set alone would cause, in points."""
+        return intervals.test_set_error(self.estimate.value, self.runs[0].test_images)
+
+
+@dataclass(frozen=True)
+class MethodResults:
+    """One method in one setting over tasks. `label` names the setting where it is not the paper's."""
+
+    method: str
+    label: str
+    tuned: str
+    setting: tuple[tuple[str, str], ...]
+    cells: dict[str, TaskResults]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs printed in this row."""
+        return [run for cell in self.cells.values() for run in cell.runs]
+
+    @property
+    def params_m(self) -> float:
+        """Trainable parameters without head, in millions; the mean over tasks where a tuned size differs by task."""
+        return float(np.mean([cell.runs[0].params for cell in self.cells.values()])) / 1e6
+
+    def mean_of(self, field: str) -> float | None:
+        """Mean over tasks of the median of a measured field of the runs; None unless every run has it."""
+        columns = [[getattr(run, field) for run in cell.runs] for cell in self.cells.values()]
+        if not columns or any(value is None for column in columns for value in column):
+            return None
+        return float(np.mean([np.median(column) for column in columns]))
+
+
+def rows(runs: Iterable[Run]) -> dict[str, list[MethodResults]]:
+    """Method name -> its rows, the paper's setting (else the one with most tasks, then most runs) first."""
+    by_setting: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Run]] = {}
+    for run in runs:
+        by_setting.setdefault((run.method, run.tuned, run.setting), []).append(run)
+    found: dict[str, list[MethodResults]] = {}
+    for (method, tuned, setting), members in by_setting.items():
+        cells = {key: cell(group) for key, group in sorted(by_key(members).items())}
+        found.setdefault(method, []).append(MethodResults(method, method, tuned, setting, cells))
+    return {method: named(sorted(found[method], key=importance)) for method in sorted(found)}
+
+
+def by_key(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs by what names a cell: the task, and the shots of a few-shot set (`pets@4`)."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.task if run.shots is None else f"{run.task}@{run.shots}", []).append(run)
+    return found
+
+
+def cell(runs: Sequence[Run]) -> TaskResults:
+    """One run per seed, on the version of the data (list hash, encoding) that most seeds used.
+
+    A seed run twice (protocols last and peek10 train alike and print the same last epoch) counts once: the run that
+    measured the peak, else the older one.
+    """
+    version, _ = max(Counter(run.data_version for run in runs).items(), key=lambda item: (item[1], item[0]))
+    chosen: dict[tuple[int, int], Run] = {}
+    for run in sorted(runs, key=lambda run: (run.peak is None, run.created, run.id)):
+        if run.data_version == version:
+            chosen.setdefault((run.split_seed or 0, run.seed), run)
+    return TaskResults(tuple(chosen[key] for key in sorted(chosen)))
+
+
+def importance(row: MethodResults) -> tuple[bool, bool, bool, int, int, tuple[tuple[str, str], ...]]:
+    """Sort key of the settings of one method: untuned, the paper's values, normalisation of the backbone, most tasks
+    and most runs first."""
+    wanted = catalog.PAPER_SETTING.get(row.method, {})
+    hyper = row.runs[0].hyper
+    off = any(key in hyper and hyper[key] != value for key, value in wanted.items())
+    foreign = ("normalization", "model") not in row.setting
+    return row.tuned != "none", off, foreign, -len(row.cells), -len(row.runs), row.setting
+
+
+def named(settings: list[MethodResults]) -> list[MethodResults]:
+    """Labels: the first setting carries the bare name, the others what they do differently."""
+    first = dict(settings[0].setting)
+    wanted = catalog.PAPER_SETTING.get(settings[0].method, {})
+    labelled = []
+    for index, row in enumerate(settings):
+        if index == 0:
+            hyper = row.runs[0].hyper
+            differing = [f"{key}={hyper[key]}" for key in wanted if key in hyper and hyper[key] != wanted[key]]
+        else:
+            differing = [
+                f"{key.removeprefix('method.')}={value}" for key, value in row.setting if first.get(key) != value
+            ]
+        if row.tuned != "none":
+            differing = [f"tuned={row.tuned}", *(item for item in differing if "." not in item)]
+        suffix = f" [{', '.join(differing[:4])}{', ...' if len(differing) > 4 else ''}]" if differing else ""
+        labelled.append(MethodResults(row.method, row.method + suffix, row.tuned, row.setting, row.cells))
+    return labelled
+
+
+def mean_over(row: MethodResults, tasks: Sequence[str], weights: Sequence[float]) -> Estimate | None:
+    """Average of a row over the given tasks with its interval; None if one of them has no run."""
+    if any(task not in row.cells for task in tasks):
+        return None
+    return intervals.average([row.cells[task].scores for task in tasks], weights)
+
+
+def peak_over(row: MethodResults, tasks: Sequence[str], weights: Sequence[float]) -> Estimate | None:
+    """The same average of the peaks on the test set; None unless every task has a run that measured them."""
+    if any(task not in row.cells or not row.cells[task].peaks for task in tasks):
+        return None
+    return intervals.average([[peak for _, peak in row.cells[task].peaks] for task in tasks], weights)
+
+
+def peeking_gap(row: MethodResults, tasks: Sequence[str]) -> tuple[Estimate, int] | None:
+    """What looking at the test set adds: mean over tasks of (peak - last) of the same runs, and the number of tasks.
+
+    Only tasks with peek10 runs count, so the number says how much of the table was measured.
+    """
+    measured = [task for task in tasks if task in row.cells and row.cells[task].peaks]
+    if not measured:
+        return None
+    gaps = [[peak - last for last, peak in row.cells[task].peaks] for task in measured]
+    return intervals.average(gaps, [1 / len(gaps)] * len(gaps)), len(gaps)
+
+
+def missing_seeds(row: MethodResults | None, task: str) -> tuple[int, ...]:
+    """Seeds of the standard three that no run of this cell has; a cell with three other seeds lacks none."""
+    if row is None or task not in row.cells:
+        return catalog.SEEDS
+    have = {run.seed for run in row.cells[task].runs}
+    return () if len(have) >= len(catalog.SEEDS) else tuple(seed for seed in catalog.SEEDS if seed not in have)

@@ -1,0 +1,102 @@
+"""A table as data: boxes, columns, lines. tables.py and others fill it, formats.py writes it in each form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from karst_bench.report.statistics.intervals import Estimate
+
+FORMS = ("terminal", "md", "csv", "tex")
+Weights = Sequence[float]
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One box: a text, or a number with its digits, 95 % interval, n, test-set error, recomputed value and rank.
+
+    bracket: show the interval instead of the value. floor: show "<floor" for a smaller value.
+    mark: "", "best" or "second".
+    """
+
+    text: str = ""
+    value: float | None = None
+    digits: int = 1
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    test_error: float | None = None
+    recomputed: float | None = None
+    bracket: bool = False
+    floor: float = 0.0
+    mark: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Nothing ran, or nothing was printed: an em dash."""
+        return (self.value is None and not self.text) or (self.bracket and self.low is None)
+
+    @property
+    def compared(self) -> float | None:
+        """The value that ranks the box: as printed, or recomputed where the print is wrong."""
+        value = self.value if self.recomputed is None else self.recomputed
+        return None if value is None else round(value, self.digits)
+
+
+@dataclass(frozen=True)
+class Column:
+    """Key (CSV), heading, whether best and second are marked (larger is better), forms it is shown in, group."""
+
+    key: str
+    title: str
+    ranked: bool = False
+    forms: tuple[str, ...] = FORMS
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One line of a table. source is "paper" or "ours"; lines are ranked within their source only."""
+
+    source: str
+    boxes: dict[str, TableCell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A finished table; the missing runs are listed apart (missing.py)."""
+
+    name: str
+    title: str
+    columns: list[Column]
+    lines: list[TableRow]
+    notes: list[str] = field(default_factory=list)
+
+    def shown(self, form: str) -> list[Column]:
+        """The columns of one form."""
+        return [column for column in self.columns if form in column.forms]
+
+
+def number(estimate: Estimate | None, digits: int = 1, test_error: float | None = None) -> TableCell:
+    """A box from an estimate, empty where there is none."""
+    if estimate is None:
+        return TableCell()
+    return TableCell("", estimate.value, digits, estimate.low, estimate.high, estimate.n, test_error)
+
+
+def ranked(columns: list[Column], lines: list[TableRow]) -> list[TableRow]:
+    """Best and second of every ranked column, at the printed precision, within each source (>= 2 numbers there)."""
+    marks: dict[tuple[int, str], str] = {}
+    for column in (column for column in columns if column.ranked):
+        for source in ("paper", "ours"):
+            values = {
+                index: value
+                for index, line in enumerate(lines)
+                if line.source == source and (value := line.boxes.get(column.key, TableCell()).compared) is not None
+            }
+            levels = sorted(set(values.values()), reverse=True)[:2] if len(values) > 1 else []
+            for index, value in values.items():
+                if value in levels:
+                    marks[index, column.key] = ("best", "second")[levels.index(value)]
+    return [
+        replace(line, boxes={k: replace(b, mark=marks.get((index, k), "")) for k, b in line.boxes.items()})
+        for index, line in enumerate(lines)
+    ]

@@ -1,0 +1,237 @@
+"""What a sweep would run: its cells, which are done, running, failed or missing, and how long the rest will take."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from karst_bench.config.compose import compose, plain
+from karst_bench.config.sweeps import axes, expand, jobs
+from karst_bench.records.identity import INPUT, cell_key
+from karst_bench.records.lease import Leases
+from karst_bench.records.record import Record
+from karst_bench.records.store import Store
+
+STATES = ("done", "running", "failed", "missing")
+REPEATS = ("seed", "dataset.split_seed")  # axes whose values are counted inside one box of the matrix
+ABSENT = object()
+Flat = dict[tuple[str, ...], Any]
+
+
+@dataclass(frozen=True)
+class SweepCell:
+    """One run of a sweep. `seconds` is what it took, or will take by past runs; None where nothing is known."""
+
+    overrides: tuple[str, ...]
+    config: Mapping[str, Any]
+    state: str
+    seconds: float | None
+    record: Record | None
+
+    @property
+    def value(self) -> float | None:
+        """The accuracy of a finished cell in percent, test before val."""
+        metrics = (self.record or {}).get("metrics") or {}
+        return next(
+            (metrics[k] for k in ("test_top1_last_pct", "val_top1_last_pct") if metrics.get(k) is not None), None
+        )
+
+
+def cells(overrides: Sequence[str]) -> list[SweepCell]:
+    """The cells of `run.py <overrides>`, in the order they would run; reads records, never data or weights.
+
+    Raises: UserError as composing the cells does.
+    """
+    expanded = expand(overrides, say=lambda line: None)
+    swept = axes(expanded)
+    planned = list(zip(jobs(expanded), _configs(jobs(expanded), swept), strict=True))
+    places = {(str(config["paths"]["results"]), str(config["suite"])) for _, config in planned}
+    known = {place: _Known(Path(place[0]), place[1]) for place in places}
+    return [_cell(job, config, known[config["paths"]["results"], config["suite"]]) for job, config in planned]
+
+
+class _Known:
+    """What a results folder knows of one suite's cells."""
+
+    def __init__(self, results: Path, suite: str) -> None:
+        store = Store(results, suite)
+        self.done = self._by_key(store.records())
+        self.failed = self._by_key(store.records("failed"))
+        self.running = set(Leases(results).running().values())
+        self.rates = _rates(record for records in self.done.values() for record in records)
+
+    @staticmethod
+    def _by_key(records: Iterator[Record]) -> dict[str, list[Record]]:
+        found = defaultdict(list)
+        for record in records:
+            found[cell_key(record["config"])].append(record)
+        return found
+
+
+def _cell(job: Sequence[str], config: Mapping[str, Any], known: _Known) -> SweepCell:
+    key = cell_key(config)
+    record = next((r for r in known.done.get(key, ()) if _same_input(config, r["config"])), None)
+    if record is not None:
+        return SweepCell(tuple(job), config, "done", record["seconds"].get("total_s"), record)
+    state = "running" if key in known.running else "failed" if key in known.failed else "missing"
+    return SweepCell(tuple(job), config, state, _estimate(config, known.rates), None)
+
+
+def _same_input(planned: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
+    """A record says the input size and statistics that a plan may leave to the backbone."""
+    wished = {key: planned["backbone"].get(key) for key in INPUT}
+    return all(value is None or value == recorded["backbone"].get(key) for key, value in wished.items())
+
+
+# Time ------------------------------------------------------------------------------------------------------------
+
+
+def _kinds(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """From the most to the least alike: runs that may tell how long this one takes."""
+    method, backbone, dataset = (str(config[node]["name"]) for node in ("method", "backbone", "dataset"))
+    return [(method, backbone, dataset), (method, backbone), (backbone,)]
+
+
+def _rates(records: Iterator[Record]) -> dict[tuple[str, ...], float]:
+    """Median seconds per epoch of past runs, by kind."""
+    seen = defaultdict(list)
+    for record in records:
+        total_s, epochs = record["seconds"].get("total_s"), record["config"].get("recipe", {}).get("epochs")
+        if total_s and epochs:
+            for kind in _kinds(record["config"]):
+                seen[kind].append(total_s / epochs)
+    return {kind: statistics.median(rates) for kind, rates in seen.items()}
+
+
+def _estimate(config: Mapping[str, Any], rates: Mapping[tuple[str, ...], float]) -> float | None:
+    rate = next((rates[kind] for kind in _kinds(config) if kind in rates), None)
+    return None if rate is None else rate * config["recipe"]["epochs"]
+
+
+# Configurations --------------------------------------------------------------------------------------------------
+
+
+def _configs(planned: Sequence[Sequence[str]], swept: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """The configuration of each job, composing only the first job and its neighbours along each axis.
+
+    Composing 855 cells takes minutes, their 37 neighbours seconds. A cell is the first one with the changes of each of
+    its values; where two values change one key differently, or values are tuned per cell, it is composed in full.
+    """
+    base_job = list(planned[0])
+    base = _flat(plain(compose(base_job)))
+    changes: dict[str, Flat] = {}
+    for position, override in enumerate(base_job):
+        key = override.partition("=")[0]
+        for choice in swept.get(key, ())[1:]:
+            job = [*base_job[:position], f"{key}={choice}", *base_job[position + 1 :]]
+            changes[f"{key}={choice}"] = _difference(base, _flat(plain(compose(job))))
+    tuned = base.get(("tuned", "name"), "none") != "none"
+    return [_assembled(job, base, changes, tuned) for job in planned]
+
+
+def _assembled(job: Sequence[str], base: Flat, changes: Mapping[str, Flat], tuned: bool) -> dict[str, Any]:
+    merged: Flat = {}
+    for override in job:
+        for path, value in changes.get(override, {}).items():
+            if tuned or (path in merged and merged[path] != value):
+                return plain(compose(job))
+            merged[path] = value
+    return _nested({path: value for path, value in (base | merged).items() if value is not ABSENT})
+
+
+def _flat(node: Any, path: tuple[str, ...] = ()) -> Flat:
+    if not isinstance(node, dict) or not node:
+        return {path: node}
+    return {leaf: value for key, item in node.items() for leaf, value in _flat(item, (*path, str(key))).items()}
+
+
+def _nested(flat: Flat) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        node = tree
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = value
+    return tree
+
+
+def _difference(base: Flat, other: Flat) -> Flat:
+    gone = dict.fromkeys(base.keys() - other.keys(), ABSENT)
+    return gone | {path: value for path, value in other.items() if path not in base or base[path] != value}
+
+
+# Text ------------------------------------------------------------------------------------------------------------
+
+
+def listing(planned: Sequence[SweepCell]) -> str:
+    """One line per cell: state, accuracy, time, overrides; then the totals."""
+    lines = []
+    for cell in planned:
+        value = "" if cell.value is None else f"{cell.value:.1f} %"
+        lines.append(f"{cell.state:8}{value:>8}{_clock(cell.seconds):>9}  {' '.join(cell.overrides)}")
+    return "\n".join([*lines, "", totals(planned)])
+
+
+def totals(planned: Sequence[SweepCell]) -> str:
+    """How many cells are in which state, and the time left on one worker."""
+    counts = {state: sum(cell.state == state for cell in planned) for state in STATES}
+    left = [cell for cell in planned if cell.state != "done"]
+    known = [cell.seconds for cell in left if cell.seconds is not None]
+    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state in ("done", "missing"))
+    if not left:
+        return f"{len(planned)} cells: {said}"
+    if not known:
+        return f"{len(planned)} cells: {said}; time left unknown, as no like run is on record"
+    total_s = statistics.mean(known) * len(left)
+    hours = f"{total_s / 3600:.1f} h of one worker (GPU-hours where it has a GPU)"
+    return f"{len(planned)} cells: {said}; about {hours} left, by the median of past runs"
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def matrix(overrides: Sequence[str], planned: Sequence[SweepCell]) -> str:
+    """Rows (methods, ...) x datasets: done of all repeats, marked r (running) and f (failed); then gap commands."""
+    swept = axes(expand(overrides, say=lambda line: None))
+    row_keys = [key for key in swept if key != "dataset" and key not in REPEATS and len(swept[key]) > 1]
+    boxes: dict[str, dict[str, list[SweepCell]]] = defaultdict(lambda: defaultdict(list))
+    for cell in planned:
+        given = dict(override.split("=", 1) for override in cell.overrides)
+        row = " ".join(f"{key}={given[key]}" for key in row_keys) or f"method={cell.config['method']['name']}"
+        boxes[row][str(cell.config["dataset"]["name"])].append(cell)
+    columns = list(dict.fromkeys(str(cell.config["dataset"]["name"]) for cell in planned))
+    width = max(len(row) for row in boxes)
+    names = [column.split("/")[-1][:11] for column in columns]
+    lines = [" " * width + "".join(f"{name:>12}" for name in names)]
+    lines += [f"{row:{width}}" + "".join(f"{_box(found[c]):>12}" for c in columns) for row, found in boxes.items()]
+    gaps = [gap for row, found in boxes.items() if (gap := _gap(overrides, row, found, len(columns)))]
+    return "\n".join([*lines, "", totals(planned), *(["", "Fill the gaps:", *gaps] if gaps else [])])
+
+
+def _box(found: Sequence[SweepCell]) -> str:
+    marks = "".join(
+        f" {sum(c.state == s for c in found)}{s[0]}" for s in ("running", "failed") if any(c.state == s for c in found)
+    )
+    return f"{sum(cell.state == 'done' for cell in found)}/{len(found)}{marks}" if found else "-"
+
+
+def _gap(overrides: Sequence[str], row: str, found: Mapping[str, Sequence[SweepCell]], columns: int) -> str:
+    """The command that fills what a row lacks; the rest of the sweep's words stay as they were."""
+    open_datasets = [name for name, box in found.items() if any(c.state in ("missing", "failed") for c in box)]
+    if not open_datasets:
+        return ""
+    narrowed = [f"dataset={','.join(open_datasets)}"] if len(open_datasets) < columns else []
+    mine = {word.partition("=")[0] for word in (*row.split(), *narrowed)}
+    words = [word for word in overrides if word.partition("=")[0] not in mine]
+    return f"  python run.py -m {' '.join([*words, *row.split(), *narrowed])}"

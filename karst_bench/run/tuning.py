@@ -1,0 +1,289 @@
+"""Hyper-parameter search on the val split: Optuna's TPE and median pruning over whole runs of the pipeline.
+
+Every trial is `protocol=val`: trained on train800, judged by val200; the test split is never handed to it. Trial 0 is
+the default recipe. Workers share one study through a journal file (safe on network folders); a worker that dies loses
+nothing, since its trial is asked again. Trials keep their records in the study's own folder, apart from results.
+"""
+
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from omegaconf import OmegaConf
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from karst_bench import files
+from karst_bench.config.compose import compose, config_dir, plain
+from karst_bench.config.sweeps import grid
+from karst_bench.engine.outcome import DivergedError
+from karst_bench.errors import UserError
+from karst_bench.records import record as schema
+from karst_bench.records.identity import cell_key
+from karst_bench.records.lease import Lease, Leases
+from karst_bench.records.provenance import collect
+from karst_bench.run.pipeline import run
+
+TRIALS = 30
+STARTUP = 5  # random trials before TPE models anything, and before a trial can be pruned
+WARMUP = 0.3  # fraction of the epochs before a trial can be pruned
+FORCED = ("protocol=val", "save_adapter=false", "tuned=none", "force=false", "action=train")
+Space = dict[str, BaseDistribution]
+Say = Callable[[str], None]
+
+
+class PrunedError(UserError):
+    """The pruner gave up on a trial; raised through the pipeline, which keeps no failed record of a UserError."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """One study: what is fixed, what is searched, where it is kept."""
+
+    overrides: tuple[str, ...]
+    method: str
+    dataset: str
+    defaults: Mapping[str, Any]
+    space: Space
+    points: tuple[Mapping[str, Any], ...]  # what is tried first, in this order; the default is the first
+    exhaustive: bool  # the points are all there is
+    folder: Path
+    config: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The study's name, which is its folder's."""
+        return self.folder.name
+
+    def budget(self, asked: int | None) -> int:
+        """Trials of the whole study: as asked, by default 30; a grid has no more than its points."""
+        return min(asked or len(self.points), len(self.points)) if self.exhaustive else asked or TRIALS
+
+
+def search(overrides: Sequence[str]) -> Search:
+    """The study of `method=... dataset=...`; keys with several values (`recipe.lr=1e-3,1e-2`) make it their grid.
+
+    Raises: UserError where a forced key is given, a key is no number of the configuration or a default is outside.
+    """
+    given = {override.partition("=")[0] for override in overrides}
+    for forced in FORCED:
+        if (key := forced.partition("=")[0]) in given:
+            raise UserError(f"{key}= cannot be chosen here: a search runs with {forced}; leave it out")
+    listed = grid(overrides)
+    fixed = [override for override in overrides if override.partition("=")[0] not in listed]
+    config = plain(compose([*fixed, *FORCED]))
+    refuse_test(config["protocol"])
+    method, dataset = config["method"]["name"], config["dataset"]["name"]
+    space: Space = {key: CategoricalDistribution(values) for key, values in listed.items()} or read_space(method, given)
+    defaults = {key: OmegaConf.select(OmegaConf.create(config), key) for key in space}
+    for key, distribution in space.items():
+        _check_default(key, defaults[key], distribution)
+    points = [dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values())]
+    result = json.dumps({key: repr(distribution) for key, distribution in space.items()}, sort_keys=True)
+    mark = hashlib.sha256((cell_key(config) + result).encode()).hexdigest()[:8]
+    folder = Path(config["paths"]["outputs"]) / "tune" / f"{method}-{dataset.replace('/', '-')}-{mark}"
+    words = (*fixed, *FORCED, f"paths.results={folder}")
+    ordered = (defaults, *(point for point in points if listed and point != defaults))
+    return Search(words, method, dataset, defaults, space, ordered, bool(listed), folder, config)
+
+
+def refuse_test(protocol: Mapping[str, Any]) -> None:
+    """Raise UserError unless the protocol trains on the fit part and neither checks nor reports the test split."""
+    if protocol["train"] != "fit" or protocol["final"] != "val" or protocol["checks"] not in ("val", None):
+        raise UserError(f"protocol {dict(protocol)} may read more than train and val; a search needs protocol=val")
+
+
+def read_space(method: str, given: Collection[str] = ()) -> Space:
+    """conf/space/default.yaml under conf/space/<method>.yaml, without the keys given on the command line."""
+    merged: dict[str, Any] = {}
+    for name in ("default", method):
+        path = config_dir() / "space" / f"{name}.yaml"
+        if path.is_file():
+            merged |= dict(OmegaConf.to_container(OmegaConf.load(path)) or {})  # type: ignore[arg-type]
+    space = {key: _distribution(key, entry) for key, entry in merged.items() if entry is not None and key not in given}
+    if not space:
+        raise UserError(f"method={method}: nothing left to search; the space is conf/space/{method}.yaml")
+    return space
+
+
+def _distribution(key: str, entry: Mapping[str, Any]) -> BaseDistribution:
+    if set(entry) == {"choices"} and entry["choices"]:
+        return CategoricalDistribution(entry["choices"])
+    if {"low", "high"} <= set(entry) <= {"low", "high", "log", "step"} and entry["low"] <= entry["high"]:
+        whole = isinstance(entry["low"], int) and isinstance(entry["high"], int)
+        low, high, log = entry["low"], entry["high"], bool(entry.get("log"))
+        return (
+            IntDistribution(low, high, log, entry.get("step", 1))
+            if whole
+            else FloatDistribution(low, high, log, entry.get("step"))
+        )
+    raise UserError(f"space: {key} is {dict(entry)}; write {{choices: [...]}} or {{low: a, high: b, log: true}}")
+
+
+def _check_default(key: str, value: Any, distribution: BaseDistribution) -> None:
+    if isinstance(distribution, CategoricalDistribution):
+        inside = value in distribution.choices
+    else:
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        inside = value is not None and distribution.low <= value <= distribution.high
+    if not inside:
+        raise UserError(
+            f"{key} has the default {value}, which is outside {distribution}: trial 0 is the default, so add it to the "
+            "values given, or widen conf/space"
+        )
+
+
+class Worker:
+    """One of any number of processes that work on a study."""
+
+    def __init__(self, found: Search, trials: int, say: Say = print) -> None:
+        """`trials` is the size of the whole study, whoever runs them and however often it is resumed."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        found.folder.mkdir(parents=True, exist_ok=True)
+        journal = str(found.folder / "journal.log")
+        storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
+        self.search, self.trials, self.say = found, trials, say
+        self.leases = Leases(found.folder)
+        warmup = int(WARMUP * found.config["recipe"]["epochs"])
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=warmup)
+        with self._alone():
+            self.study = optuna.create_study(
+                storage=storage, study_name=found.name, direction="maximize", load_if_exists=True, pruner=pruner
+            )
+            if not self.study.get_trials(deepcopy=False):
+                for number, point in enumerate(found.points):
+                    self.study.enqueue_trial(dict(point), user_attrs={"default": True} if number == 0 else None)
+
+    def work(self) -> None:
+        """Run trials until the study has its number. Raises whatever a run raises but divergence and pruning."""
+        while True:
+            with self._alone():
+                self._ask_lost_again()
+                if len(self._counted()) >= self.trials:
+                    return
+                self.study.sampler = optuna.samplers.TPESampler(
+                    seed=self.search.config["seed"] * 100_003 + len(self.study.get_trials(deepcopy=False)),
+                    n_startup_trials=STARTUP,
+                )
+                trial = self.study.ask(self.search.space)
+                lease = self.leases.acquire(self._run_id(trial.number))
+            assert lease is not None, "a trial just asked for is nobody else's"
+            with lease:
+                self._finish(trial)
+
+    def _finish(self, trial: optuna.Trial) -> None:
+        started = time.perf_counter()
+        try:
+            value = self._value(trial)
+        except PrunedError:
+            self.study.tell(trial, state=TrialState.PRUNED)
+            self.say(f"trial {trial.number}: pruned, {_shown(trial.params)}")
+            return
+        self.study.tell(trial, value)
+        seconds = time.perf_counter() - started
+        self.say(f"trial {trial.number}: val top-1 {value:.2f} %, {_shown(trial.params)} ({seconds:.0f} s)")
+
+    def _value(self, trial: optuna.Trial) -> float:
+        """Val top-1 in percent after the last epoch; 0 where training diverged, so that the search learns of it."""
+
+        def on_check(epoch: int, split: str, top1_pct: float) -> None:
+            if not split.startswith("val"):
+                raise RuntimeError(f"a search was shown the split {split}")
+            trial.report(top1_pct, epoch)
+            if trial.should_prune() and not trial.user_attrs.get("default"):
+                raise PrunedError(f"trial {trial.number} is below the median at epoch {epoch}")
+
+        words = [*self.search.overrides, *(f"{key}={value}" for key, value in trial.params.items())]
+        try:
+            record = run(compose(words), say=lambda line: None, on_check=on_check)
+        except UserError as error:
+            if isinstance(error.__cause__, DivergedError):
+                return 0.0
+            raise
+        return float(record["metrics"]["val_top1_last_pct"])
+
+    def _alone(self) -> Lease:
+        """No other worker asks or counts meanwhile."""
+        return self.leases.wait(self._run_id(-1))
+
+    def _run_id(self, number: int) -> str:
+        return hashlib.sha256(f"{self.search.name}/{number}".encode()).hexdigest()[:16]
+
+    def _ask_lost_again(self) -> None:
+        """Trials whose worker died are closed and put first in the queue, with the same values."""
+        replaced = {trial.user_attrs.get("replaces") for trial in self.study.get_trials(deepcopy=False)}
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if self.leases.holder(self._run_id(trial.number)) is not None:
+                continue
+            if self.study.trials[trial.number].state != TrialState.RUNNING:
+                continue  # its worker told the result and let go between our two looks
+            if trial.number not in replaced:
+                attributes = dict(trial.user_attrs) | {"replaces": trial.number}
+                self.study.enqueue_trial(dict(trial.params), user_attrs=attributes)
+            self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _counted(self) -> list[FrozenTrial]:
+        """The trials that fill the budget: not those still in the queue, not those asked again."""
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        return self.study.get_trials(deepcopy=False, states=states)
+
+
+def _shown(params: Mapping[str, Any]) -> str:
+    return " ".join(
+        f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()
+    )
+
+
+def summary(worker: Worker) -> dict[str, Any]:
+    """What a finished study found: values of the best trial, its accuracy, and the default's, on val."""
+    finished = worker.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not finished:
+        raise UserError(f"study {worker.search.name} has no finished trial yet")
+    best = max(finished, key=lambda trial: (trial.value or 0.0, -trial.number))
+    default = next((trial for trial in finished if trial.user_attrs.get("default")), None)
+    return {
+        "values": dict(best.params),
+        "val_top1_pct": best.value,
+        "default_val_top1_pct": default.value if default else None,
+        "trials": worker.trials,
+        "best_trial": best.number,
+    }
+
+
+def write_tuned(worker: Worker, table: Path) -> dict[str, Any]:
+    """Put what the study found into conf/tuned/ours/<method>.yaml, beside other datasets' entries; returns the summary.
+
+    The entry is {dataset: {key: value}}, `provenance` says from which study, code and accuracies it comes. A table has
+    one family of backbones at its top; the other's entries stand under the family's name.
+    """
+    found, study = summary(worker), worker.search
+    code, backbone = collect(), study.config["backbone"]
+    result = {key: value for key, value in found.items() if key != "values"} | {
+        "searched": {key: str(distribution) for key, distribution in study.space.items()},
+        "study": study.name,
+        "split": "val",
+        "backbone": backbone["name"],
+        "weights": backbone["weights"],
+        "seed": study.config["seed"],
+        "epochs": study.config["recipe"]["epochs"],
+        "created": schema.now(),
+        "commit": code["commit"],
+        "dirty": code["dirty"],
+    }
+    with Leases(study.folder.parent).wait(hashlib.sha256(str(table).encode()).hexdigest()[:16]):
+        entries = dict(OmegaConf.to_container(OmegaConf.load(table)) if table.is_file() else {})  # type: ignore[arg-type]
+        entries["source"] = "this suite's search on the val split (scripts/tune.py); see provenance"
+        family = backbone["family"]
+        part = entries if entries.setdefault("family", family) == family else entries.setdefault(family, {})
+        part[study.dataset] = found["values"]
+        part.setdefault("provenance", {})[study.dataset] = result
+        head = f"# python run.py method={study.method} dataset={study.dataset} tuned={table.parent.name}\n"
+        files.write(table, (head + OmegaConf.to_yaml(OmegaConf.create(entries))).encode(), once=False)
+    return found

@@ -1,0 +1,130 @@
+"""docs/datasets.md from the dataset YAMLs: `python -m scripts.docs_datasets [FILE]` writes it, or prints it with `-`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from karst_bench.config.datasets import conf_dir, dataset_configs
+from karst_bench.data.setup.download import write_atomically
+from karst_bench.data.sources.published import fewshot_source
+
+INTRO = """# Data sets
+
+<!-- Written by `python -m scripts.docs_datasets` from conf/dataset/; edit the YAML files. -->
+
+The 19 tasks of VTAB-1K in their three groups, and five few-shot sets. None is part of this repository. Licences are notes
+of what the authors state, not advice: check them before use. (The embedded `mini/*` sets have their own page.)
+
+## VTAB-1K
+
+Each task trains on 800 images, chooses on 200 (`val200`), and after that trains on both (`train800val200`) and is tested
+once. `paths.data` holds `vtab-1k/<folder>/` with `images/<split>/NNNNNN.jpg` and one list a split, lines of
+`<path> <label>`; the folder's other usual names are accepted, and `paths.data` may itself be the folder of tasks.
+`python scripts/prepare_vtab.py root=DIR` says what is there and what belongs where, `python scripts/audit_data.py root=DIR`
+looks at every line and image. With `dataset.source=tfds`, sets that tensorflow-datasets prepared with
+`--file_format=array_record` are read without TensorFlow; the builder is given below.
+
+Distributed folders are mostly JPEGs of quality 75, also of 32 x 32 pictures. The encoding is read from the files and stands
+in every record (`png`, `jpeg75`, ...): compare only like with like.
+"""
+
+FEWSHOT = """## Few-shot sets
+
+`dataset.shots` is 1, 2, 4, 8 or 16 images a class, `dataset.split_seed` 0, 1 or 2; the validation list chooses the epoch,
+the test list is looked at once, and a result is the mean over the three split seeds. `python scripts/prepare_fewshot.py
+root=DIR` fetches the published lists ({repository}, commit {commit:.12}, MIT; 86 files checked by SHA-256) and finds
+the images in the layouts of NOAH, KARST/DTL, torchvision or CoOp, or unpacks the original archives.
+"""
+
+CACHE = """## What happens to the images
+
+Training sets are decoded once, resized to the input size, and kept under `paths.cache` as one memory-mapped file a split;
+test sets too, at their own size where that is smaller and the same for all. `dataset.cache_gb` bounds what all entries take
+together: beyond it, or where the disk is full or read-only, a set is held in memory or decoded whenever it is read, and one
+line says so. An entry is checked when it is opened (large ones as they are read) and rebuilt if it is damaged, or if a file,
+a list, the transform or the decoder changed. Deleting the folder is always safe.
+
+Transforms: `vtab` squashes to the input size (bicubic, antialiased), without crop or flip; `fs_test` squashes to 256/224 of
+it and takes the centre; the few-shot recipes crop at random from a larger copy. Their crops, flips and RandAugment are drawn
+alike everywhere; on a CPU Pillow carries them out, on a GPU torch does, where the pictures lie: the same pictures to one grey
+level, after a rotation, shear or shift to half a level on average. Grey, CMYK, palette, RGBA and 16-bit files become 8-bit
+RGB; an EXIF rotation is not applied, as in the readers that published numbers come from. A list of another size or hash than
+the published one runs, with one warning, and its record says `own split`; a bad line, a missing or unreadable image, or an
+image that is both trained on and tested on stops the run with its name and the remedy.
+"""
+
+
+def page() -> str:
+    """The whole page, in Markdown."""
+    nodes = dataset_configs()
+    repository, commit, _ = fewshot_source()
+    parts = [INTRO, _overview({name: node for name, node in nodes.items() if node["suite"] == "vtab"})]
+    for group in ("natural", "specialized", "structured"):
+        parts += [f"### {group.capitalize()}\n", *(_vtab(node) for node in nodes.values() if node["group"] == group)]
+    parts.append(FEWSHOT.format(repository=repository, commit=commit))
+    parts += [_fewshot(node) for node in nodes.values() if node["suite"] == "fewshot"]
+    parts.append(CACHE)
+    return "\n".join(parts)
+
+
+def _overview(nodes: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ["| option | group | classes | test images | folder |", "|---|---|--:|--:|---|"]
+    for name, node in nodes.items():
+        lines.append(f"| `{name}` | {node['group']} | {node['classes']} | {node['sizes']['test']} | `{node['folder']}` |")
+    total = sum(node["sizes"]["test"] for node in nodes.values())
+    return "\n".join([*lines, "", f"{len(nodes)} tasks, {total} test images.", ""])
+
+
+def _facts(node: Mapping[str, Any]) -> list[str]:
+    return [
+        f"- Origin: {node['origin']}.",
+        f"- Label: {node['label_rule']}.",
+        f"- Licence: {node['licence']}.",
+        f"- Known issues: {node['known_issues']}.",
+    ]
+
+
+def _vtab(node: Mapping[str, Any]) -> str:
+    names = ", ".join(f"`{name}`" for name in node["aliases"])
+    lines = [
+        f"#### {node['name']}\n",
+        f"{node['classes']} classes, {node['sizes']['test']} test images. Folder `{node['folder']}`, also {names}."
+        f" TFDS: `{node['tfds']['builder']}` ({', '.join(_slice(node['tfds'][key]) for key in node['sizes'])}).\n",
+        *_facts(node),
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _slice(spec: Mapping[str, Any]) -> str:
+    if "count" in spec:
+        return f"{spec['count']} of {spec['split']}" + (f" from {spec['from_pct']} %" if spec["from_pct"] else "")
+    return spec["split"] + (f" from {spec['from_pct']} %" if spec["from_pct"] else "")
+
+
+def _fewshot(node: Mapping[str, Any]) -> str:
+    folders = ", ".join(f"`{folder}`" for folder in node["image_dirs"])
+    lines = [
+        f"### {node['name']}\n",
+        f"{node['classes']} classes, {node['sizes']['val']} validation and {node['sizes']['test']} test images. Lists in"
+        f" `few-shot/{node['folder']}/annotations`; images in one of {folders}.\n",
+        *_facts(node),
+    ]
+    return "\n".join([*lines, ""])
+
+
+def main() -> int:
+    """Write the page to the file named, by default docs/datasets.md of the checkout."""
+    wanted = sys.argv[1] if len(sys.argv) > 1 else str(conf_dir().parent / "docs" / "datasets.md")
+    if wanted == "-":
+        print(page())
+    else:
+        write_atomically(Path(wanted), page())
+        print(wanted)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

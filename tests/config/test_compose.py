@@ -1,0 +1,155 @@
+"""Composition: every option composes, defaults follow the dataset, and bad input names the nearest valid name."""
+
+from pathlib import Path
+
+import pytest
+
+from karst_bench.config.compose import Shared, compose, config_dir, options, plain
+from karst_bench.errors import UserError
+from karst_bench.methods.build import build_method, build_methods
+
+
+@pytest.mark.parametrize("dataset", options("dataset"))
+def test_every_dataset_composes_with_its_own_backbone_and_recipe(dataset: str) -> None:
+    settings = plain(compose([f"dataset={dataset}"]))
+    suite = dataset.partition("/")[0]
+    backbone, suite_key = ("vit_mini", "mini") if suite == "mini" else ("vit_b16", "vtab")
+    assert settings["dataset"]["name"] == dataset
+    assert settings["backbone"]["name"] == backbone
+    assert settings["suite"] == suite_key
+    assert settings["recipe"]["name"].startswith({"vtab": "petl100", "fewshot": "fs_dtl", "mini": "mini"}[suite])
+    assert settings["protocol"]["name"] == ("best_val" if settings["dataset"]["shots"] else "last")
+
+
+def test_the_24_published_sets_are_there() -> None:
+    names = options("dataset")
+    assert sum(name.startswith("vtab/") for name in names) == 19
+    assert sum(name.startswith("fewshot/") for name in names) == 5
+
+
+@pytest.mark.parametrize("group", ["backbone", "recipe", "protocol", "extra", "tuned", "tracker"])
+def test_every_option_of_a_group_composes(group: str) -> None:
+    for option in options(group):
+        if "/" not in option:
+            assert plain(compose([f"{group}={option}"]))[group] is not None
+
+
+def test_the_default_run_is_karst_on_digits() -> None:
+    settings = plain(compose())
+    assert (settings["method"]["name"], settings["extra"]["name"]) == ("karst", "rst")
+    assert (settings["dataset"]["name"], settings["backbone"]["name"]) == ("mini/digits", "vit_mini")
+
+
+def test_the_command_line_wins_over_what_a_method_brings() -> None:
+    assert compose(["method=karst", "extra=none"]).extra.name == "none"
+    assert compose(["method=full", "recipe.lr=0.5"]).recipe.lr == 0.5
+    assert compose(["dataset=vtab/cifar100", "backbone=swin_b"]).backbone.name == "swin_b"
+
+
+def test_several_trackers_may_watch_one_run() -> None:
+    assert {"wandb", "tensorboard"} <= set(compose(["tracker=[wandb,tensorboard]"]).tracker)
+
+
+def test_a_second_method_gets_a_node_of_its_own() -> None:
+    cfg = compose(["method=lora", "also=vpt_deep", "also.p=3"])
+    assert (cfg.method.name, cfg.also.name, cfg.also.p) == ("lora", "vpt_deep", 3)
+    assert [method.name for method in build_methods(plain(cfg))] == ["lora", "vpt_deep"]
+
+
+def test_another_timm_name_is_another_backbone() -> None:
+    backbone = plain(compose(["dataset=vtab/dtd", "backbone.timm_name=vit_small_patch16_224.augreg_in21k"]))["backbone"]
+    assert backbone["name"] == backbone["timm_name"] == "vit_small_patch16_224.augreg_in21k"
+    assert backbone["mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["sed=3"], ["sed", "did you mean seed"]),
+        (["method.Nn=3"], ["method.Nn", "method.N", "share_c"]),
+        (["recipe.lrr=1"], ["recipe.lrr", "recipe.lr"]),
+        (["method=kars"], ["kars", "did you mean karst", "lora"]),
+        (["dataset=cifar100"], ["did you mean vtab/cifar100", "mini/digits"]),
+        (["dataset=vtab/cifar10"], ["did you mean vtab/cifar100"]),
+        (["also=vpt_dep"], ["did you mean vpt_deep"]),
+        (["backbone=vit_b61"], ["vit_b61", "vit_b16"]),
+        (["seed=abc"], ["seed", "abc", "Integer"]),
+        (["seed=-1"], ["seed=-1", "0 or more"]),
+        (["suite=mni"], ["suite=mni", "did you mean mini"]),
+        (["method=lora", "method.rank=4"], ["method.rank", "r, s, dropout, sites"]),
+        (["action=desribe"], ["action=desribe", "describe"]),
+        (["precision=fp16"], ["bf16", "fp32"]),
+        (["method=[lora,karst]"], ["also=vpt_deep", "-m method=lora,karst"]),
+        (["seed=1,2"], ["-m"]),
+        (["also=full"], ["also=full", "method=full"]),
+        (["dataset=fewshot/pets", "dataset.shots=3"], ["shots=3", "16"]),
+    ],
+)
+def test_bad_input_is_told_in_one_line_with_the_remedy(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        compose(overrides)
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value"),
+    [("lora", "r", 0), ("karst", "N", -1), ("karst", "sigma", float("nan")), ("lora", "dropout", 1.5),
+     ("dtl", "r", {"vit": 0, "swin": 4})],
+)
+def test_a_value_that_no_method_can_take_is_refused(method: str, key: str, value: object) -> None:
+    values = plain(compose([f"method={method}"]))["method"]
+    assert key in values
+    with pytest.raises(UserError, match=rf"method\.{key}="):
+        build_method("method", values | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("N", None), ("N", 1.5), ("N", True), ("sigma", [1]), ("r", "eight"), ("sites", "qkv")]
+)
+def test_a_value_of_the_wrong_type_is_refused(key: str, value: object) -> None:
+    values = plain(compose(["method=karst"]))["method"] | {key: value}
+    with pytest.raises(UserError, match=rf"method\.{key}="):
+        build_method("method", values)
+
+
+@pytest.mark.parametrize("target", ["os.system", "karst_bench.cli.main", "karst_bench.methods.karst.divisors", ""])
+def test_only_the_suites_own_methods_are_built(target: str) -> None:
+    with pytest.raises(UserError, match="_target_"):
+        build_method("method", {"_target_": target, "name": "x"})
+
+
+def test_every_yaml_opens_with_the_command_that_runs_it() -> None:
+    for path in sorted(config_dir().rglob("*.yaml")):
+        if path.parts[-2] in ("paper", "ours") or "space" in path.parts:
+            continue
+        first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
+        command = first.removeprefix("# ").partition("#")[0].strip()
+        assert command.startswith(("python run.py", "python scripts/")), f"{path.relative_to(config_dir())}: {first}"
+
+
+def test_tuned_values_stand_below_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from karst_bench.config import compose as config
+
+    table = tmp_path / "tuned" / "paper"
+    table.mkdir(parents=True)
+    (table / "lora.yaml").write_text("source: a test\nmini/digits: {method.r: 2, recipe.lr: 0.25}\n")
+    real = config.config_dir()
+    cfg = config._composed(["method=lora", "tuned=paper", "recipe.lr=0.125"])
+    monkeypatch.setattr(config, "config_dir", lambda: tmp_path)
+    tuned = config.finish(cfg, ["method=lora", "tuned=paper", "recipe.lr=0.125"])
+    assert real != tmp_path
+    assert (tuned.method.r, tuned.recipe.lr) == (2, 0.125)
+    assert dict(tuned.tuned["values"]) == {"method.r": 2}
+
+
+def test_tuned_values_are_those_of_the_backbones_family() -> None:
+    words = ["method=dtl", "dataset=vtab/svhn", "tuned=paper"]
+    vit, swin = (compose([*words, f"backbone={backbone}"]) for backbone in ("vit_b16", "swin_b"))
+    assert (vit.recipe.lr, swin.recipe.lr) == (8e-3, 3e-3)  # DTL, the svhn rows of ViT and Swin
+
+
+def test_the_schema_and_the_file_name_the_same_keys() -> None:
+    from dataclasses import fields
+
+    assert {field.name for field in fields(Shared)} == set(compose().keys())

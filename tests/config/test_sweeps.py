@@ -1,0 +1,113 @@
+"""Sweeps: what is asked for becomes exactly the runs that were meant, or an error."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from karst_bench.config import compose as config
+from karst_bench.config.sweeps import MULTIRUN, axes, expand, jobs
+from karst_bench.errors import UserError
+
+SWEEPS = [option for option in config.options("sweep") if "/" in option]
+NAMES = {"table1", "table2", "table3", "figure2", "figure3", "ablate_N", "ablate_m", "ablate_r", "demo"}
+
+
+def quiet(overrides):
+    return expand(overrides, say=lambda line: None)
+
+
+def test_every_sweep_exists_for_both_suites():
+    assert {f"{suite}/{name}" for suite in ("vtab", "mini") for name in NAMES} == set(SWEEPS)
+
+
+@pytest.mark.parametrize("suite", ["vtab", "mini"])
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_each_sweep_names_only_what_exists(name, suite):
+    expanded = quiet([f"sweep={name}", f"suite={suite}"])
+    assert expanded[0] == MULTIRUN and not any(word.startswith(("sweep=", "suite=")) for word in expanded)
+    given = dict(word.split("=", 1) for word in expanded[1:])
+    for group in ("method", "dataset", "backbone", "experiment"):
+        for option in given.get(group, "").split(","):
+            assert not option or option in config.options(group), option
+    assert len(jobs(expanded)) == len({tuple(job) for job in jobs(expanded)}) > 0
+
+
+@pytest.mark.parametrize("option", SWEEPS)
+def test_a_sweep_file_is_plain_hydra(option):
+    """Without our help Hydra reads the same axes from the file."""
+    config.register()
+    with initialize_config_dir(str(config.config_dir()), version_base="1.3"):
+        cfg = compose("config", overrides=[f"sweep={option}"], return_hydra_config=True)
+    assert cfg.hydra.mode.name == "MULTIRUN"
+    suite, name = option.split("/")
+    mine = dict(word.split("=", 1) for word in quiet([f"sweep={name}", f"suite={suite}"])[1:])
+    assert list(mine) == list(cfg.hydra.sweeper.params)
+
+
+def test_table_one_covers_the_suites():
+    assert len(axes(quiet(["sweep=table1"]))["dataset"]) == 19
+    assert set(axes(quiet(["sweep=table1"]))["dataset"]) == set(axes(quiet(["dataset=vtab/all"]))["dataset"])
+    assert set(axes(quiet(["sweep=table1", "suite=mini"]))["dataset"]) == set(
+        axes(quiet(["dataset=mini/all"]))["dataset"]
+    )
+
+
+def test_the_command_line_replaces_an_axis():
+    expanded = quiet(["sweep=table1", "suite=mini", "method=karst", "seed=7,8"])
+    assert axes(expanded)["seed"] == ["7", "8"] and "method=karst" in expanded
+    assert len(jobs(expanded)) == 2 * 9
+    assert "experiment" not in axes(quiet(["sweep=table3", "suite=mini", "method=karst"]))
+    assert quiet(["sweep=figure3", "dataset=mini/digits"])[-1] == "dataset=mini/digits"
+
+
+def test_absent_methods_are_named_and_left_out(monkeypatch):
+    from karst_bench.config import sweeps
+
+    monkeypatch.setattr(sweeps, "_exists", lambda group, name: name == "karst")
+    said: list[str] = []
+    assert "method=karst" in expand(["sweep=table2", "suite=mini"], said.append)
+    assert "heat" in said[0] and "karst" not in said[0].split("here:")[1]
+    monkeypatch.setattr(sweeps, "_exists", lambda group, name: False)
+    with pytest.raises(UserError, match="0 jobs"):
+        quiet(["sweep=table2", "suite=mini"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "count"),
+    [("vtab/all", 19), ("vtab/natural", 7), ("vtab/specialized", 4), ("vtab/structured", 8), ("fewshot/all", 5),
+     ("mini/all", 9), ("vtab/natural,vtab/svhn", 7), ("vtab/all,fewshot/pets", 20), ("glob(vtab/dsprites*)", 2),
+     ("glob([vtab/dsprites*,mini/*],exclude=[mini/fs_*,mini/d*])", 9)],
+)  # fmt: skip
+def test_task_groups_are_spelt_out(asked, count):
+    expanded = quiet(["method=karst", f"dataset={asked}"])
+    assert expanded[0] == MULTIRUN and len(jobs(expanded)) == count
+
+
+def test_other_words_pass_unchanged():
+    for words in (["method=karst", "dataset=vtab/cifar100"], ["method=lora,karst", "seed=0,1"], ["method.sites=[q,v]"]):
+        assert quiet(words) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["dataset=glob(vtab/nothing*)"], "0 jobs.*Valid: "),
+        (["dataset=vtab/fewshot"], "0 jobs.*no such task group"),
+        (["dataset=nowhere/all"], "0 jobs"),
+        (["seed=range(0)"], "0 jobs"),
+        (["sweep=tabel1"], "unknown for suite=vtab. Valid: ablate_N"),
+        (["sweep=table1", "suite=mni"], "suite=mni is not a choice; use one of vtab, mini"),
+        (["method=[a"], "cannot be read"),
+    ],
+)
+def test_a_sweep_of_nothing_is_an_error(words, reason):
+    with pytest.raises(UserError, match=reason):
+        quiet(words)
+
+
+def test_joblib_workers_share_the_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    joblib = ["seed=0,1", "hydra/launcher=joblib"]
+    assert quiet([*joblib, "hydra.launcher.n_jobs=2"])[-1] == "threads=4"
+    assert quiet(joblib)[-1] == "threads=1"
+    assert quiet([*joblib, "threads=3"])[-1] == "threads=3"
+    assert ["seed=0", "threads=1"] in jobs(quiet(joblib))

@@ -1,0 +1,117 @@
+"""Claims: never two workers on one cell, never a cell nobody can have."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from karst_bench.records import lease as lease_module
+from karst_bench.records.lease import Leases
+
+CELL = "0123456789abcdef"
+FORK = multiprocessing.get_context("fork")
+
+
+def test_one_holder_at_a_time(tmp_path):
+    ours, theirs = Leases(tmp_path), Leases(tmp_path)
+    with ours.acquire(CELL) as lease:
+        assert lease.held() and ours.running() == {CELL: "-"}
+        assert theirs.acquire(CELL) is None
+        with theirs.acquire("f" * 16) as other:
+            assert other.held()
+    assert not lease.held() and ours.running() == {}
+    assert theirs.acquire(CELL) is not None
+
+
+def test_nothing_stays_behind(tmp_path):
+    with Leases(tmp_path).acquire(CELL):
+        pass
+    assert list((tmp_path / "leases").iterdir()) == []
+
+
+def _hold(root, started):
+    lease = Leases(root).acquire(CELL)
+    started.set()
+    time.sleep(60)
+    lease.release()
+
+
+def test_a_killed_worker_is_taken_over_at_once(tmp_path):
+    started = FORK.Event()
+    worker = FORK.Process(target=_hold, args=(tmp_path, started))
+    worker.start()
+    assert started.wait(20)
+    assert Leases(tmp_path).acquire(CELL) is None
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    with Leases(tmp_path).acquire(CELL) as lease:
+        assert lease.held()
+
+
+def test_another_machine_is_trusted_for_a_lease(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(lease_module, "_machine", lambda: "elsewhere")
+        lease = Leases(tmp_path, lease_s=1000).acquire(CELL)
+    assert Leases(tmp_path, lease_s=1000).acquire(CELL) is None
+    for file in (tmp_path / "leases").iterdir():
+        os.utime(file, (time.time() - 2000, time.time() - 2000))
+    with Leases(tmp_path, lease_s=1000).acquire(CELL) as taken:
+        assert taken.held() and not lease.held()
+        lease.release()  # the sleeper wakes: its release must not free our claim
+        assert taken.held() and Leases(tmp_path).acquire(CELL) is None
+
+
+def test_the_heartbeat_keeps_a_lease(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(lease_module, "_machine", lambda: "elsewhere")
+        lease = Leases(tmp_path, lease_s=1.0).acquire(CELL)
+    time.sleep(1.5)
+    assert Leases(tmp_path, lease_s=1.0).acquire(CELL) is None
+    lease.release()
+
+
+def _race(root, cells, log, barrier):
+    """Claim cells until all are finished, marking entry and exit; overlapping marks would betray two holders."""
+    barrier.wait()
+    wins = 0
+    for cell in cells:
+        lease = Leases(root).acquire(cell)
+        if lease is None or (root / f"{cell}.done").exists():
+            if lease is not None:
+                lease.release()
+            continue
+        handle = os.open(root / f"{cell}.inside", os.O_CREAT | os.O_EXCL)  # raises if someone is inside
+        os.close(handle)
+        time.sleep(0.002)
+        (root / f"{cell}.done").touch()
+        (root / f"{cell}.inside").unlink()
+        lease.release()
+        wins += 1
+    log.put(wins)
+
+
+def test_eight_workers_never_share_and_never_lose_a_cell(tmp_path):
+    cells = [f"{number:016x}" for number in range(40)]
+    log, barrier = FORK.Queue(), FORK.Barrier(8)
+    workers = [FORK.Process(target=_race, args=(tmp_path, cells, log, barrier)) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    assert sum(log.get(timeout=60) for _ in workers) == len(cells)
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert not list(tmp_path.glob("*.inside"))
+    assert list((tmp_path / "leases").iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "half a", "m 999999999 1 note extra"])
+def test_an_unreadable_claim_holds_for_a_lease(tmp_path, content):
+    folder = tmp_path / "leases"
+    folder.mkdir()
+    (file := folder / f"{CELL}.00.own").write_text(content)
+    quick = Leases(tmp_path, lease_s=1000)
+    assert quick.holder(CELL) == file
+    os.utime(file, (1, 1))
+    assert quick.holder(CELL) is None

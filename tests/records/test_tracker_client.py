@@ -1,0 +1,120 @@
+"""Trackers: what they keep when all is well, and that nothing they meet reaches the training."""
+
+import socket
+import time
+
+import pytest
+
+from karst_bench.trackers import client
+
+PATIENT_S = 90.0  # tests wait for the mirror's last word; runs do not
+
+
+def follow(kind, settings, config, record, tmp_path, wait_s=PATIENT_S, epochs=3):
+    """Mirror a run of a few epochs; returns the lines said and the longest an epoch's call took."""
+    said: list[str] = []
+    tracker = client.TrackerClient(kind, {"folder": str(tmp_path / "tracking")} | settings, said.append, wait_s)
+    began = time.perf_counter()
+    tracker.start(config, record["id"])
+    slowest = time.perf_counter() - began
+    for epoch in range(1, epochs + 1):
+        began = time.perf_counter()
+        tracker.log({"epoch": epoch, "train_loss": 1.0 / epoch, "lr": 1e-3})
+        slowest = max(slowest, time.perf_counter() - began)
+    adapter = tmp_path / "adapter.safetensors"
+    adapter.write_bytes(b"tensors")
+    tracker.finish(record, adapter)
+    return said, slowest
+
+
+@pytest.fixture
+def server(request, monkeypatch):
+    """A W&B server on this machine that refuses every connection, or takes it and never answers."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(50)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    if request.param == "refuses":
+        listener.close()
+    yield request.param
+    listener.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["refuses", "hangs"], indirect=True)
+def test_a_broken_server_costs_nothing_and_the_run_is_kept(server, config, record, tmp_path):
+    said, slowest = follow("wandb", {"mode": "online"}, config, record, tmp_path)
+    assert slowest < 0.1
+    (line,) = said
+    assert "not online" in line and "wandb sync" in line
+    (folder,) = (tmp_path / "tracking" / "wandb").glob(f"offline-run-*-{record['id']}")
+    assert str(folder) in line
+
+
+@pytest.mark.parametrize("server", ["hangs"], indirect=True)
+def test_the_end_of_a_run_waits_for_nobody(server, config, record, tmp_path):
+    began = time.perf_counter()
+    said, _ = follow("wandb", {"mode": "online"}, config, record, tmp_path, wait_s=0.5)
+    assert time.perf_counter() - began < 2.0
+    assert "left to finish alone" in said[0] and f"wandb sync {tmp_path}" in said[0]
+
+
+def test_an_offline_run_holds_curves_summary_table_and_adapter(config, record, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    said, _ = follow("wandb", {"mode": "offline"}, config, record, tmp_path)
+    assert said[0].startswith("wandb: sync it later with: wandb sync ")
+    (log,) = (tmp_path / "tracking" / "wandb").glob(f"offline-run-*-{record['id']}/*.wandb")
+    text = log.read_bytes()
+    for part in (b"train_loss", b"metrics/test_top1_last_pct", b"result", b"mini/digits", b"adapter-"):
+        assert part in text, part
+    assert b"/c" not in text.split(b"results", 1)[-1][:20]  # paths stay at home
+
+
+@pytest.mark.slow
+def test_no_key_is_one_line(config, record, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    said, _ = follow("wandb", {"mode": "online"}, config, record, tmp_path)
+    assert len(said) == 1 and "wandb sync" in said[0]
+
+
+@pytest.mark.parametrize("kind", client.KINDS)
+def test_an_unwritable_folder_is_one_line(kind, config, record, tmp_path):
+    pytest.importorskip(kind)
+    (tmp_path / "file").write_text("")
+    settings = {"mode": "offline", "folder": str(tmp_path / "file" / "below")}
+    said, _ = follow(kind, settings, config, record, tmp_path)
+    assert len(said) == 1 and "the record is" in said[0]
+
+
+def test_tensorboard_keeps_scalars(config, record, tmp_path):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    said, _ = follow("tensorboard", {}, config, record, tmp_path)
+    assert said == []
+    events = loader.EventAccumulator(str(tmp_path / "tracking" / record["id"]))
+    events.Reload()
+    tags = events.Tags()
+    assert "train_loss" in str(tags) and "metrics/test_top1_last_pct" in str(tags)
+
+
+def test_a_process_that_dies_is_one_line(config, record, tmp_path, monkeypatch):
+    monkeypatch.setattr(client.sys, "executable", "/bin/false")
+    said, _ = follow("wandb", {}, config, record, tmp_path)
+    assert said == ["wandb: ended without a word; the mirror is not whole, the record is"]
+    monkeypatch.setattr(client.sys, "executable", str(tmp_path / "no-python"))
+    said, _ = follow("wandb", {}, config, record, tmp_path)
+    assert "could not be started" in said[0]
+
+
+def test_several_at_once_and_none():
+    assert client.build(None).trackers == () and client.build({"none": {}}).trackers == ()
+    several = client.build({"wandb": {"folder": "a"}, "tensorboard": {"folder": "b"}})
+    assert [tracker.kind for tracker in several.trackers] == ["wandb", "tensorboard"]
+    with pytest.raises(ValueError, match="unknown; use wandb, tensorboard"):
+        client.build({"mlflow": {}})
+
+
+def test_finish_without_start_is_harmless():
+    client.TrackerClient("wandb", {}, pytest.fail).finish(None)

@@ -1,0 +1,251 @@
+"""One run from configuration to record, on embedded tasks: records, resume, failures, and the other actions."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torchvision.io import write_png
+
+from karst_bench import engine, load_adapter
+from karst_bench.adapt.backbone import build_backbone
+from karst_bench.adapt.weights import find_weights
+from karst_bench.cli.hydra_app import main
+from karst_bench.config.compose import compose, plain
+from karst_bench.errors import UserError
+from karst_bench.records.lease import Leases
+from karst_bench.run import pipeline
+from karst_bench.run.commands import act
+
+SHORT = ["dataset=mini/digits", "recipe.epochs=1", "recipe.batch=250", "threads=1"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def words(tmp_path: Path, cache: Path) -> Callable[..., list[str]]:
+    """The overrides of a short run whose results go to a folder of the test's own."""
+    return lambda *more: [*SHORT, f"paths.results={tmp_path}/results", f"paths.cache={cache}", *more]
+
+
+def quiet(_line: str) -> None:
+    """Says nothing."""
+
+
+def files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.rglob(pattern))
+
+
+def test_a_run_leaves_one_whole_record_and_an_adapter(words, tmp_path: Path) -> None:
+    record = pipeline.run(compose(words("method=karst")), say=quiet)
+    assert [path.stem for path in files(tmp_path / "results", "*.json")] == [record["id"]]
+    assert 0 <= record["metrics"]["test_top1_last_pct"] <= 100
+    assert record["metrics"]["train_n"] == 1000
+    assert record["config"]["method"]["name"] == "karst"
+    assert record["data"]["list_sha256"] and record["weights"]["sha256"]
+    assert not record["config"]["paths"], "where things lay on one machine is no result"
+    tensors = load_file(tmp_path / "results" / record["adapter"])
+    assert sum(t.numel() for t in tensors.values()) == sum(
+        record["counts"][k] for k in ("trainable_params", "head_params")
+    )
+
+
+@pytest.mark.parametrize("method", ["karst", "lora", "adaptformer"])
+def test_a_record_counts_multiply_adds_as_describe_does(words, method: str) -> None:
+    record = pipeline.run(compose(words(f"method={method}")), say=quiet)
+    result = act(compose(words(f"method={method}", "action=describe")))
+    assert record["counts"]["forward_macs"] == result["forward_macs"]
+
+
+def test_force_leaves_the_record_of_a_cell_that_another_is_running(words, tmp_path: Path) -> None:
+    record = pipeline.run(compose(words("method=linear")), say=quiet)
+    with Leases(tmp_path / "results").acquire(record["id"]), pytest.raises(pipeline.BusyError):
+        pipeline.run(compose(words("method=linear", "force=true")), say=quiet)
+    assert [path.stem for path in files(tmp_path / "results" / "runs", "*.json")] == [record["id"]]
+
+
+def test_a_finished_run_is_read_not_repeated(words, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pipeline.run(compose(words("method=lora")), say=quiet)
+    monkeypatch.setattr(engine, "fit", lambda *a, **k: pytest.fail("trained again"))
+    assert pipeline.run(compose(words("method=lora")), say=quiet) == first
+
+
+def test_force_moves_the_old_record_aside_and_gives_the_same_bits(words, tmp_path: Path) -> None:
+    first = pipeline.run(compose(words("method=karst")), say=quiet)
+    tensors = load_file(tmp_path / "results" / first["adapter"])
+    again = pipeline.run(compose(words("method=karst", "force=true")), say=quiet)
+    assert (again["metrics"], again["curves"]) == (first["metrics"], first["curves"])
+    for name, tensor in load_file(tmp_path / "results" / again["adapter"]).items():
+        assert torch.equal(tensor, tensors[name]), name
+    assert len(files(tmp_path / "results" / "superseded", "*.json")) == 1
+
+
+@pytest.mark.parametrize("method", ["karst", "linear"])
+def test_an_interrupted_run_ends_as_an_unbroken_one(words, tmp_path: Path, monkeypatch, method: str) -> None:
+    unbroken = pipeline.run(compose(words(f"method={method}", "recipe.epochs=2", "seed=3")), say=quiet)
+    (tmp_path / "results").rename(tmp_path / "before")
+    asked = iter([False, False, False, False, False, True])
+
+    @contextmanager
+    def stopping() -> Iterator[Callable[[], bool]]:
+        yield lambda: next(asked, False)
+
+    monkeypatch.setattr(pipeline, "_stop_signals", stopping)
+    with pytest.raises(engine.Interrupted):
+        pipeline.run(compose(words(f"method={method}", "recipe.epochs=2", "seed=3")), say=quiet)
+    assert files(tmp_path / "results" / "checkpoints", "*.safetensors")
+    resumed = pipeline.run(compose(words(f"method={method}", "recipe.epochs=2", "seed=3")), say=quiet)
+    assert (resumed["metrics"], resumed["curves"]) == (unbroken["metrics"], unbroken["curves"])
+    assert not files(tmp_path / "results" / "checkpoints", "*.safetensors")
+    old, new = (load_file(tmp_path / folder / unbroken["adapter"]) for folder in ("before", "results"))
+    assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_full_does_not_leak_into_the_next_run_of_the_process(words) -> None:
+    before = pipeline.run(compose(words("method=linear", "seed=1")), say=quiet)["metrics"]
+    pipeline.run(compose(words("method=full", "recipe.lr=0.01")), say=quiet)
+    assert pipeline.run(compose(words("method=linear", "seed=1", "force=true")), say=quiet)["metrics"] == before
+
+
+def test_a_diverging_run_is_a_failed_record_and_is_not_tried_for_ever(words, tmp_path: Path) -> None:
+    wild = words("method=full", "recipe.lr=1e20", "recipe.optimiser=sgd", "recipe.warmup=0.0")
+    for _ in range(pipeline.ATTEMPTS):
+        with pytest.raises(UserError, match=r"lower recipe\.lr"):
+            pipeline.run(compose(wild), say=quiet)
+    with pytest.raises(UserError, match="force=true"):
+        pipeline.run(compose(wild), say=quiet)
+    (failed,) = files(tmp_path / "results" / "failed", "*.json")
+    assert json.loads(failed.read_text())["error"]["type"] == "DivergedError"
+    assert not files(tmp_path / "results" / "runs", "*.json")
+
+
+def test_protocols_say_what_they_looked_at(words) -> None:
+    peek = pipeline.run(compose(words("method=linear", "recipe.epochs=3", "protocol=peek10")), say=quiet)["metrics"]
+    assert peek["test_top1_peak_pct"] >= peek["test_top1_last_pct"]
+    val = pipeline.run(compose(words("method=linear", "protocol=val")), say=quiet)["metrics"]
+    assert val["test_top1_last_pct"] is None and val["train_n"] == 800 and val["val_n"] == 200
+
+
+def test_few_shot_chooses_on_val_and_tests_once(words) -> None:
+    record = pipeline.run(
+        compose(words("dataset=mini/fs_glyphs", "dataset.shots=2", "recipe.epochs=3", "method=linear")), say=quiet
+    )
+    assert record["config"]["protocol"]["name"] == "best_val"
+    assert record["metrics"]["best_epoch"] in (1, 2, 3)
+    assert {check["split"] for check in record["curves"]["checks"]} == {"val"}
+
+
+def test_a_sweep_writes_its_records_and_then_nothing(words, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = ["-m", *words("method=lora,linear", "seed=0,1")]
+    assert main(sweep) == 0
+    assert len(files(tmp_path / "results", "*.json")) == 4
+    monkeypatch.setattr(engine, "fit", lambda *a, **k: pytest.fail("trained again"))
+    assert main(sweep) == 0
+
+
+def test_missing_data_and_weights_are_both_named(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["method=karst", "dataset=vtab/cifar100"]) == 2
+    result = capsys.readouterr().err
+    for word in (
+        "vtab-1k/cifar",
+        "prepare_vtab.py",
+        "dataset=mini/digits",
+        "vit_base_patch16_224.orig_in21k",
+        "fetch_weights.py",
+    ):
+        assert word in result, result
+    assert "Traceback" not in result
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["method.m=7"], ["method.m=7", "96", "try"]),
+        (["paths.results=/dev/null/results"], ["/dev/null"]),
+        (["method=full", "extra=rst"], ["extra=none"]),
+        (["device=cuda"], ["device=cpu"]),
+        (["backbone.weights=/nowhere/x.pth"], ["/nowhere/x.pth"]),
+        (["backbone.timm_name=resnet18", "backbone.weights=none"], ["ResNet", "timm ViT or Swin"]),
+        (["recipe.batch=0"], ["recipe.batch=0"]),
+        (["recipe.lr=nan"], ["recipe.lr=nan", "number"]),
+        (["method.N=0"], ["method.N=0", "at least 1"]),
+        (["threads=0"], ["threads=0"]),
+        (["action=evaluate"], ["adapter="]),
+    ],
+)
+def test_bad_input_ends_in_one_line_with_code_2(words, overrides, expected, tmp_path, monkeypatch, capsys) -> None:
+    if "device=cuda" in overrides and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    monkeypatch.chdir(tmp_path)
+    assert main(words(*overrides)) == 2
+    result = capsys.readouterr().err
+    assert "Traceback" not in result
+    assert all(word in result for word in expected), result
+
+
+def test_damaged_or_foreign_weights_are_refused(words, tmp_path: Path) -> None:
+    swin = plain(compose(["backbone=swin_mini"]))["backbone"]
+    other = timm.create_model(swin["timm_name"], num_classes=1, **swin["model_args"])
+    save_file(other.state_dict(), tmp_path / "swin.safetensors")
+    whole = (tmp_path / "swin.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:1000])
+    torch.save({"model": Any}, tmp_path / "objects.pth")
+    for name, said in [
+        ("swin.safetensors", "another architecture"),
+        ("cut.safetensors", "cannot be read"),
+        ("objects.pth", "unpickled"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            pipeline.run(compose(words(f"backbone.weights={tmp_path / name}")), say=quiet)
+
+
+def test_describe_ends_in_one_json_object_and_touches_nothing(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["method=karst", "backbone=vit_b16", "action=describe"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["method"], result["backbone"], result["trainable_params"], result["mergeable"]) == (
+        "karst",
+        "vit_b16",
+        337_920,
+        True,
+    )
+    assert result["stored_bits"] == 32 * 337_920 and result["head_params"] == 769 * 10
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_can_be_evaluated_predicted_with_and_merged(words, tmp_path: Path, capsys) -> None:
+    record = pipeline.run(compose(words("method=karst")), say=quiet)
+    adapter = f"adapter={tmp_path}/results/{record['adapter']}"
+    score = act(compose(words("method=karst", adapter, "action=evaluate")))
+    assert score["top1_pct"] == pytest.approx(record["metrics"]["test_top1_last_pct"], abs=0.26)  # two of 800 images
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):
+        write_png(
+            torch.randint(0, 256, (3, 40, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(i)),
+            str(folder / f"{i}.png"),
+        )
+    rows = act(
+        compose(words(adapter, f"images={folder}", "action=predict", "topk=2", "format=json", f"out={tmp_path}/p.json"))
+    )
+    assert [row["image"] for row in rows] == ["0.png", "1.png", "2.png"]
+    assert json.loads((tmp_path / "p.json").read_text()) == rows
+
+    out = act(compose(words(adapter, "action=merge", f"out={tmp_path}/merged")))
+    merged = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+    pictures = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    backbone = plain(compose(words()))["backbone"]
+    trunk = build_backbone(backbone, classes=10, weights=find_weights(backbone, tmp_path))
+    adapted = load_adapter(trunk, f"{tmp_path}/results/{record['adapter']}").eval()
+    torch.testing.assert_close(merged(pictures), adapted(pictures), atol=1e-4, rtol=0)

@@ -1,0 +1,80 @@
+"""Plans: which cells of a sweep are done, and what is said of the others."""
+
+import random
+
+import pytest
+
+from karst_bench.cli import hydra_app
+from karst_bench.config.compose import compose, plain
+from karst_bench.records import identity
+from karst_bench.records import record as schema
+from karst_bench.records.lease import Leases
+from karst_bench.records.store import Store
+from karst_bench.run.status import cells, listing, matrix, totals
+
+
+@pytest.fixture
+def words(tmp_path):
+    return ["sweep=demo", "suite=mini", f"paths.results={tmp_path}", "seed=0,1"]
+
+
+def finished(cell, seconds=10.0):
+    run_id = identity.run_id(cell.config, weights_sha256="w" * 64, list_sha256="l" * 64)
+    empty = {key: {} for key in ("curves", "counts", "speed", "data", "weights", "provenance")}
+    # As the pipeline does: what the plan leaves to the backbone is filled in, where things lay is left out.
+    backbone = {"input_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3} | dict(cell.config["backbone"])
+    config = dict(cell.config) | {"backbone": backbone, "paths": {}}
+    return empty | {
+        "schema": schema.SCHEMA, "id": run_id, "status": "done", "created": schema.now(), "config": config,
+        "metrics": {"test_top1_last_pct": 50.0}, "seconds": {"total_s": seconds},
+    }  # fmt: skip
+
+
+def test_states_times_and_gaps(words, tmp_path):
+    store = Store(tmp_path, "mini")
+    planned = cells(words)
+    assert [cell.state for cell in planned] == ["missing"] * 4
+    assert "time left unknown" in totals(planned)
+    store.write(finished(planned[0], seconds=3600.0))
+    failed = finished(planned[1])
+    store.fail({key: failed[key] for key in ("schema", "id", "created", "config")} | {"error": {"type": "E"}})
+    with Leases(tmp_path).acquire("f" * 16, note=identity.cell_key(planned[2].config)):
+        now = cells(words)
+        assert [cell.state for cell in now] == ["done", "failed", "running", "missing"]
+        table = matrix(words, now)
+    assert now[0].value == 50.0 and now[1].seconds == 3600.0
+    assert "about 3.0 h" in totals(now)
+    assert "50.0 %" in listing(now) and "missing" in listing(now)
+    assert "1/2 1f" in table and "0/2 1r" in table
+    assert f"python run.py -m sweep=demo suite=mini paths.results={tmp_path} seed=0,1 method=karst\n" in table
+
+
+def test_another_input_size_is_another_cell(words, tmp_path):
+    planned = cells(words)
+    record = finished(planned[0])
+    record["config"]["backbone"]["input_size"] = 64
+    Store(tmp_path, "mini").write(record)
+    assert cells(words)[0].state == "missing"
+
+
+def test_assembled_configurations_are_the_composed_ones():
+    """The short cut over the axes gives what composing every cell would."""
+    planned = cells(
+        ["method=karst,lora,linear,full,fact_tk", "dataset=mini/digits,mini/fs_glyphs,vtab/svhn", "seed=0,1"]
+    )
+    for cell in random.Random(0).sample(planned, 6):
+        assert cell.config == plain(compose(list(cell.overrides)))
+
+
+def test_a_finished_sweep_has_no_gaps(words, tmp_path):
+    for cell in cells(words):
+        Store(tmp_path, "mini").write(finished(cell))
+    done = cells(words)
+    assert totals(done) == "4 cells: 4 done, 0 missing" and "gaps" not in matrix(words, done)
+
+
+def test_a_dry_run_lists_commands_that_run(words, capsys):
+    assert hydra_app.main([*words, "dry_run=true"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if "method=" in line]) == 4
+    assert not any("dry_run=" in line for line in lines)

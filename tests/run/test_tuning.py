@@ -1,0 +1,249 @@
+"""The search: default first, budget exact, nothing lost with a worker, and no way to the test split."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+from omegaconf import OmegaConf
+from optuna.trial import TrialState
+
+from karst_bench.config import compose as config
+from karst_bench.engine.outcome import DivergedError
+from karst_bench.errors import UserError
+from karst_bench.records import provenance
+from karst_bench.run import pipeline, prepare, tuning
+
+FORK = multiprocessing.get_context("fork")
+METHODS = [name for name in config.options("method") if name != "none"]
+
+
+@pytest.fixture
+def words(tmp_path):
+    return ["method=karst", "dataset=mini/digits", f"paths.outputs={tmp_path}", "recipe.epochs=10"]
+
+
+@pytest.fixture
+def bowl(monkeypatch):
+    """Runs that cost nothing: val top-1 is highest at lr 1e-3 and sigma 1, and is shown at every epoch."""
+    real = functools.cache(lambda words: config.compose(words))
+
+    def compose(words):
+        """Composes the fixed words once; a trial's values are put in."""
+        values = [word for word in words if word.startswith(("recipe.", "method."))]
+        cfg = real(tuple(word for word in words if word not in values)).copy()
+        OmegaConf.set_struct(cfg, False)
+        cfg.merge_with_dotlist(values)
+        return cfg
+
+    def run(cfg, *, say, on_check):
+        assert cfg.protocol.name == "val"
+        value = 90 - abs(cfg.recipe.lr - 1e-3) * 5e3 - abs(cfg.method.sigma - 1.0)
+        for epoch in range(1, cfg.recipe.epochs + 1):
+            on_check(epoch, "val200", value * epoch / cfg.recipe.epochs)
+        return {"metrics": {"val_top1_last_pct": value}}
+
+    monkeypatch.setattr(tuning, "run", run)
+    monkeypatch.setattr(tuning, "compose", compose)
+
+
+def silent(line):
+    pass
+
+
+def states(worker, state):
+    return worker.study.get_trials(states=(state,))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_default_lies_in_its_space(method):
+    found = tuning.search([f"method={method}", "dataset=mini/count"])
+    assert set(found.defaults) == set(found.space) >= {"recipe.lr"}
+
+
+def test_the_default_is_trial_zero_and_never_beaten_downwards(words, bowl, tmp_path):
+    worker = tuning.Worker(tuning.search(words), 12, silent)
+    worker.work()
+    trials = worker.study.trials
+    assert len(trials) == 12
+    assert trials[0].params == dict(worker.search.defaults) and trials[0].state == TrialState.COMPLETE
+    found = tuning.summary(worker)
+    assert found["val_top1_pct"] >= found["default_val_top1_pct"] == trials[0].value
+    again = tuning.Worker(tuning.search(words), 12, silent)
+    again.work()
+    assert len(again.study.trials) == 12
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_one_worker_is_reproducible(words, bowl, tmp_path):
+    picked = []
+    for name in ("a", "b"):
+        worker = tuning.Worker(tuning.search([*words, f"paths.outputs={tmp_path / name}"]), 8, silent)
+        worker.work()
+        picked.append([trial.params for trial in worker.study.trials])
+    assert picked[0] == picked[1]
+
+
+def test_bad_trials_are_pruned(words, bowl):
+    worker = tuning.Worker(tuning.search(words), 20, silent)
+    worker.work()
+    assert states(worker, TrialState.PRUNED)
+    assert len(states(worker, TrialState.PRUNED)) + len(states(worker, TrialState.COMPLETE)) == 20
+
+
+def _work(found, trials, entered):
+    entered.set()
+    tuning.Worker(found, trials, silent).work()
+
+
+def test_workers_share_a_budget(words, bowl):
+    found = tuning.search(words)
+    workers = [FORK.Process(target=_work, args=(found, 16, FORK.Event())) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    study = tuning.Worker(found, 16, silent).study
+    assert len(study.trials) == 16 and study.trials[0].user_attrs == {"default": True}
+
+
+def _hang(found, entered):
+    def run(cfg, **_):
+        entered.set()
+        time.sleep(60)
+
+    tuning.run = run
+    tuning.Worker(found, 6, silent).work()
+
+
+def test_a_killed_worker_loses_no_trial(words, bowl):
+    found, entered = tuning.search(words), FORK.Event()
+    victim = FORK.Process(target=_hang, args=(found, entered))
+    victim.start()
+    assert entered.wait(60)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.join()
+    worker = tuning.Worker(found, 6, silent)
+    worker.work()
+    (lost,) = states(worker, TrialState.FAIL)
+    assert lost.number == 0
+    again = next(trial for trial in worker.study.trials if trial.user_attrs.get("replaces") == 0)
+    assert again.params == lost.params == dict(found.defaults) and again.user_attrs["default"]
+    assert len(states(worker, TrialState.COMPLETE)) + len(states(worker, TrialState.PRUNED)) == 6
+
+
+def test_divergence_is_a_zero_and_other_errors_stop(words, monkeypatch):
+    def diverges(cfg, **_):
+        raise UserError("the loss is nan") from DivergedError()
+
+    monkeypatch.setattr(tuning, "run", diverges)
+    worker = tuning.Worker(tuning.search(words), 2, silent)
+    worker.work()
+    assert [trial.value for trial in worker.study.trials] == [0.0, 0.0]
+
+    def refuses(cfg, **_):
+        raise UserError("no data")
+
+    monkeypatch.setattr(tuning, "run", refuses)
+    with pytest.raises(UserError, match="no data"):
+        tuning.Worker(tuning.search(words), 3, silent).work()
+
+
+@pytest.mark.parametrize("word", ["protocol=last", "protocol=peek10", "tuned=paper", "action=evaluate"])
+def test_forced_keys_cannot_be_given(words, word):
+    with pytest.raises(UserError, match="leave it out"):
+        tuning.search([*words, word])
+
+
+@pytest.mark.parametrize("word", ["protocol.final=test", "protocol.checks=test", "protocol.train=all"])
+def test_a_bent_protocol_is_refused(words, word):
+    with pytest.raises(UserError, match="needs protocol=val"):
+        tuning.search([*words, word])
+
+
+def test_a_look_at_the_test_split_stops_the_search(words, monkeypatch):
+    monkeypatch.setattr(tuning, "run", lambda cfg, say, on_check: on_check(1, "test", 99.0))
+    with pytest.raises(RuntimeError, match="shown the split test"):
+        tuning.Worker(tuning.search(words), 1, silent).work()
+
+
+def test_given_keys_are_not_searched_and_wrong_spaces_refused(words):
+    assert "recipe.lr" not in tuning.search([*words, "recipe.lr=0.02"]).space
+    with pytest.raises(UserError, match="outside"):
+        tuning._check_default("recipe.lr", 1.0, tuning._distribution("recipe.lr", {"low": 0.1, "high": 0.2}))
+    with pytest.raises(UserError, match="write"):
+        tuning._distribution("recipe.lr", {"from": 1})
+
+
+def test_values_given_are_a_grid_each_point_once(words, bowl):
+    found = tuning.search([*words, "recipe.lr=1e-3,1e-2,8e-3", "method.sigma=0.5,1.0"])
+    assert [found.budget(asked) for asked in (None, 4, 50)] == [6, 4, 6]
+    worker = tuning.Worker(found, found.budget(None), silent)
+    worker.work()
+    tried = [(trial.params["recipe.lr"], trial.params["method.sigma"]) for trial in worker.study.trials]
+    assert tried[0] == (1e-2, 1.0)
+    assert sorted(tried) == [(lr, sigma) for lr in (1e-3, 8e-3, 1e-2) for sigma in (0.5, 1.0)]
+    assert tuning.summary(worker)["values"] == {"recipe.lr": 1e-3, "method.sigma": 1.0}
+
+
+def test_a_grid_holds_the_default_and_only_a_grid_caps_the_trials(words):
+    with pytest.raises(UserError, match=r"default 0\.01.*add it"):
+        tuning.search([*words, "recipe.lr=1e-3,8e-3"])
+    assert [tuning.search(words).budget(asked) for asked in (None, 50)] == [30, 50]
+
+
+class Closed:
+    """Stands for a test split that nobody may open."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"the search asked the test split for {name}")
+
+    def __len__(self):
+        raise AssertionError("the search asked the test split for its size")
+
+
+def test_a_search_trains_without_opening_the_test_split(words, tmp_path, monkeypatch):
+    """The real pipeline, with a test split that raises at any touch."""
+    real = prepare.load_task
+
+    def trapped(*arguments, **named):
+        task = real(*arguments, **named)
+        return type(task)(**{**vars(task), "splits": dict(task.splits.items()) | {"test": Closed()}})
+
+    monkeypatch.setattr(prepare, "load_task", trapped)
+    short = ["recipe.epochs=1", "backbone.weights=none", f"paths.cache={tmp_path}", "device=cpu", "threads=1"]
+    worker = tuning.Worker(tuning.search([*words[:-1], *short]), 1, silent)
+    worker.work()
+    assert worker.study.trials[0].value is not None
+    with pytest.raises(AssertionError, match="asked the test split"):
+        pipeline.run(config.compose([*words[:-1], *short, f"paths.results={tmp_path}"]))
+
+
+def test_the_result_is_written_beside_others(words, bowl, tmp_path):
+    table = tmp_path / "ours" / "karst.yaml"
+    table.parent.mkdir()
+    table.write_text("# head\nsource: x\nmini/count: {recipe.lr: 0.1}\n")
+    worker = tuning.Worker(tuning.search(words), 3, silent)
+    worker.work()
+    tuning.write_tuned(worker, table)
+    assert table.read_text().startswith("# python run.py method=karst dataset=mini/digits tuned=ours\n")
+    entries = OmegaConf.to_container(OmegaConf.load(table))
+    assert entries["mini/count"] == {"recipe.lr": 0.1}
+    assert set(entries["mini/digits"]) == set(worker.search.space)
+    result = entries["provenance"]["mini/digits"]
+    assert result["split"] == "val" and result["trials"] == 3 and result["commit"] == provenance.collect()["commit"]
+
+
+def test_the_other_familys_result_stands_under_its_name(words, bowl, tmp_path, monkeypatch):
+    table = tmp_path / "tuned" / "ours" / "karst.yaml"
+    for backbone in ("vit_mini", "swin_mini"):
+        worker = tuning.Worker(tuning.search([*words, f"backbone={backbone}", f"seed={len(backbone)}"]), 1, silent)
+        worker.work()
+        tuning.write_tuned(worker, table)
+    entries = OmegaConf.to_container(OmegaConf.load(table))
+    assert entries["family"] == "vit" and entries["mini/digits"] == entries["swin"]["mini/digits"]
+    assert entries["provenance"]["mini/digits"]["seed"] == 8
+    assert entries["swin"]["provenance"]["mini/digits"]["seed"] == 9
