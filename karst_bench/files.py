@@ -1,4 +1,4 @@
-"""Files that are whole or absent: write beside, flush to disk, then publish in one step."""
+"""Files: those that come with the package, and those that are whole or absent (write beside, flush, publish in one step)."""
 
 import os
 import secrets
@@ -7,6 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from karst_bench.errors import UserError
+
+
+def packaged(name: str) -> Path:
+    """A folder that comes with the suite (conf, results/paper): inside the installed package, or at a checkout's root."""
+    inside = Path(__file__).resolve().parent / name
+    return inside if inside.is_dir() else inside.parent.parent / name
 
 
 def refusal(path: Path, error: OSError, size: int = 0) -> UserError:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from karst_bench.config.datasets import conf_dir, dataset_configs
+from karst_bench.config.datasets import dataset_configs
 from karst_bench.data.setup.download import write_atomically
 from karst_bench.data.sources.published import fewshot_source
 
@@ -117,7 +117,7 @@ def _fewshot(node: Mapping[str, Any]) -> str:
 
 def main() -> int:
     """Write the page to the file named, by default docs/datasets.md of the checkout."""
-    wanted = sys.argv[1] if len(sys.argv) > 1 else str(conf_dir().parent / "docs" / "datasets.md")
+    wanted = sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).resolve().parents[1] / "docs" / "datasets.md")
     if wanted == "-":
         print(page())
     else:

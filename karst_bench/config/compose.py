@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from karst_bench.errors import UserError
+from karst_bench.files import packaged
 
 ACTIONS = ("train", "describe", "evaluate", "predict", "merge")
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -64,9 +65,7 @@ class Shared:
 
 def config_dir() -> Path:
     """The conf/ folder: inside the installed package, or at the root of a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+    return packaged("conf")
 
 
 def register() -> None:

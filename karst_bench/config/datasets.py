@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from karst_bench.errors import UserError
+from karst_bench.files import packaged
 
 SUITES = ("vtab", "fewshot")
-
-
-def conf_dir() -> Path:
-    """conf/: beside the package in a checkout, inside it once installed."""
-    package = Path(__file__).parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def dataset_configs(suites: tuple[str, ...] = SUITES) -> dict[str, dict[str, Any]]:
     """{option: node}, natural, specialized, structured, then few-shot sets, by name within a group."""
     found = {}
     for suite in suites:
-        for file in sorted((conf_dir() / "dataset" / suite).glob("*.yaml")):
+        for file in sorted((packaged("conf") / "dataset" / suite).glob("*.yaml")):
             node: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
             node.pop("defaults", None)
             found[node["name"]] = node
