@@ -44,7 +44,7 @@ def shown(estimate: Estimate | None) -> str:
 def rows_of(runs: Sequence[Run], backbone: str) -> dict[tuple[str, str], MethodResults]:
     """(method, tuned) -> its row on that backbone; untuned at the default lr, random weights only under ours_random."""
     found: dict[tuple[str, str], MethodResults] = {}
-    for settings in aggregate.rows(run for run in runs if run.backbone == backbone).values():
+    for settings in aggregate.method_results(run for run in runs if run.backbone == backbone).values():
         for row in settings:
             facts = dict(row.setting)
             random = facts["weights"] == "none"
@@ -67,7 +67,7 @@ def searched(runs: Sequence[Run]) -> str:
     rows = rows_of(runs, "vit_mini")
     picked = {title: rows.get(key) for title, key in SEARCHED.items()}
     lines = [
-        [task, *(shown(row.cells[task].estimate if row and task in row.cells else None) for row in picked.values())]
+        [task, *(shown(row.tasks[task].estimate if row and task in row.tasks else None) for row in picked.values())]
         for task in TASKS
     ]
     means = {title: aggregate.mean_over(row, TASKS, weights) if row else None for title, row in picked.items()}
@@ -81,11 +81,11 @@ def differences(picked: dict[str, MethodResults | None]) -> list[str]:
     lines = []
     for first, second in DIFFERENCES:
         one, two = picked[first], picked[second]
-        if one is None or two is None or not all(task in one.cells and task in two.cells for task in TASKS):
+        if one is None or two is None or not all(task in one.tasks and task in two.tasks for task in TASKS):
             continue
-        pairs = [zip(one.cells[task].scores, two.cells[task].scores, strict=False) for task in TASKS]
+        pairs = [zip(one.tasks[task].scores, two.tasks[task].scores, strict=False) for task in TASKS]
         gaps = [[a - b for a, b in pair] for pair in pairs]
-        mean = intervals.average(gaps, [1 / len(TASKS)] * len(TASKS))
+        mean = intervals.average_interval(gaps, [1 / len(TASKS)] * len(TASKS))
         by_task = {task: sum(gap) / len(gap) for task, gap in zip(TASKS, gaps, strict=True)}
         low = min(by_task, key=lambda task: by_task[task])
         lines.append(f"- {first} minus {second}: {shown(mean)} points; smallest on {low}, {by_task[low]:+.1f}.")
@@ -104,7 +104,7 @@ def every(runs: Sequence[Run]) -> str:
             line += [_against(rows, key, task) for task in EVERY]
         lines.append(line)
     for backbone, rows in both.items():
-        plain = {method: row.cells for (method, tuned), row in rows.items() if tuned == "none"}
+        plain = {method: row.tasks for (method, tuned), row in rows.items() if tuned == "none"}
         means = {
             m: {task: cells[task].estimate.value for task in EVERY if task in cells} for m, cells in plain.items()
         }
@@ -121,16 +121,16 @@ def every(runs: Sequence[Run]) -> str:
 
 def _against(rows: dict[tuple[str, str], MethodResults], key: tuple[str, str], task: str) -> str:
     row, probe = rows.get(key), rows.get(("linear", "ours"))
-    if row is None or task not in row.cells:
+    if row is None or task not in row.tasks:
         return "—"
     value = _first(row, task)
-    below = probe is not None and task in probe.cells and value < _first(probe, task)
+    below = probe is not None and task in probe.tasks and value < _first(probe, task)
     return f"*{value:.1f}*" if below else f"{value:.1f}"
 
 
 def _first(row: MethodResults, task: str) -> float:
     """The run with seed 0, which every method has."""
-    return next(float(run.last or 0.0) for run in row.cells[task].runs if run.seed == 0)
+    return next(float(run.last or 0.0) for run in row.tasks[task].runs if run.seed == 0)
 
 
 TABLES: dict[str, Callable[[Sequence[Run]], str]] = {"searched": searched, "every": every}

@@ -56,7 +56,7 @@ def bounds_t(x: np.ndarray) -> tuple[float, float]:
 
 
 def bounds_satterthwaite(x: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """The interval of an average for a full matrix (intervals.average does ragged ones; a test compares them)."""
+    """The interval of an average for a full matrix (intervals.average_interval does ragged ones; a test compares them)."""
     n = len(x)
     parts = weight**2 * x.var(axis=0, ddof=1) / n
     variance = parts.sum()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from karst_bench.errors import UserError
 from karst_bench.report import formats
-from karst_bench.report.report import Report, build
+from karst_bench.report.report import Report, write_report
 
 KEYS = {"suite": "vtab", "results": "results", "paper": "", "pictures": "true"}
 IN_TERMINAL = ("table1", "table2", "table3")
@@ -24,7 +24,7 @@ def options(arguments: list[str]) -> dict[str, str]:
 
 def show(report: Report, colour: bool) -> str:
     """What the terminal shows: the tables, what is missing, what was left out, where the files lie."""
-    parts = [formats.terminal(table, colour) for table in report.tables if table.name in IN_TERMINAL]
+    parts = [formats.to_terminal(table, colour) for table in report.tables if table.name in IN_TERMINAL]
     missing = {name: sum(len(gap.datasets) for gap in gaps) for name, gaps in report.gaps.items()}
     lines = [f"{report.runs} finished runs of suite {report.suite}; {len(report.left_out)} files left out."]
     lines += [f"  left out: {line}" for line in report.left_out]
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     try:
         chosen = options(arguments)
         paper = Path(chosen["paper"]) if chosen["paper"] else None
-        report = build(chosen["suite"], Path(chosen["results"]), paper, chosen["pictures"] != "false")
+        report = write_report(chosen["suite"], Path(chosen["results"]), paper, chosen["pictures"] != "false")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -11,19 +11,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from karst_bench.report import catalog
-from karst_bench.report.figure_data import Cost, Curves, Grid
+from karst_bench.report.figure_data import AblationGrid, FewShotCurves, MethodCost
 from karst_bench.report.statistics.compare import Ranks
-from karst_bench.report.style import COLUMN_IN, HERO, MARKERS, PAGE_IN, SHADES, look, say
+from karst_bench.report.style import COLUMN_IN, HERO, MARKERS, PAGE_IN, SHADES, method_style, say_empty
 
 ACCURACY = "Test top-1 (%)"
 
 
-def halves(estimates: Sequence[object]) -> list[float]:
+def error_bars(estimates: Sequence[object]) -> list[float]:
     """Half widths for error bars; none where n = 1."""
     return [getattr(estimate, "half", None) or 0.0 for estimate in estimates]
 
 
-def few_shot(curves: Curves) -> Figure:
+def draw_few_shot(curves: FewShotCurves) -> Figure:
     """Figure 2: one panel per set and one for the average, accuracy over shots, a line per method."""
     columns = 3
     rows = -(-len(curves.panels) // columns)
@@ -32,7 +32,7 @@ def few_shot(curves: Curves) -> Figure:
     for axes, (title, methods) in zip(grid.flat, curves.panels.items(), strict=False):
         axes.set_title(title)
         if not methods:
-            say(axes)
+            say_empty(axes)
             continue
         for index, method in enumerate(curves.methods):
             if method in methods:
@@ -41,7 +41,7 @@ def few_shot(curves: Curves) -> Figure:
                 points = methods[method]
                 axes.errorbar(
                     [shots * shift for shots in points], [e.value for e in points.values()],
-                    yerr=halves(list(points.values())), elinewidth=0.6, label=method, **look(index, method),
+                    yerr=error_bars(list(points.values())), elinewidth=0.6, label=method, **method_style(index, method),
                 )  # fmt: skip
         shots_axis(axes)
     for axes in list(grid.flat)[len(curves.panels) :]:
@@ -65,7 +65,7 @@ def shots_axis(axes: Axes) -> None:
     axes.set_ylabel(ACCURACY)
 
 
-def kernels(found: Grid) -> Figure:
+def draw_kernel_sweep(found: AblationGrid) -> Figure:
     """Figure 3: accuracy with its interval above, parameters below, over the number of kernels N."""
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(COLUMN_IN, 2.9), sharex=True, height_ratios=(2, 1), layout="constrained"
@@ -74,12 +74,12 @@ def kernels(found: Grid) -> Figure:
     bottom.set_ylabel("Trainable\nparams (M)")
     if not found.points:
         top.set_ylabel(ACCURACY)
-        say(top)
-        say(bottom)
+        say_empty(top)
+        say_empty(bottom)
         return figure
     n = [point.kernels for point in found.points]
     values = [point.accuracy for point in found.points]
-    top.errorbar(n, [e.value for e in values], yerr=halves(values), elinewidth=0.9, **look(0, HERO))
+    top.errorbar(n, [e.value for e in values], yerr=error_bars(values), elinewidth=0.9, **method_style(0, HERO))
     for x, estimate in zip(n, values, strict=True):
         peak = estimate.value if estimate.high is None else estimate.high
         top.annotate(
@@ -96,13 +96,13 @@ def kernels(found: Grid) -> Figure:
     return figure
 
 
-def ablation(found: Grid, front: Sequence[int], bend: int | None) -> Figure:
+def draw_ablation(found: AblationGrid, front: Sequence[int], bend: int | None) -> Figure:
     """Accuracy against parameters for every N, m, r: marker by N, shade by m, size by r; the front and its knee."""
     figure, axes = plt.subplots(figsize=(COLUMN_IN, 2.9), layout="constrained")
     axes.set_xlabel("Trainable parameters (M)")
     axes.set_ylabel(f"{ACCURACY}\n{found.average}".rstrip())
     if not found.points:
-        say(axes)
+        say_empty(axes)
         return figure
     levels = {axis: axis_levels(found, axis) for axis in ("N", "m", "r")}
     shapes = {n: MARKERS[i % len(MARKERS)] for i, n in enumerate(levels["N"])}
@@ -113,7 +113,7 @@ def ablation(found: Grid, front: Sequence[int], bend: int | None) -> Figure:
     for point, px, py in zip(found.points, x, y, strict=True):
         n, m, r = (str(dict(point.axes)[axis]) for axis in ("N", "m", "r"))
         axes.errorbar(
-            px, py, yerr=halves([point.accuracy]), color=shades[m], marker=shapes[n], markersize=sizes[r],
+            px, py, yerr=error_bars([point.accuracy]), color=shades[m], marker=shapes[n], markersize=sizes[r],
             markeredgecolor="black", markeredgewidth=0.5, elinewidth=0.6, linestyle="", zorder=2,
         )  # fmt: skip
     if bend is not None:
@@ -131,7 +131,7 @@ def ablation(found: Grid, front: Sequence[int], bend: int | None) -> Figure:
     return figure
 
 
-def axis_levels(found: Grid, axis: str) -> list[str]:
+def axis_levels(found: AblationGrid, axis: str) -> list[str]:
     """The values an axis takes, as text, in rising order."""
     return sorted({str(dict(point.axes)[axis]) for point in found.points}, key=lambda text: (len(text), text))
 
@@ -157,22 +157,22 @@ def cost_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.margins(x=0.1)
 
 
-def pareto(panels: Mapping[str, list[Cost]], fronts: Mapping[str, list[int]]) -> Figure:
+def draw_pareto(panels: Mapping[str, list[MethodCost]], fronts: Mapping[str, list[int]]) -> Figure:
     """Accuracy against parameters, step time, memory; filled: our runs with interval, hollow: the paper's numbers."""
     figure, grid = plt.subplots(1, 3, figsize=(PAGE_IN, 2.9), layout="constrained")
     names = sorted({cost.method for points in panels.values() for cost in points})
     for axes, (title, points) in zip(grid, panels.items(), strict=True):
         axes.set_xlabel(title)
         if not points:
-            say(axes)
+            say_empty(axes)
             continue
         front = [points[i] for i in fronts[title]]
         steps = [cost.cost for cost in front], [cost.accuracy.value for cost in front]
         axes.plot(*steps, color="#999999", linestyle="--", linewidth=0.9, zorder=1)
         for cost in points:
-            style = look(names.index(cost.method), cost.method)
+            style = method_style(names.index(cost.method), cost.method)
             axes.errorbar(
-                cost.cost, cost.accuracy.value, yerr=halves([cost.accuracy]), linestyle="", color=style["color"],
+                cost.cost, cost.accuracy.value, yerr=error_bars([cost.accuracy]), linestyle="", color=style["color"],
                 marker=style["marker"], markerfacecolor=style["color"] if cost.source == "ours" else "white",
                 markersize=4.5, elinewidth=0.7, zorder=style["zorder"],
             )  # fmt: skip
@@ -189,7 +189,7 @@ def pareto(panels: Mapping[str, list[Cost]], fronts: Mapping[str, list[int]]) ->
 
 def cost_legend(names: Sequence[str], hollow: bool) -> list[Line2D]:
     """One filled marker per method, and what a hollow one means."""
-    looks = [(name, look(index, name)) for index, name in enumerate(names)]
+    looks = [(name, method_style(index, name)) for index, name in enumerate(names)]
     proxies = [
         Line2D([], [], linestyle="", marker=style["marker"], color=style["color"], markersize=4.5, label=name)
         for name, style in looks
@@ -203,12 +203,12 @@ def cost_legend(names: Sequence[str], hollow: bool) -> list[Line2D]:
     return proxies
 
 
-def ranks(found: Ranks | None, bars: Sequence[tuple[float, float]]) -> Figure:
+def draw_ranks(found: Ranks | None, bars: Sequence[tuple[float, float]]) -> Figure:
     """Critical-difference diagram: mean ranks on a line, a bar over methods that the test does not tell apart."""
     figure, axes = plt.subplots(figsize=(COLUMN_IN * 1.4, 1.2 + 0.11 * len(found.mean if found else ())))
     axes.spines[:].set_visible(False)
     if found is None:
-        say(axes, "fewer than three methods with runs on every task")
+        say_empty(axes, "fewer than three methods with runs on every task")
         return figure
     axes.grid(False)
     order = sorted(found.mean.items(), key=lambda item: (item[1], item[0]))

@@ -17,41 +17,41 @@ TEX_SPECIAL = {
 }  # fmt: skip
 
 
-def digits(box: TableCell) -> str:
-    """The number of a box alone."""
-    if box.value is not None and box.value < box.floor:
-        return f"<{box.floor:g}"
-    return f"{box.value:.{box.digits}f}"
+def value_text(cell: TableCell) -> str:
+    """The number of a cell alone."""
+    if cell.value is not None and cell.value < cell.floor:
+        return f"<{cell.floor:g}"
+    return f"{cell.value:.{cell.digits}f}"
 
 
-def plain(box: TableCell) -> str:
-    """A box as text: 76.8 ±0.4 (3); a misprint as 77.9 [!77.41]; an interval as [76.4, 77.2]."""
-    if box.empty:
+def cell_text(cell: TableCell) -> str:
+    """A cell as text: 76.8 ±0.4 (3); a misprint as 77.9 [!77.41]; an interval as [76.4, 77.2]."""
+    if cell.empty:
         return DASH
-    if box.value is None:
-        return box.text
-    if box.bracket:
-        return f"[{box.low:.{box.digits}f}, {box.high:.{box.digits}f}]"
-    parts = [digits(box)]
-    if box.recomputed is not None:
-        parts.append(f"[!{box.recomputed:.2f}]")
-    if box.low is not None and box.high is not None:
-        parts.append(f"±{(box.high - box.low) / 2:.{box.digits}f}")
-    if box.n is not None:
-        parts.append(f"({box.n})")
-    return " ".join([*parts, box.text] if box.text else parts)
+    if cell.value is None:
+        return cell.text
+    if cell.bracket:
+        return f"[{cell.low:.{cell.digits}f}, {cell.high:.{cell.digits}f}]"
+    parts = [value_text(cell)]
+    if cell.recomputed is not None:
+        parts.append(f"[!{cell.recomputed:.2f}]")
+    if cell.low is not None and cell.high is not None:
+        parts.append(f"±{(cell.high - cell.low) / 2:.{cell.digits}f}")
+    if cell.n is not None:
+        parts.append(f"({cell.n})")
+    return " ".join([*parts, cell.text] if cell.text else parts)
 
 
-def terminal(table: Table, colour: bool = False) -> str:
+def to_terminal(table: Table, colour: bool = False) -> str:
     """For a terminal: the narrow columns; best bold and second underlined where it shows colour."""
     columns = table.shown("terminal")
     codes = {"best": "\033[1m", "second": "\033[4m"}
 
-    def show(box: TableCell) -> str:
-        text = plain(box)
-        return f"{codes[box.mark]}{text}\033[0m" if colour and box.mark else text
+    def show(cell: TableCell) -> str:
+        text = cell_text(cell)
+        return f"{codes[cell.mark]}{text}\033[0m" if colour and cell.mark else text
 
-    body = [[show(line.boxes.get(column.key, TableCell())) for column in columns] for line in table.lines]
+    body = [[show(row.cells.get(column.key, TableCell())) for column in columns] for row in table.rows]
     grid = tabulate(body, headers=[c.title for c in columns], tablefmt="simple", disable_numparse=True)
     return f"{table.title}\n\n{grid}\n"
 
@@ -63,53 +63,53 @@ def escape_markdown(text: str) -> str:
     return "".join(f"\\{c}" if c in "|*`" else c for c in text)
 
 
-def markdown(table: Table) -> str:
+def to_markdown(table: Table) -> str:
     """A GitHub table with the notes below."""
     columns = table.shown("md")
 
-    def show(box: TableCell) -> str:
-        text = escape_markdown(plain(box))
-        return {"best": f"**{text}**", "second": f"<u>{text}</u>"}.get(box.mark, text)
+    def show(cell: TableCell) -> str:
+        text = escape_markdown(cell_text(cell))
+        return {"best": f"**{text}**", "second": f"<u>{text}</u>"}.get(cell.mark, text)
 
-    rows = [[show(line.boxes.get(column.key, TableCell())) for column in columns] for line in table.lines]
+    rows = [[show(row.cells.get(column.key, TableCell())) for column in columns] for row in table.rows]
     lines = [f"# {escape_markdown(table.title)}", "", "| " + " | ".join(c.title for c in columns) + " |"]
     lines.append("|" + "|".join("---" if c.key in LEFT else "--:" for c in columns) + "|")
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*lines, "", *(f"- {escape_markdown(note)}" for note in table.notes), ""])
 
 
-def comma_separated(table: Table) -> str:
+def to_csv(table: Table) -> str:
     """Numbers at full precision; a column with seeds has its interval, n and test-set error beside it."""
     columns, header = table.shown("csv"), []
-    parts = {column.key: csv_parts(table, column) for column in columns}
+    parts = {column.key: csv_suffixes(table, column) for column in columns}
     for column in columns:
         header += [column.key + suffix for suffix in parts[column.key]]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
-    for line in table.lines:
-        boxes = {column.key: line.boxes.get(column.key, TableCell()) for column in columns}
-        writer.writerow([csv_value(boxes[c.key], suffix) for c in columns for suffix in parts[c.key]])
+    for row in table.rows:
+        cells = {column.key: row.cells.get(column.key, TableCell()) for column in columns}
+        writer.writerow([csv_value(cells[c.key], suffix) for c in columns for suffix in parts[c.key]])
     return out.getvalue()
 
 
-def csv_parts(table: Table, column: Column) -> list[str]:
+def csv_suffixes(table: Table, column: Column) -> list[str]:
     """Suffixes of the CSV columns that a column becomes: only those that some line fills."""
-    boxes = [line.boxes[column.key] for line in table.lines if column.key in line.boxes]
+    cells = [row.cells[column.key] for row in table.rows if column.key in row.cells]
     fields = {
         "_ci95_low": "low", "_ci95_high": "high", "_n": "n", "_test_se": "test_error", "_recomputed": "recomputed",
     }  # fmt: skip
-    return ["", *(suffix for suffix, name in fields.items() if any(getattr(box, name) is not None for box in boxes))]
+    return ["", *(suffix for suffix, name in fields.items() if any(getattr(cell, name) is not None for cell in cells))]
 
 
-def csv_value(box: TableCell, suffix: str) -> str:
+def csv_value(cell: TableCell, suffix: str) -> str:
     """One field; empty where nothing ran."""
     value = {
-        "": box.value, "_ci95_low": box.low, "_ci95_high": box.high, "_n": box.n, "_test_se": box.test_error,
-        "_recomputed": box.recomputed,
+        "": cell.value, "_ci95_low": cell.low, "_ci95_high": cell.high, "_n": cell.n, "_test_se": cell.test_error,
+        "_recomputed": cell.recomputed,
     }[suffix]  # fmt: skip
     if suffix == "" and value is None:
-        return box.text
+        return cell.text
     return "" if value is None else f"{value:.6g}"
 
 
@@ -118,30 +118,30 @@ def escape_tex(text: str) -> str:
     return "".join(TEX_SPECIAL.get(c, c if c.isascii() and c.isprintable() else "?") for c in text)
 
 
-def tex_box(box: TableCell) -> str:
-    """A box in LaTeX: the interval small beside the mean, n as a small exponent."""
-    if box.empty or box.value is None or box.bracket:
-        return escape_tex(plain(box))
-    value = escape_tex(digits(box))
-    value = {"best": rf"\textbf{{{value}}}", "second": rf"\underline{{{value}}}"}.get(box.mark, value)
-    if box.recomputed is not None:
-        value += rf"\,{{[}}!{box.recomputed:.2f}{{]}}"
-    if box.low is not None and box.high is not None:
-        value += rf"{{\tiny$\,\pm${(box.high - box.low) / 2:.{box.digits}f}}}"
-    if box.n is not None:
-        value += rf"{{\tiny\,({box.n})}}"
-    return value + (rf"{{\tiny\ {escape_tex(box.text)}}}" if box.text else "")
+def latex_cell(cell: TableCell) -> str:
+    """A cell in LaTeX: the interval small beside the mean, n as a small exponent."""
+    if cell.empty or cell.value is None or cell.bracket:
+        return escape_tex(cell_text(cell))
+    value = escape_tex(value_text(cell))
+    value = {"best": rf"\textbf{{{value}}}", "second": rf"\underline{{{value}}}"}.get(cell.mark, value)
+    if cell.recomputed is not None:
+        value += rf"\,{{[}}!{cell.recomputed:.2f}{{]}}"
+    if cell.low is not None and cell.high is not None:
+        value += rf"{{\tiny$\,\pm${(cell.high - cell.low) / 2:.{cell.digits}f}}}"
+    if cell.n is not None:
+        value += rf"{{\tiny\,({cell.n})}}"
+    return value + (rf"{{\tiny\ {escape_tex(cell.text)}}}" if cell.text else "")
 
 
-def latex(table: Table) -> str:
+def to_latex(table: Table) -> str:
     """A table* (longtable where it fills pages) for \\input, with booktabs; its first line is the preamble it needs."""
     columns = table.shown("tex")
     layout = "".join("l" if column.key in LEFT else "r" for column in columns)
     titles = [escape_tex(column.title) for column in columns]
     if len(columns) > TURNED:
         titles = [t if c.key in LEFT else rf"\rotatebox{{90}}{{{t}}}" for c, t in zip(columns, titles, strict=True)]
-    header = [*spanning(columns), " & ".join(titles) + r" \\", r"\midrule"]
-    body = [" & ".join(tex_box(line.boxes.get(c.key, TableCell())) for c in columns) + r" \\" for line in table.lines]
+    header = [*group_header(columns), " & ".join(titles) + r" \\", r"\midrule"]
+    body = [" & ".join(latex_cell(row.cells.get(c.key, TableCell())) for c in columns) + r" \\" for row in table.rows]
     caption = escape_tex(table.title.split(": ", 1)[-1])
     caption = rf"\caption{{{caption[:1].upper()}{caption[1:]}}}\label{{tab:{table.name}}}"
     frame = long_frame if len(body) > PAGE else float_frame
@@ -168,7 +168,7 @@ def long_frame(caption: str, layout: str, header: list[str], body: list[str], no
     ]  # fmt: skip
 
 
-def spanning(columns: list[Column]) -> list[str]:
+def group_header(columns: list[Column]) -> list[str]:
     """The line of group names above the tasks, with its rules; nothing where no column has a group."""
     if not any(column.group for column in columns):
         return []

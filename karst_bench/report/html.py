@@ -18,7 +18,7 @@ FIGURES = {
 }
 
 
-def page(
+def html_page(
     suite: str,
     runs: int,
     tables: Sequence[Table],
@@ -31,7 +31,7 @@ def page(
         loader=PackageLoader("karst_bench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals |= {"text": formats.plain, "Box": TableCell}
+    environment.globals |= {"text": formats.cell_text, "TableCell": TableCell}
     return environment.get_template("index.html.j2").render(
         suite=suite, runs=runs, tables=tables, gaps=gaps, left_out=left_out, notes=notes, figures=FIGURES, open=OPEN
     )

@@ -38,7 +38,7 @@ class Gap:
         )
 
 
-def cells(suite: str, backbone: str, names: Sequence[str], ours: Mapping[str, list[MethodResults]]) -> list[Gap]:
+def table_gaps(suite: str, backbone: str, names: Sequence[str], ours: Mapping[str, list[MethodResults]]) -> list[Gap]:
     """Gaps of a table, tasks with the same missing seeds together, methods in table order."""
     gaps = []
     for method, words in dict.fromkeys(catalog.PAPER_METHODS[name] for name in names):
@@ -50,7 +50,7 @@ def cells(suite: str, backbone: str, names: Sequence[str], ours: Mapping[str, li
     return gaps
 
 
-def fewshot(suite: str, backbone: str, ours: Mapping[str, list[MethodResults]]) -> list[Gap]:
+def few_shot_gaps(suite: str, backbone: str, ours: Mapping[str, list[MethodResults]]) -> list[Gap]:
     """Gaps of Figure 2: sets with the same missing shots together; seeds here are the split seeds."""
     gaps = []
     for method, words in catalog.FIGURE2.items():
@@ -58,7 +58,7 @@ def fewshot(suite: str, backbone: str, ours: Mapping[str, list[MethodResults]]) 
         by_shots: dict[tuple[int, ...], list[str]] = {}
         for dataset in catalog.FEWSHOT[suite]:
             task = dataset.split("/")[1]
-            absent = tuple(shots for shots in catalog.SHOTS if row is None or f"{task}@{shots}" not in row.cells)
+            absent = tuple(shots for shots in catalog.SHOTS if row is None or f"{task}@{shots}" not in row.tasks)
             by_shots.setdefault(absent, []).append(dataset)
         for shots, datasets in by_shots.items():
             if shots:
@@ -68,7 +68,7 @@ def fewshot(suite: str, backbone: str, ours: Mapping[str, list[MethodResults]]) 
     return gaps
 
 
-def kernels(suite: str, backbone: str, found: Sequence[int]) -> list[Gap]:
+def kernel_gaps(suite: str, backbone: str, found: Sequence[int]) -> list[Gap]:
     """Gap of Figure 3: the numbers of kernels without any run."""
     absent = [n for n in catalog.KERNELS if n not in found]
     if not absent:
@@ -79,7 +79,7 @@ def kernels(suite: str, backbone: str, found: Sequence[int]) -> list[Gap]:
     return [Gap("karst", datasets, catalog.SEEDS, words, backbone)]
 
 
-def page(gaps: Mapping[str, list[Gap]], suite: str) -> str:
+def missing_page(gaps: Mapping[str, list[Gap]], suite: str) -> str:
     """Markdown: per table one command for each group of missing cells."""
     lines = [
         "# Missing runs",
@@ -95,7 +95,7 @@ def page(gaps: Mapping[str, list[Gap]], suite: str) -> str:
     return "\n".join(lines)
 
 
-def comma_separated(gaps: Mapping[str, list[Gap]]) -> str:
+def missing_csv(gaps: Mapping[str, list[Gap]]) -> str:
     """One line per missing cell with the command that fills it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -23,7 +23,7 @@ class Misprint:
     recomputed: float
 
 
-def read(folder: Path) -> dict[str, pd.DataFrame]:
+def printed_tables(folder: Path) -> dict[str, pd.DataFrame]:
     """Table name -> frame indexed by the printed method name. Raises: UserError naming the file that is missing."""
     tables = {}
     for table, file in FILES.items():
@@ -38,7 +38,7 @@ def read(folder: Path) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def recomputed(frame: pd.DataFrame) -> pd.DataFrame:
+def recomputed_means(frame: pd.DataFrame) -> pd.DataFrame:
     """group_avg (mean of the group means) and task_avg (mean over tasks) from the cells; only what the cells allow."""
     columns = {}
     tasks = catalog.TASKS["vtab"]
@@ -55,7 +55,7 @@ def misprints(tables: dict[str, pd.DataFrame]) -> list[Misprint]:
     """Every printed mean that is more than 0.15 from the mean of its cells; smaller differences are rounding."""
     found = []
     for table, frame in tables.items():
-        again = recomputed(frame)
+        again = recomputed_means(frame)
         for column in again.columns:
             for method in frame.index:
                 printed, value = float(frame.loc[method, column]), float(again.loc[method, column])
@@ -67,7 +67,7 @@ def misprints(tables: dict[str, pd.DataFrame]) -> list[Misprint]:
 def largest_rounding(tables: dict[str, pd.DataFrame]) -> float:
     """Largest |printed - recomputed| among the means that are not misprints."""
     gaps = [
-        abs(float(frame.loc[method, column]) - float(recomputed(frame).loc[method, column]))
-        for frame in tables.values() for column in recomputed(frame).columns for method in frame.index
+        abs(float(frame.loc[method, column]) - float(recomputed_means(frame).loc[method, column]))
+        for frame in tables.values() for column in recomputed_means(frame).columns for method in frame.index
     ]  # fmt: skip
     return max(gap for gap in gaps if gap <= MISPRINT)

@@ -17,7 +17,7 @@ from karst_bench.report.statistics import pages as pages
 from karst_bench.report.statistics.aggregate import MethodResults
 from karst_bench.report.table_model import Table
 
-SUFFIXES = {"md": formats.markdown, "csv": formats.comma_separated, "tex": formats.latex}
+SUFFIXES = {"md": formats.to_markdown, "csv": formats.to_csv, "tex": formats.to_latex}
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Report:
     notes: list[str]
 
 
-def build(suite: str, results: Path, paper_folder: Path | None = None, pictures: bool = True) -> Report:
+def write_report(suite: str, results: Path, paper_folder: Path | None = None, pictures: bool = True) -> Report:
     """Read results/runs/<suite> and the paper's CSVs, write every table and, with pictures, every figure.
 
     Raises: UserError for an unknown suite, missing paper numbers or a folder that cannot be written.
@@ -41,24 +41,24 @@ def build(suite: str, results: Path, paper_folder: Path | None = None, pictures:
     if suite not in catalog.SUITES:
         raise UserError(f"suite={suite}: unknown; use one of {', '.join(catalog.SUITES)}")
     runs, left_out = load_runs(results / "runs" / suite, suite)
-    printed = paper.read(paper_folder or results / "paper")
+    printed = paper.printed_tables(paper_folder or results / "paper")
     folder = results / "report" / suite
     make_folder(folder)
     vit, few, swin = rows_by_place(runs, suite)
-    whole = figure_data.grid(vit, suite)
+    whole = figure_data.ablation_grid(vit, suite)
     report = Report(
-        suite, folder, len(runs), all_tables(suite, (vit, swin, few), printed, whole),
-        all_gaps(suite, (vit, swin, few), whole), left_out, run_notes(runs, suite, (vit, few, swin), printed),
+        suite, folder, len(runs), report_tables(suite, (vit, swin, few), printed, whole),
+        report_gaps(suite, (vit, swin, few), whole), left_out, run_notes(runs, suite, (vit, few, swin), printed),
     )  # fmt: skip
     for table in report.tables:
         for suffix, write in SUFFIXES.items():
             put(folder / f"{table.name}.{suffix}", write(table))
     if pictures:
-        draw(folder, suite, vit, few, whole, printed["table1"] if suite == "vtab" else None)
-    put(folder / "missing.md", missing.page(report.gaps, suite))
-    put(folder / "missing.csv", missing.comma_separated(report.gaps))
+        write_figures(folder, suite, vit, few, whole, printed["table1"] if suite == "vtab" else None)
+    put(folder / "missing.md", missing.missing_page(report.gaps, suite))
+    put(folder / "missing.csv", missing.missing_csv(report.gaps))
     put(folder / "left_out.txt", "".join(f"{line}\n" for line in left_out))
-    put(folder / "index.html", html.page(report.suite, report.runs, report.tables, report.gaps, left_out, report.notes))
+    put(folder / "index.html", html.html_page(report.suite, report.runs, report.tables, report.gaps, left_out, report.notes))
     return report
 
 
@@ -72,38 +72,38 @@ def rows_by_place(runs: Iterable[Run], suite: str) -> tuple[dict[str, list[Metho
     swin = [run for run in plain if run.backbone == catalog.SWIN[suite] and run.protocol != "best_val"]
     few = [run for run in tested if run.dataset in sets and run.shots in catalog.SHOTS]
     few = [run for run in few if run.backbone == catalog.VIT[suite]]
-    return aggregate.rows(vit), aggregate.rows(few), aggregate.rows(swin)
+    return aggregate.method_results(vit), aggregate.method_results(few), aggregate.method_results(swin)
 
 
 Places = tuple[dict[str, list[MethodResults]], dict[str, list[MethodResults]], dict[str, list[MethodResults]]]
 
 
-def all_tables(suite: str, places: Places, printed: dict[str, pd.DataFrame], whole: figure_data.Grid) -> list[Table]:
+def report_tables(suite: str, places: Places, printed: dict[str, pd.DataFrame], whole: figure_data.AblationGrid) -> list[Table]:
     """Tables I to III, the statistics pages, and the numbers of the figures."""
     vit, swin, few = places
     wrong = paper.misprints(printed)
     made = []
-    for spec in tables.specs(suite):
+    for spec in tables.table_specs(suite):
         ours = swin if spec.backbone == catalog.SWIN[suite] else vit
         made.append(tables.side_by_side(spec, suite, ours, printed[spec.name] if suite == "vtab" else None, wrong))
-    made += [pages.methods_table(vit, suite), pages.pairs_table(pages.pairs(vit, suite), suite)]
-    made.append(figure_data.few_shot_table(figure_data.few_shot(few, suite)))
+    made += [pages.methods_table(vit, suite), pages.pairs_table(pages.method_pairs(vit, suite), suite)]
+    made.append(figure_data.few_shot_table(figure_data.few_shot_curves(few, suite)))
     sweep = figure_data.kernel_sweep(whole)
     made.append(figure_data.grid_table("figure3", "Figure 3: accuracy and parameters over the kernels N", sweep))
     made.append(figure_data.grid_table("ablation", "Ablation of KARST over N, m and r", whole))
     return made
 
 
-def all_gaps(suite: str, places: Places, whole: figure_data.Grid) -> dict[str, list[Gap]]:
+def report_gaps(suite: str, places: Places, whole: figure_data.AblationGrid) -> dict[str, list[Gap]]:
     """What each table and figure lacks."""
     vit, swin, few = places
     gaps = {
-        spec.name: missing.cells(suite, spec.backbone, spec.names, swin if "swin" in spec.backbone else vit)
-        for spec in tables.specs(suite)
+        spec.name: missing.table_gaps(suite, spec.backbone, spec.names, swin if "swin" in spec.backbone else vit)
+        for spec in tables.table_specs(suite)
     }
-    gaps["figure2"] = missing.fewshot(suite, catalog.VIT[suite], few)
+    gaps["figure2"] = missing.few_shot_gaps(suite, catalog.VIT[suite], few)
     found = [point.kernels for point in figure_data.kernel_sweep(whole).points]
-    gaps["figure3"] = missing.kernels(suite, catalog.VIT[suite], found)
+    gaps["figure3"] = missing.kernel_gaps(suite, catalog.VIT[suite], found)
     return gaps
 
 
@@ -127,31 +127,31 @@ def run_notes(runs: list[Run], suite: str, places: Places, printed: dict[str, pd
     return notes
 
 
-def draw(
+def write_figures(
     folder: Path,
     suite: str,
     vit: dict[str, list[MethodResults]],
     few: dict[str, list[MethodResults]],
-    whole: figure_data.Grid,
+    whole: figure_data.AblationGrid,
     printed: pd.DataFrame | None,
 ) -> None:
     """All pictures as SVG, PDF and PNG."""
     points = [(point.params_m, point.accuracy.value) for point in whole.points]
-    front = compare.pareto(points)
-    panels = figure_data.costs(vit, suite, {} if printed is None else printed_costs(printed))
-    fronts = {title: figure_data.front(costs) for title, costs in panels.items()}
+    front = compare.pareto_front(points)
+    panels = figure_data.method_costs(vit, suite, {} if printed is None else printed_costs(printed))
+    fronts = {title: figure_data.cost_front(costs) for title, costs in panels.items()}
     found = pages.rank_methods(vit, suite)
     with mpl.rc_context(style.RC):
-        style.save(figures.few_shot(figure_data.few_shot(few, suite)), folder, "figure2")
-        style.save(figures.kernels(figure_data.kernel_sweep(whole)), folder, "figure3")
-        style.save(figures.ablation(whole, front, compare.knee(points, front)), folder, "ablation")
-        style.save(figures.pareto(panels, fronts), folder, "pareto")
-        style.save(figures.ranks(found, compare.cliques(found) if found else []), folder, "ranks")
+        style.save_figure(figures.draw_few_shot(figure_data.few_shot_curves(few, suite)), folder, "figure2")
+        style.save_figure(figures.draw_kernel_sweep(figure_data.kernel_sweep(whole)), folder, "figure3")
+        style.save_figure(figures.draw_ablation(whole, front, compare.knee(points, front)), folder, "ablation")
+        style.save_figure(figures.draw_pareto(panels, fronts), folder, "pareto")
+        style.save_figure(figures.draw_ranks(found, compare.cliques(found) if found else []), folder, "ranks")
 
 
 def printed_costs(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
     """Printed method -> (parameters in millions, group average from the cells), where the paper prints a size."""
-    again = paper.recomputed(frame)["group_avg"].to_dict()
+    again = paper.recomputed_means(frame)["group_avg"].to_dict()
     sizes = frame["params_m"].dropna().to_dict()
     return {str(name): (float(size), float(again[name])) for name, size in sizes.items()}
 

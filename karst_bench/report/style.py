@@ -31,7 +31,7 @@ RC: Any = {
 }  # fmt: skip
 
 
-def look(index: int, method: str) -> dict[str, Any]:
+def method_style(index: int, method: str) -> dict[str, Any]:
     """Colour, marker and dash of the index-th method; KARST is black, solid, with filled circles, in every figure."""
     if method == HERO:
         return {"color": "black", "marker": "o", "linestyle": "-", "linewidth": 1.6, "zorder": 5}
@@ -41,7 +41,7 @@ def look(index: int, method: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def say(axes: Axes, text: str = "no runs yet") -> None:
+def say_empty(axes: Axes, text: str = "no runs yet") -> None:
     """An axes without data says so instead of showing an empty grid."""
     axes.grid(False)
     axes.set_xticks([])
@@ -49,7 +49,7 @@ def say(axes: Axes, text: str = "no runs yet") -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#555555", fontsize=8)
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write name.svg, .pdf and .png without dates or versions, so that the same numbers give the same bytes."""
     for form, metadata in (
         ("svg", {"Date": None, "Creator": None}),

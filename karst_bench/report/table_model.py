@@ -1,4 +1,4 @@
-"""A table as data: boxes, columns, lines. tables.py and others fill it, formats.py writes it in each form."""
+"""A table as data: cells, columns, rows. tables.py and others fill it, formats.py writes it in each form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ Weights = Sequence[float]
 
 @dataclass(frozen=True)
 class TableCell:
-    """One box: a text, or a number with its digits, 95 % interval, n, test-set error, recomputed value and rank.
+    """One cell: a text, or a number with its digits, 95 % interval, n, test-set error, recomputed value and rank.
 
     bracket: show the interval instead of the value. floor: show "<floor" for a smaller value.
     mark: "", "best" or "second".
@@ -36,7 +36,7 @@ class TableCell:
 
     @property
     def compared(self) -> float | None:
-        """The value that ranks the box: as printed, or recomputed where the print is wrong."""
+        """The value that ranks the cell: as printed, or recomputed where the print is wrong."""
         value = self.value if self.recomputed is None else self.recomputed
         return None if value is None else round(value, self.digits)
 
@@ -54,10 +54,10 @@ class Column:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line of a table. source is "paper" or "ours"; lines are ranked within their source only."""
+    """One row of a table. source is "paper" or "ours"; rows are ranked within their source only."""
 
     source: str
-    boxes: dict[str, TableCell]
+    cells: dict[str, TableCell]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Table:
     name: str
     title: str
     columns: list[Column]
-    lines: list[TableRow]
+    rows: list[TableRow]
     notes: list[str] = field(default_factory=list)
 
     def shown(self, form: str) -> list[Column]:
@@ -75,28 +75,28 @@ class Table:
         return [column for column in self.columns if form in column.forms]
 
 
-def number(estimate: Estimate | None, digits: int = 1, test_error: float | None = None) -> TableCell:
-    """A box from an estimate, empty where there is none."""
+def estimate_cell(estimate: Estimate | None, digits: int = 1, test_error: float | None = None) -> TableCell:
+    """A cell from an estimate, empty where there is none."""
     if estimate is None:
         return TableCell()
     return TableCell("", estimate.value, digits, estimate.low, estimate.high, estimate.n, test_error)
 
 
-def ranked(columns: list[Column], lines: list[TableRow]) -> list[TableRow]:
+def with_ranks(columns: list[Column], rows: list[TableRow]) -> list[TableRow]:
     """Best and second of every ranked column, at the printed precision, within each source (>= 2 numbers there)."""
     marks: dict[tuple[int, str], str] = {}
     for column in (column for column in columns if column.ranked):
         for source in ("paper", "ours"):
             values = {
                 index: value
-                for index, line in enumerate(lines)
-                if line.source == source and (value := line.boxes.get(column.key, TableCell()).compared) is not None
+                for index, row in enumerate(rows)
+                if row.source == source and (value := row.cells.get(column.key, TableCell()).compared) is not None
             }
             levels = sorted(set(values.values()), reverse=True)[:2] if len(values) > 1 else []
             for index, value in values.items():
                 if value in levels:
                     marks[index, column.key] = ("best", "second")[levels.index(value)]
     return [
-        replace(line, boxes={k: replace(b, mark=marks.get((index, k), "")) for k, b in line.boxes.items()})
-        for index, line in enumerate(lines)
+        replace(row, cells={k: replace(b, mark=marks.get((index, k), "")) for k, b in row.cells.items()})
+        for index, row in enumerate(rows)
     ]

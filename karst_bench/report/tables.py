@@ -11,7 +11,7 @@ from karst_bench.report.footnotes import Footnotes
 from karst_bench.report.statistics import aggregate, compare
 from karst_bench.report.statistics.aggregate import MethodResults
 from karst_bench.report.statistics.intervals import Estimate
-from karst_bench.report.table_model import Column, Table, TableCell, TableRow, number, ranked
+from karst_bench.report.table_model import Column, Table, TableCell, TableRow, estimate_cell, with_ranks
 
 OURS_NOTE = (
     "Mean over seeds of the last epoch on the test set ± half of the 95 % interval (n seeds); a dash where nothing ran."
@@ -32,7 +32,7 @@ PEAK_NOTE = (
 
 
 @dataclass(frozen=True)
-class Spec:
+class TableSpec:
     """What a table is: name, title, rows in the paper's order, columns, backbone, and whether other methods join."""
 
     name: str
@@ -43,26 +43,26 @@ class Spec:
     further: bool
 
 
-def specs(suite: str) -> list[Spec]:
+def table_specs(suite: str) -> list[TableSpec]:
     """The three tables of a suite."""
     vit, swin, word = catalog.VIT[suite], catalog.SWIN[suite], "VTAB-1K" if suite == "vtab" else "the mini suite"
     names = {"vit_b16": "ViT-B/16", "swin_b": "Swin-B"}
     return [
-        Spec("table1", f"Table I: {word}, {names.get(vit, vit)}", catalog.TABLE1, task_columns(suite), vit, True),
-        Spec("table2", f"Table II: {word}, {names.get(swin, swin)}", catalog.TABLE2, group_columns(), swin, True),
-        Spec(
+        TableSpec("table1", f"Table I: {word}, {names.get(vit, vit)}", catalog.TABLE1, task_columns(suite), vit, True),
+        TableSpec("table2", f"Table II: {word}, {names.get(swin, swin)}", catalog.TABLE2, group_columns(), swin, True),
+        TableSpec(
             "table3", f"Table III: with and without rescaling and shifting (RST), {word}, {names.get(vit, vit)}",
             catalog.TABLE3, group_columns(), vit, False,
         ),
     ]  # fmt: skip
 
 
-def head() -> list[Column]:
+def leading_columns() -> list[Column]:
     """The columns every table opens with."""
     return [Column("method", "Method"), Column("source", "Source"), Column("params_m", "Params (M)")]
 
 
-def tail() -> list[Column]:
+def trailing_columns() -> list[Column]:
     """Both averages, the protocol columns, PPT and the footnote key."""
     return [
         Column("group_avg", "Avg.", ranked=True),
@@ -81,12 +81,12 @@ def task_columns(suite: str) -> list[Column]:
         for group, members in catalog.TASKS[suite].items() for task in members
     ]  # fmt: skip
     groups = [Column(group, group.capitalize(), True, ("terminal", "csv")) for group in catalog.GROUPS]
-    return [*head(), *tasks, *groups, *tail()]
+    return [*leading_columns(), *tasks, *groups, *trailing_columns()]
 
 
 def group_columns() -> list[Column]:
     """Tables II and III: one column per group."""
-    return [*head(), *(Column(group, group.capitalize(), True) for group in catalog.GROUPS), *tail()]
+    return [*leading_columns(), *(Column(group, group.capitalize(), True) for group in catalog.GROUPS), *trailing_columns()]
 
 
 def group_means(row: MethodResults, suite: str) -> dict[str, Estimate | None]:
@@ -97,48 +97,48 @@ def group_means(row: MethodResults, suite: str) -> dict[str, Estimate | None]:
     }
 
 
-def our_boxes(row: MethodResults, suite: str, footnotes: Footnotes) -> dict[str, TableCell]:
-    """All boxes that any of the tables shows for one of our rows."""
+def our_cells(row: MethodResults, suite: str, footnotes: Footnotes) -> dict[str, TableCell]:
+    """All cells that any of the tables shows for one of our rows."""
     tasks = catalog.tasks(suite)
     by_group, by_task = list(catalog.group_weights(suite)), list(catalog.task_weights(suite))
-    boxes = {"method": TableCell(row.label), "source": TableCell("ours"), "provenance_key": TableCell(footnotes.keys(row))}
+    cells = {"method": TableCell(row.label), "source": TableCell("ours"), "provenance_key": TableCell(footnotes.keys(row))}
     for task in tasks:
-        if task in row.cells:
-            boxes[task] = number(row.cells[task].estimate, test_error=row.cells[task].test_error)
-    boxes["params_m"] = TableCell(value=row.params_m, digits=4 if suite == "mini" else 2)
-    boxes |= {group: number(mean) for group, mean in group_means(row, suite).items()}
+        if task in row.tasks:
+            cells[task] = estimate_cell(row.tasks[task].estimate, test_error=row.tasks[task].test_error)
+    cells["params_m"] = TableCell(value=row.params_m, digits=4 if suite == "mini" else 2)
+    cells |= {group: estimate_cell(mean) for group, mean in group_means(row, suite).items()}
     flat = aggregate.mean_over(row, tasks, by_task)
-    boxes["group_avg"] = number(aggregate.mean_over(row, tasks, by_group))
-    boxes["task_avg"] = number(flat)
-    boxes["peak_avg"] = number(aggregate.peak_over(row, tasks, by_group))
+    cells["group_avg"] = estimate_cell(aggregate.mean_over(row, tasks, by_group))
+    cells["task_avg"] = estimate_cell(flat)
+    cells["peak_avg"] = estimate_cell(aggregate.peak_over(row, tasks, by_group))
     gap = aggregate.peeking_gap(row, tasks)
     if gap is not None:
         some = f"{gap[1]} of {len(tasks)} tasks" if gap[1] < len(tasks) else ""
-        boxes["peeking_gap"] = replace(number(gap[0], 2), text=some)
+        cells["peeking_gap"] = replace(estimate_cell(gap[0], 2), text=some)
     if flat is not None:
-        boxes["ppt"] = TableCell(value=compare.ppt(flat.value, 1e6 * row.params_m), digits=3)
-    return boxes
+        cells["ppt"] = TableCell(value=compare.ppt(flat.value, 1e6 * row.params_m), digits=3)
+    return cells
 
 
-def paper_boxes(name: str, printed: Mapping[Any, Any], wrong: list[paper.Misprint]) -> dict[str, TableCell]:
-    """The boxes of a printed row, a misprint with the value its own cells give."""
-    boxes = {"method": TableCell(name), "source": TableCell("paper")}
+def paper_cells(name: str, printed: Mapping[Any, Any], wrong: list[paper.Misprint]) -> dict[str, TableCell]:
+    """The cells of a printed row, a misprint with the value its own cells give."""
+    cells = {"method": TableCell(name), "source": TableCell("paper")}
     for column, value in printed.items():
         if not pd.isna(value):
-            boxes[column] = TableCell(value=value, digits=2 if column == "params_m" else 1)
+            cells[column] = TableCell(value=value, digits=2 if column == "params_m" else 1)
     for misprint in wrong:
         if misprint.method == name:
-            boxes[misprint.column] = replace(boxes[misprint.column], recomputed=misprint.recomputed)
-    if "cifar100" in boxes:
+            cells[misprint.column] = replace(cells[misprint.column], recomputed=misprint.recomputed)
+    if "cifar100" in cells:
         for group, members in catalog.TASKS["vtab"].items():
-            boxes[group] = TableCell(value=sum(printed[task] for task in members) / len(members))
-    if "task_avg" in boxes and "params_m" in boxes:
-        boxes["ppt"] = TableCell(value=compare.ppt(printed["task_avg"], 1e6 * printed["params_m"]), digits=3)
-    return boxes
+            cells[group] = TableCell(value=sum(printed[task] for task in members) / len(members))
+    if "task_avg" in cells and "params_m" in cells:
+        cells["ppt"] = TableCell(value=compare.ppt(printed["task_avg"], 1e6 * printed["params_m"]), digits=3)
+    return cells
 
 
 def side_by_side(
-    spec: Spec,
+    spec: TableSpec,
     suite: str,
     ours: Mapping[str, list[MethodResults]],
     frame: pd.DataFrame | None,
@@ -154,12 +154,12 @@ def side_by_side(
     for name in spec.names:
         method = catalog.PAPER_METHODS[name][0]
         if frame is not None:
-            lines.append(TableRow("paper", paper_boxes(name, frame.to_dict(orient="index")[name], mine)))
+            lines.append(TableRow("paper", paper_cells(name, frame.to_dict(orient="index")[name], mine)))
         empty = {"method": TableCell(method), "source": TableCell("ours")}
-        lines.append(TableRow("ours", our_boxes(rows[method], suite, footnotes) if method in rows else empty))
+        lines.append(TableRow("ours", our_cells(rows[method], suite, footnotes) if method in rows else empty))
     shown = list(dict.fromkeys(catalog.PAPER_METHODS[name][0] for name in spec.names))
     extra, left = further_rows(shown, ours, len(catalog.tasks(suite)), spec.further)
-    lines += [TableRow("ours", our_boxes(row, suite, footnotes)) for row in extra]
+    lines += [TableRow("ours", our_cells(row, suite, footnotes)) for row in extra]
     notes = [OURS_NOTE, MINI_NOTE if frame is None else PAPER_NOTE, AVERAGE_NOTE, PEAK_NOTE]
     notes += [*map(misprint_note, mine), *footnotes.notes()]
     kinds = sorted({row.tuned for row in (*extra, *(rows[method] for method in shown if method in rows))})
@@ -169,7 +169,7 @@ def side_by_side(
         notes.append(
             f"{left} runs of further settings are not in this table: they lack tasks, or belong to the ablation."
         )
-    return Table(spec.name, spec.title, spec.columns, ranked(spec.columns, lines), notes)
+    return Table(spec.name, spec.title, spec.columns, with_ranks(spec.columns, lines), notes)
 
 
 def further_rows(
@@ -182,7 +182,7 @@ def further_rows(
             continue
         candidates = settings[1:] if method in shown else settings
         for row in candidates:
-            if row is settings[0] or (len(row.cells) == tasks and not figure_data.swept(settings[0], row)):
+            if row is settings[0] or (len(row.tasks) == tasks and not figure_data.only_axes_differ(settings[0], row)):
                 rows.append(row)
             else:
                 left += len(row.runs)

@@ -15,8 +15,8 @@ from report_records import full_suite, record, write
 from karst_bench.errors import UserError
 from karst_bench.report import __main__ as command
 from karst_bench.report import catalog, figure_data, formats, paper
-from karst_bench.report.report import build
-from karst_bench.report.table_model import Column, Table, TableCell, TableRow, ranked
+from karst_bench.report.report import write_report
+from karst_bench.report.table_model import Column, Table, TableCell, TableRow, with_ranks
 from scripts import interval_coverage
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
@@ -28,7 +28,7 @@ PICTURES = {"figure2", "figure3", "ablation", "pareto", "ranks"}
 def full(tmp_path_factory):
     results = tmp_path_factory.mktemp("full")
     write(results, *full_suite("vtab"))
-    return build("vtab", results, PAPER, pictures=False)
+    return write_report("vtab", results, PAPER, pictures=False)
 
 
 def read_csv(path):
@@ -77,7 +77,7 @@ def test_two_builds_are_equal_byte_for_byte(tmp_path):
     words = ["suite=mini", f"results={tmp_path / 'there'}", f"paper={PAPER}"]
     call = [sys.executable, "-m", "karst_bench.report", *words]
     subprocess.run(call, env=os.environ | {"PYTHONHASHSEED": "77"}, stdout=subprocess.DEVNULL, check=True)
-    build("mini", tmp_path / "here", PAPER)
+    write_report("mini", tmp_path / "here", PAPER)
     first, second = (tmp_path / name / "report" / "mini" for name in ("here", "there"))
     assert len(list(first.iterdir())) == len(list(second.iterdir())) == 43
     for path in sorted(first.iterdir()):
@@ -90,7 +90,7 @@ def test_documented_coverage_is_the_simulated_one():
 
 
 def test_only_one_misprint_in_the_paper():
-    tables = paper.read(PAPER)
+    tables = paper.printed_tables(PAPER)
     (found,) = paper.misprints(tables)
     assert (found.table, found.method, found.column, found.printed) == ("table1", "Sparse-Tuning", "group_avg", 77.9)
     assert found.recomputed == pytest.approx(77.4065, abs=1e-3)
@@ -101,7 +101,7 @@ def test_a_new_misprint_is_found(tmp_path):
     shutil.copytree(PAPER, tmp_path / "paper")
     path = tmp_path / "paper" / "table2_swin_b.csv"
     path.write_text(path.read_text().replace("64.2,78.6", "64.2,78.9"))
-    assert {m.method for m in paper.misprints(paper.read(tmp_path / "paper"))} == {"Sparse-Tuning", "KARST"}
+    assert {m.method for m in paper.misprints(paper.printed_tables(tmp_path / "paper"))} == {"Sparse-Tuning", "KARST"}
 
 
 def test_missing_paper_numbers_are_one_clear_line(tmp_path, capsys):
@@ -118,12 +118,12 @@ def test_wrong_options(tmp_path, words, capsys):
 def test_unwritable_folder_is_one_clear_line(tmp_path):
     (tmp_path / "report").write_text("a file where a folder should be")
     with pytest.raises(UserError, match="results=DIR"):
-        build("vtab", tmp_path, PAPER, pictures=False)
+        write_report("vtab", tmp_path, PAPER, pictures=False)
 
 
 def test_commands_for_missing_cells(tmp_path):
     write(tmp_path, *(record(task=t, seed=s) for t in catalog.tasks("vtab") for s in range(3) if (t, s) != ("dtd", 1)))
-    report = build("vtab", tmp_path, PAPER, pictures=False)
+    report = write_report("vtab", tmp_path, PAPER, pictures=False)
     lines = {(line["table"], line["method"], line["dataset"]): line for line in read_csv(report.folder / "missing.csv")}
     assert lines["table1", "karst", "vtab/dtd"]["command"] == (
         "python run.py method=karst dataset=vtab/dtd backbone=vit_b16 seed=1"
@@ -140,18 +140,18 @@ def test_commands_for_missing_cells(tmp_path):
 
 def test_best_and_second_within_their_source():
     values = [("paper", 80.04), ("paper", 79.0), ("ours", 70.0), ("ours", 71.04), ("ours", 70.96), ("ours", 60.0)]
-    lines = [TableRow(source, {"x": TableCell(value=value)}) for source, value in values]
-    marks = [line.boxes["x"].mark for line in ranked([Column("x", "X", ranked=True)], lines)]
+    rows = [TableRow(source, {"x": TableCell(value=value)}) for source, value in values]
+    marks = [row.cells["x"].mark for row in with_ranks([Column("x", "X", ranked=True)], rows)]
     assert marks == ["best", "second", "second", "best", "best", ""]
-    assert ranked([Column("x", "X", ranked=True)], lines[:1])[0].boxes["x"].mark == ""
+    assert with_ranks([Column("x", "X", ranked=True)], rows[:1])[0].cells["x"].mark == ""
 
 
 def test_boxes_as_text():
-    assert formats.plain(TableCell()) == "—"
-    assert formats.plain(TableCell(value=76.84, low=76.4, high=77.2, n=3)) == "76.8 ±0.4 (3)"
-    assert formats.plain(TableCell(value=77.9, recomputed=77.4065)) == "77.9 [!77.41]"
-    assert formats.plain(TableCell(value=0.00002, digits=3, floor=0.001)) == "<0.001"
-    assert formats.plain(TableCell(value=1.0, digits=2, low=0.5, high=1.5, bracket=True)) == "[0.50, 1.50]"
+    assert formats.cell_text(TableCell()) == "—"
+    assert formats.cell_text(TableCell(value=76.84, low=76.4, high=77.2, n=3)) == "76.8 ±0.4 (3)"
+    assert formats.cell_text(TableCell(value=77.9, recomputed=77.4065)) == "77.9 [!77.41]"
+    assert formats.cell_text(TableCell(value=0.00002, digits=3, floor=0.001)) == "<0.001"
+    assert formats.cell_text(TableCell(value=1.0, digits=2, low=0.5, high=1.5, bracket=True)) == "[0.50, 1.50]"
 
 
 EVIL = r"<script>alert(1)</script> \input{/etc/passwd} $x^2$ 50% a_b #1 ~ & | `c` [x](javascript:y) *b* ü"
@@ -163,12 +163,12 @@ def evil_table():
 
 
 def test_markdown_stays_text():
-    text = formats.markdown(evil_table())
+    text = formats.to_markdown(evil_table())
     assert "<script" not in text and "](javascript" not in text and r"\|" in text and r"\`c\`" in text
 
 
 def test_latex_stays_text():
-    text = formats.latex(evil_table())
+    text = formats.to_latex(evil_table())
     assert r"\input" not in text.replace(r"\textbackslash{}input", "")
     body = text.split("\n", 1)[1]
     assert r"50\%" in body and r"a\_b" in body and body.isascii()
@@ -198,7 +198,7 @@ def test_html_stays_text(tmp_path):
     )
     made["config"]["method"]["note"] = EVIL
     write(tmp_path, made, record(seed=1))
-    report = build("vtab", tmp_path, PAPER, pictures=False)
+    report = write_report("vtab", tmp_path, PAPER, pictures=False)
     page = (report.folder / "index.html").read_text()
     parser = Tags()
     parser.feed(page)
@@ -222,7 +222,7 @@ def test_report_with_hostile_neighbours(tmp_path, capsys):
 
 def test_kinds_of_tuning_are_kept_apart_in_words(tmp_path):
     write(tmp_path, record("lora"), record("fact_tk", config__tuned={"name": "paper"}))
-    table = build("vtab", tmp_path, PAPER, pictures=False).tables[0]
+    table = write_report("vtab", tmp_path, PAPER, pictures=False).tables[0]
     assert any("compare within one kind" in note for note in table.notes)
     assert any("tuned=paper" in note for note in table.notes)
 
@@ -234,11 +234,11 @@ def test_a_short_trial_is_told_apart_in_the_numbers_of_figure_2(tmp_path):
     for whole, left_out in ((0, False), (2, True)):
         made += [record("karst", "pets", seed, 80.0, shots=4, split_seed=0, protocol="best_val") for seed in range(whole)]
         write(tmp_path / str(whole), *made)
-        report = build("vtab", tmp_path / str(whole), PAPER, pictures=False)
+        report = write_report("vtab", tmp_path / str(whole), PAPER, pictures=False)
         table = next(table for table in report.tables if table.name == "figure2")
-        (line,) = [line for line in table.lines if line.boxes["method"].text == "karst"]
-        assert line.boxes["shots_4"].value == pytest.approx(80.0 if whole else 7.0)
-        assert line.boxes["provenance_key"].text == "a"
+        (row,) = [row for row in table.rows if row.cells["method"].text == "karst"]
+        assert row.cells["shots_4"].value == pytest.approx(80.0 if whole else 7.0)
+        assert row.cells["provenance_key"].text == "a"
         result = "recipe=fs_dtl (100 epochs)" if whole else "recipe=fs_dtl (1 epoch, augment fs_noah)"
         assert any(note.startswith("[a] ") and result in note for note in table.notes)
         assert any("further settings are not in this figure" in note for note in table.notes) == left_out
@@ -246,8 +246,8 @@ def test_a_short_trial_is_told_apart_in_the_numbers_of_figure_2(tmp_path):
 
 def test_mini_never_shows_the_papers_numbers(tmp_path):
     write(tmp_path, *full_suite("mini", seeds=2)[::3])
-    report = build("mini", tmp_path, PAPER, pictures=False)
-    assert all(line.source == "ours" for table in report.tables for line in table.lines)
+    report = write_report("mini", tmp_path, PAPER, pictures=False)
+    assert all(row.source == "ours" for table in report.tables for row in table.rows)
     assert not any("77.9" in note for table in report.tables for note in table.notes)
     assert "it is not VTAB" in (report.folder / "table1.md").read_text()
 
@@ -255,8 +255,8 @@ def test_mini_never_shows_the_papers_numbers(tmp_path):
 def test_complete_settings_join_the_table_unless_they_are_the_ablations(tmp_path):
     for number, bent in enumerate(({"hyper": {"N": 4, "m": 8, "r": 8}}, {"config__normalization": "half"}, {})):
         write(tmp_path, *(record(task=task, last=70 + number, **bent) for task in catalog.tasks("vtab")))
-    table = next(t for t in build("vtab", tmp_path, PAPER, pictures=False).tables if t.name == "table1")
-    labels = [line.boxes["method"].text for line in table.lines if line.source == "ours"]
+    table = next(t for t in write_report("vtab", tmp_path, PAPER, pictures=False).tables if t.name == "table1")
+    labels = [row.cells["method"].text for row in table.rows if row.source == "ours"]
     assert labels[-2:] == ["karst", "karst [normalization=half]"]
     assert any("19 runs of further settings" in note for note in table.notes)
 
@@ -264,15 +264,15 @@ def test_complete_settings_join_the_table_unless_they_are_the_ablations(tmp_path
 def test_ablation_uses_common_tasks(full):
     table = next(table for table in full.tables if table.name == "ablation")
     assert "mean of 4 tasks" in table.columns[4].title
-    assert len(table.lines) == 9
-    assert {line.boxes["front"].text for line in table.lines} >= {"front", "-"}
+    assert len(table.rows) == 9
+    assert {row.cells["front"].text for row in table.rows} >= {"front", "-"}
 
 
 def test_one_stray_run_does_not_empty_the_grid(tmp_path):
     grid = [record(task=t, hyper={"N": n, "m": 8, "r": 8}) for n in (1, 2, 4) for t in ("dtd", "pets")]
     write(tmp_path, *grid, record(task="svhn", hyper={"N": 8, "m": 8, "r": 8}))
-    table = next(t for t in build("vtab", tmp_path, PAPER, pictures=False).tables if t.name == "ablation")
-    assert len(table.lines) == 3 and any("N=8 m=8 r=8" in note for note in table.notes)
+    table = next(t for t in write_report("vtab", tmp_path, PAPER, pictures=False).tables if t.name == "ablation")
+    assert len(table.rows) == 3 and any("N=8 m=8 r=8" in note for note in table.notes)
     assert figure_data.axis_value([2, 2, 4, 8]) == "2/2/4/8"
 
 

@@ -132,12 +132,12 @@ def rows(tmp_path, *records):
     write(tmp_path, *records)
     runs, left_out = load(tmp_path)
     assert left_out == []
-    return aggregate.rows(runs)
+    return aggregate.method_results(runs)
 
 
 def test_seeds_of_a_cell(tmp_path):
     (row,) = rows(tmp_path, *(record(seed=seed, last=70 + seed) for seed in range(3)))["karst"]
-    cell = row.cells["cifar100"]
+    cell = row.tasks["cifar100"]
     assert cell.estimate.value == 71 and cell.estimate.n == 3
     assert cell.test_error == pytest.approx(100 * (0.71 * 0.29 / 10000) ** 0.5)
 
@@ -145,14 +145,14 @@ def test_seeds_of_a_cell(tmp_path):
 def test_a_seed_counts_once_and_keeps_its_peak(tmp_path):
     twice = record(seed=0, last=70), record(seed=0, last=70, protocol="peek10", peak=71.0)
     (row,) = rows(tmp_path, *twice, record(seed=1, last=72))["karst"]
-    assert row.cells["cifar100"].scores == [70, 72]
-    assert row.cells["cifar100"].peaks == [(70, 71)]
+    assert row.tasks["cifar100"].scores == [70, 72]
+    assert row.tasks["cifar100"].peaks == [(70, 71)]
 
 
 def test_versions_of_the_data_do_not_mix(tmp_path):
     png = [record(seed=seed, last=80) for seed in (0, 1)]
     (row,) = rows(tmp_path, *png, record(seed=2, last=60, data__encoding="jpeg75"))["karst"]
-    assert row.cells["cifar100"].scores == [80, 80]
+    assert row.tasks["cifar100"].scores == [80, 80]
 
 
 def test_settings_are_rows_of_their_own(tmp_path):
@@ -170,7 +170,7 @@ def test_tuned_values_differ_by_task_within_a_row(tmp_path):
     tuned = {"config__tuned": {"name": "paper"}}
     first = record("fact_tk", "dtd", hyper={"s": 10.0}, **tuned)
     (row,) = rows(tmp_path, first, record("fact_tk", "pets", hyper={"s": 0.1}, **tuned))["fact_tk"]
-    assert set(row.cells) == {"dtd", "pets"} and row.label == "fact_tk [tuned=paper]"
+    assert set(row.tasks) == {"dtd", "pets"} and row.label == "fact_tk [tuned=paper]"
 
 
 def test_averages_by_hand_and_only_when_complete(tmp_path):
@@ -181,7 +181,7 @@ def test_averages_by_hand_and_only_when_complete(tmp_path):
     group = aggregate.mean_over(row, tasks, list(catalog.group_weights("vtab")))
     assert flat.value == pytest.approx(59.0) and flat.half is None
     assert group.value == pytest.approx((53 + 58.5 + 64.5) / 3)
-    short = replace(row, cells={task: cell for task, cell in row.cells.items() if task != "dtd"})
+    short = replace(row, tasks={task: cell for task, cell in row.tasks.items() if task != "dtd"})
     assert aggregate.mean_over(short, tasks, list(catalog.task_weights("vtab"))) is None
 
 

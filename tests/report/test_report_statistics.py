@@ -22,35 +22,35 @@ def columns(matrix: np.ndarray) -> list[list[float]]:
 def test_cell_is_students_t(matrices):
     for matrix, _ in matrices:
         for column in columns(matrix):
-            found = intervals.cell(column)
+            found = intervals.mean_interval(column)
             expected = stats.ttest_1samp(column, 0).confidence_interval(0.95)
             assert found.value == pytest.approx(np.mean(column), abs=1e-9)
             assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_cell_by_hand():
-    found = intervals.cell([70.0, 71.0, 72.0])
+    found = intervals.mean_interval([70.0, 71.0, 72.0])
     assert found.value == 71 and found.n == 3
     assert found.half == pytest.approx(4.302652729911275 * 1 / 3**0.5)
-    assert intervals.cell([70.0]).half is None
-    assert intervals.cell([70.0, 70.0]).half == 0
+    assert intervals.mean_interval([70.0]).half is None
+    assert intervals.mean_interval([70.0, 70.0]).half == 0
 
 
 def test_average_of_one_task_is_the_cell():
     scores = [60.0, 64.0, 65.5, 61.0]
-    assert intervals.average([scores], [1.0]).low == pytest.approx(intervals.cell(scores).low)
+    assert intervals.average_interval([scores], [1.0]).low == pytest.approx(intervals.mean_interval(scores).low)
 
 
 def test_average_of_two_tasks_is_welch():
     a, b = [70.0, 72.0, 75.0], [60.0, 60.5, 61.0, 63.0]
     expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    found = intervals.average([a, b], [1.0, -1.0])
+    found = intervals.average_interval([a, b], [1.0, -1.0])
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_average_without_spread_or_with_one_seed():
-    assert intervals.average([[70.0, 70.0], [80.0, 80.0]], [0.5, 0.5]).half == 0
-    single = intervals.average([[70.0], [80.0, 81.0]], [0.5, 0.5])
+    assert intervals.average_interval([[70.0, 70.0], [80.0, 80.0]], [0.5, 0.5]).half == 0
+    single = intervals.average_interval([[70.0], [80.0, 81.0]], [0.5, 0.5])
     assert single.value == 75.25 and single.half is None and single.n == 1
 
 
@@ -58,7 +58,7 @@ def test_per_seed_is_t_over_averages(matrices):
     matrix, _ = matrices[0]
     weights = catalog.group_weights("vtab")
     expected = stats.ttest_1samp(matrix @ weights, 0).confidence_interval(0.95)
-    assert intervals.per_seed(columns(matrix), list(weights)).high == pytest.approx(expected.high, abs=1e-6)
+    assert intervals.per_seed_interval(columns(matrix), list(weights)).high == pytest.approx(expected.high, abs=1e-6)
 
 
 def test_point_statistics_agree_with_rliable(matrices):
@@ -66,7 +66,7 @@ def test_point_statistics_agree_with_rliable(matrices):
     for x, y in matrices:
         equal = [1 / x.shape[1]] * x.shape[1]
         assert intervals.interquartile_mean(columns(x)) == pytest.approx(metrics.aggregate_iqm(x), abs=1e-6)
-        assert intervals.average(columns(x), equal).value == pytest.approx(metrics.aggregate_mean(x), abs=1e-6)
+        assert intervals.average_interval(columns(x), equal).value == pytest.approx(metrics.aggregate_mean(x), abs=1e-6)
         expected = metrics.probability_of_improvement(x, y)
         assert compare.probability_of_improvement(columns(x), columns(y)) == pytest.approx(expected, abs=1e-6)
 
@@ -79,7 +79,7 @@ def test_bootstrap_agrees_with_rliable(matrices):
     x, _ = matrices[1]
     np.random.seed(1)
     _, bounds = library.get_interval_estimates({"x": x}, lambda m: np.array([metrics.aggregate_iqm(m)]), reps=4000)
-    found = intervals.bootstrap(columns(x), intervals.trimmed_mean, np.random.default_rng(1), draws=4000)
+    found = intervals.bootstrap_interval(columns(x), intervals.trimmed_mean, np.random.default_rng(1), draws=4000)
     assert found == pytest.approx(tuple(bounds["x"][:, 0]), abs=0.5)
 
 
@@ -91,14 +91,14 @@ def test_bootstrap_against_a_plain_loop(matrices):
     for _ in range(3000):
         redrawn = np.stack([rng.choice(column, len(column)) for column in x.T], axis=1)
         means.append(redrawn.mean(axis=0) @ weights)
-    found = intervals.bootstrap(columns(x), intervals.weighted_mean(list(weights)), np.random.default_rng(2), 3000)
+    found = intervals.bootstrap_interval(columns(x), intervals.weighted_mean(list(weights)), np.random.default_rng(2), 3000)
     assert found == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=0.6)
 
 
 def test_bootstrap_of_one_task_is_scipys():
     values = [60.0, 61.0, 63.5, 66.0, 66.5, 70.0]
     expected = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(0))
-    found = intervals.bootstrap([values], intervals.weighted_mean([1.0]), np.random.default_rng(4), 9999)
+    found = intervals.bootstrap_interval([values], intervals.weighted_mean([1.0]), np.random.default_rng(4), 9999)
     assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.2)
 
 
@@ -112,9 +112,9 @@ def test_test_set_error_by_hand():
 def test_coverage_code_is_the_code_of_the_tables():
     x = np.random.default_rng(0).normal(70, 1, (3, 19))
     weights = catalog.group_weights("vtab")
-    found = intervals.average(columns(x), list(weights))
+    found = intervals.average_interval(columns(x), list(weights))
     assert interval_coverage.bounds_satterthwaite(x, weights) == pytest.approx((found.low, found.high))
-    alone = intervals.per_seed(columns(x), list(weights))
+    alone = intervals.per_seed_interval(columns(x), list(weights))
     assert interval_coverage.bounds_per_seed(x, weights) == pytest.approx((alone.low, alone.high))
 
 
@@ -151,7 +151,7 @@ def test_paired_tests_against_scipy():
     x, y = rng.normal(71, 1, (3, 19)), rng.normal(70, 1, (3, 19))
     sides = [[dict(enumerate(map(float, column))) for column in side.T] for side in (x, y)]
     equal = [1 / 19] * 19
-    found = compare.pair(("a", "b"), (sides[0], sides[1]), equal, np.random.default_rng(0))
+    found = compare.compare_pair(("a", "b"), (sides[0], sides[1]), equal, np.random.default_rng(0))
     difference = x - y
     assert found.difference == pytest.approx(difference.mean())
     assert found.p_tasks == pytest.approx(stats.wilcoxon(difference.mean(axis=0)).pvalue)
@@ -163,34 +163,34 @@ def test_paired_tests_against_scipy():
 
 def test_pairs_use_shared_seeds_only():
     left, right = [{0: 70.0, 1: 71.0, 2: 72.0}], [{1: 70.0, 2: 70.0, 7: 10.0}]
-    found = compare.pair(("a", "b"), (left, right), [1.0], np.random.default_rng(0))
+    found = compare.compare_pair(("a", "b"), (left, right), [1.0], np.random.default_rng(0))
     assert found.difference == 1.5 and found.p_seeds == pytest.approx(stats.ttest_1samp([1.0, 2.0], 0).pvalue)
-    apart = compare.pair(("a", "b"), ([{0: 70.0}], [{5: 69.0}]), [1.0], np.random.default_rng(0))
+    apart = compare.compare_pair(("a", "b"), ([{0: 70.0}], [{5: 69.0}]), [1.0], np.random.default_rng(0))
     assert apart.difference == 1.0 and apart.p_seeds is None
 
 
 def test_all_pairs_are_corrected():
     rng = np.random.default_rng(1)
     scores = {n: [dict(enumerate(rng.normal(m, 1, 3))) for _ in range(9)] for n, m in (("a", 70), ("b", 75), ("c", 70))}
-    found = compare.all_pairs(scores, [1 / 9] * 9, rng)
+    found = compare.compare_pairs(scores, [1 / 9] * 9, rng)
     assert [(pair.first, pair.second) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
     assert [pair.p_tasks_holm for pair in found] == pytest.approx(compare.holm([pair.p_tasks for pair in found]))
-    assert compare.all_pairs({"a": scores["a"]}, [1 / 9] * 9, rng) == []
+    assert compare.compare_pairs({"a": scores["a"]}, [1 / 9] * 9, rng) == []
 
 
 def test_equal_methods_differ_by_nothing():
     same = [{0: 70.0, 1: 71.0}, {0: 60.0, 1: 61.0}]
-    found = compare.pair(("a", "b"), (same, same), [0.5, 0.5], np.random.default_rng(0))
+    found = compare.compare_pair(("a", "b"), (same, same), [0.5, 0.5], np.random.default_rng(0))
     assert (found.difference, found.p_seeds, found.p_tasks, found.improvement) == (0, 1, 1, 0.5)
 
 
 def test_ranks_by_hand():
-    found = compare.ranks({"a": [90, 80, 70], "b": [80, 80, 60], "c": [70, 70, 65]})
+    found = compare.mean_ranks({"a": [90, 80, 70], "b": [80, 80, 60], "c": [70, 70, 65]})
     assert found.mean == pytest.approx({"a": 3.5 / 3, "b": 6.5 / 3, "c": 8 / 3})
     # Demsar 2006, Table 5: q = 2.343 for three methods; CD = q sqrt(k (k + 1) / (6 T))
     assert found.critical == pytest.approx(2.343 * (12 / 18) ** 0.5, abs=2e-3)
-    assert compare.ranks({"a": [1, 2], "b": [2, 1]}) is None
-    assert compare.ranks({"a": [1, 1], "b": [1, 1], "c": [1, 1]}).friedman_p == 1
+    assert compare.mean_ranks({"a": [1, 2], "b": [2, 1]}) is None
+    assert compare.mean_ranks({"a": [1, 1], "b": [1, 1], "c": [1, 1]}).friedman_p == 1
 
 
 def test_agreement_by_hand():
@@ -211,7 +211,7 @@ def test_cliques_are_the_longest_spans():
 
 def test_pareto_and_knee_by_hand():
     points = [(0.1, 70.0), (0.2, 74.0), (0.2, 73.0), (0.4, 75.0), (0.8, 75.5), (0.5, 60.0)]
-    front = compare.pareto(points)
+    front = compare.pareto_front(points)
     assert front == [0, 1, 3, 4]
     # above the chord (log cost): 0, 0.727 - 1/3, 0.909 - 2/3, 0
     assert compare.knee(points, front) == 1

@@ -27,7 +27,7 @@ class TaskResults:
     @cached_property
     def estimate(self) -> Estimate:
         """Mean over the seeds with its t interval."""
-        return intervals.cell(self.scores)
+        return intervals.mean_interval(self.scores)
 
     @cached_property
     def peaks(self) -> list[tuple[float, float]]:
@@ -48,39 +48,39 @@ class MethodResults:
     label: str
     tuned: str
     setting: tuple[tuple[str, str], ...]
-    cells: dict[str, TaskResults]
+    tasks: dict[str, TaskResults]
 
     @property
     def runs(self) -> list[Run]:
         """All runs printed in this row."""
-        return [run for cell in self.cells.values() for run in cell.runs]
+        return [run for cell in self.tasks.values() for run in cell.runs]
 
     @property
     def params_m(self) -> float:
         """Trainable parameters without head, in millions; the mean over tasks where a tuned size differs by task."""
-        return float(np.mean([cell.runs[0].params for cell in self.cells.values()])) / 1e6
+        return float(np.mean([cell.runs[0].params for cell in self.tasks.values()])) / 1e6
 
     def mean_of(self, field: str) -> float | None:
         """Mean over tasks of the median of a measured field of the runs; None unless every run has it."""
-        columns = [[getattr(run, field) for run in cell.runs] for cell in self.cells.values()]
+        columns = [[getattr(run, field) for run in cell.runs] for cell in self.tasks.values()]
         if not columns or any(value is None for column in columns for value in column):
             return None
         return float(np.mean([np.median(column) for column in columns]))
 
 
-def rows(runs: Iterable[Run]) -> dict[str, list[MethodResults]]:
+def method_results(runs: Iterable[Run]) -> dict[str, list[MethodResults]]:
     """Method name -> its rows, the paper's setting (else the one with most tasks, then most runs) first."""
     by_setting: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Run]] = {}
     for run in runs:
         by_setting.setdefault((run.method, run.tuned, run.setting), []).append(run)
     found: dict[str, list[MethodResults]] = {}
     for (method, tuned, setting), members in by_setting.items():
-        cells = {key: cell(group) for key, group in sorted(by_key(members).items())}
+        cells = {key: task_results(group) for key, group in sorted(runs_by_cell(members).items())}
         found.setdefault(method, []).append(MethodResults(method, method, tuned, setting, cells))
-    return {method: named(sorted(found[method], key=importance)) for method in sorted(found)}
+    return {method: labelled(sorted(found[method], key=row_order)) for method in sorted(found)}
 
 
-def by_key(runs: Iterable[Run]) -> dict[str, list[Run]]:
+def runs_by_cell(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Runs by what names a cell: the task, and the shots of a few-shot set (`pets@4`)."""
     found: dict[str, list[Run]] = {}
     for run in runs:
@@ -88,7 +88,7 @@ def by_key(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return found
 
 
-def cell(runs: Sequence[Run]) -> TaskResults:
+def task_results(runs: Sequence[Run]) -> TaskResults:
     """One run per seed, on the version of the data (list hash, encoding) that most seeds used.
 
     A seed run twice (protocols last and peek10 train alike and print the same last epoch) counts once: the run that
@@ -102,17 +102,17 @@ def cell(runs: Sequence[Run]) -> TaskResults:
     return TaskResults(tuple(chosen[key] for key in sorted(chosen)))
 
 
-def importance(row: MethodResults) -> tuple[bool, bool, bool, int, int, tuple[tuple[str, str], ...]]:
+def row_order(row: MethodResults) -> tuple[bool, bool, bool, int, int, tuple[tuple[str, str], ...]]:
     """Sort key of the settings of one method: untuned, the paper's values, normalisation of the backbone, most tasks
     and most runs first."""
     wanted = catalog.PAPER_SETTING.get(row.method, {})
     hyper = row.runs[0].hyper
     off = any(key in hyper and hyper[key] != value for key, value in wanted.items())
     foreign = ("normalization", "model") not in row.setting
-    return row.tuned != "none", off, foreign, -len(row.cells), -len(row.runs), row.setting
+    return row.tuned != "none", off, foreign, -len(row.tasks), -len(row.runs), row.setting
 
 
-def named(settings: list[MethodResults]) -> list[MethodResults]:
+def labelled(settings: list[MethodResults]) -> list[MethodResults]:
     """Labels: the first setting carries the bare name, the others what they do differently."""
     first = dict(settings[0].setting)
     wanted = catalog.PAPER_SETTING.get(settings[0].method, {})
@@ -128,22 +128,22 @@ def named(settings: list[MethodResults]) -> list[MethodResults]:
         if row.tuned != "none":
             differing = [f"tuned={row.tuned}", *(item for item in differing if "." not in item)]
         suffix = f" [{', '.join(differing[:4])}{', ...' if len(differing) > 4 else ''}]" if differing else ""
-        labelled.append(MethodResults(row.method, row.method + suffix, row.tuned, row.setting, row.cells))
+        labelled.append(MethodResults(row.method, row.method + suffix, row.tuned, row.setting, row.tasks))
     return labelled
 
 
 def mean_over(row: MethodResults, tasks: Sequence[str], weights: Sequence[float]) -> Estimate | None:
     """Average of a row over the given tasks with its interval; None if one of them has no run."""
-    if any(task not in row.cells for task in tasks):
+    if any(task not in row.tasks for task in tasks):
         return None
-    return intervals.average([row.cells[task].scores for task in tasks], weights)
+    return intervals.average_interval([row.tasks[task].scores for task in tasks], weights)
 
 
 def peak_over(row: MethodResults, tasks: Sequence[str], weights: Sequence[float]) -> Estimate | None:
     """The same average of the peaks on the test set; None unless every task has a run that measured them."""
-    if any(task not in row.cells or not row.cells[task].peaks for task in tasks):
+    if any(task not in row.tasks or not row.tasks[task].peaks for task in tasks):
         return None
-    return intervals.average([[peak for _, peak in row.cells[task].peaks] for task in tasks], weights)
+    return intervals.average_interval([[peak for _, peak in row.tasks[task].peaks] for task in tasks], weights)
 
 
 def peeking_gap(row: MethodResults, tasks: Sequence[str]) -> tuple[Estimate, int] | None:
@@ -151,16 +151,16 @@ def peeking_gap(row: MethodResults, tasks: Sequence[str]) -> tuple[Estimate, int
 
     Only tasks with peek10 runs count, so the number says how much of the table was measured.
     """
-    measured = [task for task in tasks if task in row.cells and row.cells[task].peaks]
+    measured = [task for task in tasks if task in row.tasks and row.tasks[task].peaks]
     if not measured:
         return None
-    gaps = [[peak - last for last, peak in row.cells[task].peaks] for task in measured]
-    return intervals.average(gaps, [1 / len(gaps)] * len(gaps)), len(gaps)
+    gaps = [[peak - last for last, peak in row.tasks[task].peaks] for task in measured]
+    return intervals.average_interval(gaps, [1 / len(gaps)] * len(gaps)), len(gaps)
 
 
 def missing_seeds(row: MethodResults | None, task: str) -> tuple[int, ...]:
     """Seeds of the standard three that no run of this cell has; a cell with three other seeds lacks none."""
-    if row is None or task not in row.cells:
+    if row is None or task not in row.tasks:
         return catalog.SEEDS
-    have = {run.seed for run in row.cells[task].runs}
+    have = {run.seed for run in row.tasks[task].runs}
     return () if len(have) >= len(catalog.SEEDS) else tuple(seed for seed in catalog.SEEDS if seed not in have)

@@ -77,7 +77,7 @@ def seeds_test(differences: Scores, weights: Sequence[float]) -> tuple[float, fl
 
     H0: the weighted mean difference over these tasks is 0; pairs are (task, seed). Two shared seeds per task needed.
     """
-    estimate = intervals.average(differences, weights)
+    estimate = intervals.average_interval(differences, weights)
     if estimate.half is None:
         return estimate.value, None, None, None
     mean, spread, dof = intervals.satterthwaite(differences, weights)
@@ -94,7 +94,7 @@ def tasks_test(differences: Scores) -> float:
     return float(stats.wilcoxon(means, method="exact" if exact else "approx").pvalue)
 
 
-def pair(
+def compare_pair(
     names: tuple[str, str],
     scores: tuple[Sequence[Mapping[int, float]], Sequence[Mapping[int, float]]],
     weights: Sequence[float],
@@ -112,11 +112,11 @@ def pair(
     return Pair(*names, value, low, high, p_seeds, tasks_test(differences), chance, chance_low, chance_high)
 
 
-def all_pairs(
+def compare_pairs(
     scores: Mapping[str, Sequence[Mapping[int, float]]], weights: Sequence[float], rng: np.random.Generator
 ) -> list[Pair]:
     """Every pair of methods, both tests corrected over all pairs."""
-    pairs = [pair((a, b), (scores[a], scores[b]), weights, rng) for a, b in combinations(scores, 2)]
+    pairs = [compare_pair((a, b), (scores[a], scores[b]), weights, rng) for a, b in combinations(scores, 2)]
     with_seeds = [index for index, item in enumerate(pairs) if item.p_seeds is not None]
     by_seeds = dict(zip(with_seeds, holm([pairs[i].p_seeds or 0.0 for i in with_seeds]), strict=True))
     by_tasks = holm([item.p_tasks for item in pairs])
@@ -135,7 +135,7 @@ class Ranks:
     critical: float
 
 
-def ranks(task_means: Mapping[str, Sequence[float]]) -> Ranks | None:
+def mean_ranks(task_means: Mapping[str, Sequence[float]]) -> Ranks | None:
     """Ranks of >= 3 methods on >= 2 common tasks (Demsar, JMLR 2006); None where there are fewer.
 
     CD = q(0.05, k, inf) / sqrt(2) * sqrt(k (k + 1) / (6 T)), q the studentized range, k methods, T tasks.
@@ -187,7 +187,7 @@ def agreement(means: Mapping[str, Mapping[str, float]], least: int = 5) -> Agree
     return Agreement(float(np.mean(found)), min(found), len(found), min(sizes)) if found else None
 
 
-def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Indices of (cost, accuracy) points that no other beats in both, by rising cost."""
     front: list[int] = []
     for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):

@@ -29,7 +29,7 @@ class Estimate:
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
-def cell(scores: Sequence[float]) -> Estimate:
+def mean_interval(scores: Sequence[float]) -> Estimate:
     """Mean of the seeds of one cell with Student's t interval: mean +- t(0.975, n - 1) s / sqrt(n)."""
     values = np.asarray(scores, dtype=float)
     n, mean = len(values), float(np.mean(values))
@@ -60,7 +60,7 @@ def satterthwaite(groups: Sequence[Sequence[float]], weights: Sequence[float]) -
     return float(weight @ means), float(np.sqrt(variance)), dof
 
 
-def average(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Estimate:
+def average_interval(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Estimate:
     """Average over tasks with the interval the tables print: t with Satterthwaite's degrees of freedom.
 
     n is the smallest number of seeds of any task. Without two seeds in every task the interval is absent.
@@ -75,13 +75,13 @@ def average(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Esti
     return Estimate(mean, n, float(low), float(high))
 
 
-def per_seed(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Estimate:
+def per_seed_interval(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Estimate:
     """The same average with a t interval over the n per-seed averages (n - 1 degrees of freedom).
 
     Holds when a seed moves all tasks together, at the price of t(0.975, 2) = 4.3 at n = 3. Needs equal n.
     """
     matrix = np.array(groups, dtype=float)
-    return cell(np.asarray(weights, dtype=float) @ matrix)
+    return mean_interval(np.asarray(weights, dtype=float) @ matrix)
 
 
 def interquartile_mean(groups: Sequence[Sequence[float]]) -> float:
@@ -89,7 +89,7 @@ def interquartile_mean(groups: Sequence[Sequence[float]]) -> float:
     return float(stats.trim_mean(np.concatenate([np.asarray(group, dtype=float) for group in groups]), 0.25))
 
 
-def bootstrap(
+def bootstrap_interval(
     groups: Sequence[Sequence[float]],
     statistic: Callable[[list[np.ndarray]], np.ndarray],
     rng: np.random.Generator,

@@ -9,7 +9,7 @@ from karst_bench.report.statistics import compare, intervals
 from karst_bench.report.statistics.aggregate import MethodResults
 from karst_bench.report.statistics.compare import Pair, Ranks
 from karst_bench.report.statistics.intervals import Estimate
-from karst_bench.report.table_model import Column, Table, TableCell, TableRow, number, ranked
+from karst_bench.report.table_model import Column, Table, TableCell, TableRow, estimate_cell, with_ranks
 
 SEED = 20250211
 
@@ -17,43 +17,43 @@ SEED = 20250211
 def rank_methods(ours: Mapping[str, list[MethodResults]], suite: str) -> Ranks | None:
     """Mean ranks of the methods with every task."""
     tasks = catalog.tasks(suite)
-    rows = figure_data.complete(ours, tasks)
-    return compare.ranks({row.label: [row.cells[task].estimate.value for task in tasks] for row in rows})
+    rows = figure_data.complete_rows(ours, tasks)
+    return compare.mean_ranks({row.label: [row.tasks[task].estimate.value for task in tasks] for row in rows})
 
 
 def task_means(ours: Mapping[str, list[MethodResults]], tasks: Sequence[str]) -> dict[str, dict[str, float]]:
     """Method -> task -> mean of the method's first setting, where it ran."""
-    first = {method: settings[0].cells for method, settings in ours.items()}
+    first = {method: settings[0].tasks for method, settings in ours.items()}
     return {m: {task: cells[task].estimate.value for task in tasks if task in cells} for m, cells in first.items()}
 
 
-def bracket(value: float, bounds: tuple[float, float], digits: int = 2) -> TableCell:
-    """A box that shows an interval and keeps its value for the CSV."""
+def interval_cell(value: float, bounds: tuple[float, float], digits: int = 2) -> TableCell:
+    """A cell that shows an interval and keeps its value for the CSV."""
     return TableCell(value=value, digits=digits, low=bounds[0], high=bounds[1], bracket=True)
 
 
-def method_boxes(row: MethodResults, suite: str, found: Ranks | None) -> dict[str, TableCell]:
+def method_cells(row: MethodResults, suite: str, found: Ranks | None) -> dict[str, TableCell]:
     """One line of the first page. The bootstrap has its own stream per method, so that a new method moves no other."""
     tasks, by = catalog.tasks(suite), [float(w) for w in catalog.group_weights(suite)]
-    scores = [row.cells[task].scores for task in tasks]
+    scores = [row.tasks[task].scores for task in tasks]
     rng = np.random.default_rng([SEED, *row.method.encode()])
-    mean = intervals.average(scores, by)
-    boxes = {"method": TableCell(row.label), "group_avg": number(mean, 2)}
-    boxes["task_avg"] = number(intervals.average(scores, [1 / len(tasks)] * len(tasks)), 2)
+    mean = intervals.average_interval(scores, by)
+    cells = {"method": TableCell(row.label), "group_avg": estimate_cell(mean, 2)}
+    cells["task_avg"] = estimate_cell(intervals.average_interval(scores, [1 / len(tasks)] * len(tasks)), 2)
     if len({len(group) for group in scores}) == 1 and mean.n > 1:
-        alone = intervals.per_seed(scores, by)
-        boxes["per_seed"] = bracket(alone.value, (alone.low or 0.0, alone.high or 0.0))
+        alone = intervals.per_seed_interval(scores, by)
+        cells["per_seed"] = interval_cell(alone.value, (alone.low or 0.0, alone.high or 0.0))
     if mean.n > 1:
-        boxes["bootstrap"] = bracket(mean.value, intervals.bootstrap(scores, intervals.weighted_mean(by), rng))
+        cells["bootstrap"] = interval_cell(mean.value, intervals.bootstrap_interval(scores, intervals.weighted_mean(by), rng))
     middle = intervals.interquartile_mean(scores)
-    low, high = intervals.bootstrap(scores, intervals.trimmed_mean, rng) if mean.n > 1 else (None, None)
-    boxes["iqm"] = number(Estimate(middle, mean.n, low, high), 2)
-    errors = np.array([row.cells[task].test_error for task in tasks])
-    boxes["test_se"] = TableCell(value=float(np.sqrt(np.sum((np.array(by) * errors) ** 2))), digits=2)
+    low, high = intervals.bootstrap_interval(scores, intervals.trimmed_mean, rng) if mean.n > 1 else (None, None)
+    cells["iqm"] = estimate_cell(Estimate(middle, mean.n, low, high), 2)
+    errors = np.array([row.tasks[task].test_error for task in tasks])
+    cells["test_se"] = TableCell(value=float(np.sqrt(np.sum((np.array(by) * errors) ** 2))), digits=2)
     if found is not None:
-        boxes["rank"] = TableCell(value=found.mean[row.label], digits=2)
-    boxes["ppt"] = TableCell(value=compare.ppt(boxes["task_avg"].value or 0.0, 1e6 * row.params_m), digits=3)
-    return boxes
+        cells["rank"] = TableCell(value=found.mean[row.label], digits=2)
+    cells["ppt"] = TableCell(value=compare.ppt(cells["task_avg"].value or 0.0, 1e6 * row.params_m), digits=3)
+    return cells
 
 
 def methods_table(ours: Mapping[str, list[MethodResults]], suite: str) -> Table:
@@ -70,8 +70,8 @@ def methods_table(ours: Mapping[str, list[MethodResults]], suite: str) -> Table:
         Column("ppt", "PPT", ranked=True),
     ]
     tasks = catalog.tasks(suite)
-    rows, found = figure_data.complete(ours, tasks), rank_methods(ours, suite)
-    lines = [TableRow("ours", method_boxes(row, suite, found)) for row in rows]
+    rows, found = figure_data.complete_rows(ours, tasks), rank_methods(ours, suite)
+    lines = [TableRow("ours", method_cells(row, suite, found)) for row in rows]
     notes = ["Methods with runs on every task, one setting each, protocol last, in points of top-1 accuracy."]
     if found is not None:
         notes.append(
@@ -84,7 +84,7 @@ def methods_table(ours: Mapping[str, list[MethodResults]], suite: str) -> Table:
             f"{agreed.lowest:.2f}) over {agreed.pairs} pairs of tasks with at least {agreed.methods} methods in common, "
             "each method in its first setting."
         )
-    shared = figure_data.chance_spread(rows, tasks, [float(w) for w in catalog.group_weights(suite)])
+    shared = figure_data.variance_ratio(rows, tasks, [float(w) for w in catalog.group_weights(suite)])
     if shared is not None:
         notes.append(
             f"Independence of seeds across tasks: variance ratio {shared[0]:.2f} over {shared[1]} methods; 1 where "
@@ -93,20 +93,20 @@ def methods_table(ours: Mapping[str, list[MethodResults]], suite: str) -> Table:
     notes.append("Test-set s.e.: binomial error of the finite test sets in the average; not part of the ± over seeds.")
     if not rows:
         notes.append("No method has runs on every task yet.")
-    return Table("statistics", f"Statistics of Table I ({suite})", columns, ranked(columns, lines), notes)
+    return Table("statistics", f"Statistics of Table I ({suite})", columns, with_ranks(columns, lines), notes)
 
 
-def pairs(ours: Mapping[str, list[MethodResults]], suite: str) -> list[Pair]:
+def method_pairs(ours: Mapping[str, list[MethodResults]], suite: str) -> list[Pair]:
     """All pairs of the methods with every task."""
     tasks = catalog.tasks(suite)
     scores = {
-        row.label: [{run.seed: float(run.last or 0.0) for run in row.cells[task].runs} for task in tasks]
-        for row in figure_data.complete(ours, tasks)
+        row.label: [{run.seed: float(run.last or 0.0) for run in row.tasks[task].runs} for task in tasks]
+        for row in figure_data.complete_rows(ours, tasks)
     }
-    return compare.all_pairs(scores, [float(w) for w in catalog.group_weights(suite)], np.random.default_rng(SEED))
+    return compare.compare_pairs(scores, [float(w) for w in catalog.group_weights(suite)], np.random.default_rng(SEED))
 
 
-def probability(value: float | None) -> TableCell:
+def p_value_cell(value: float | None) -> TableCell:
     """A p value: three digits, or 'n/a' where the seeds allow no test."""
     return TableCell("n/a") if value is None else TableCell(value=value, digits=3, floor=0.001)
 
@@ -126,13 +126,13 @@ def pairs_table(found: Sequence[Pair], suite: str) -> Table:
     ]
     lines = []
     for item in found:
-        boxes = {"first": TableCell(item.first), "second": TableCell(item.second)}
-        boxes["difference"] = TableCell(value=item.difference, digits=2, low=item.low, high=item.high)
+        cells = {"first": TableCell(item.first), "second": TableCell(item.second)}
+        cells["difference"] = TableCell(value=item.difference, digits=2, low=item.low, high=item.high)
         for key in ("p_seeds", "p_seeds_holm", "p_tasks", "p_tasks_holm"):
-            boxes[key] = probability(getattr(item, key))
-        boxes["improvement"] = TableCell(value=item.improvement, digits=2)
-        boxes["improvement_interval"] = bracket(item.improvement, (item.improvement_low, item.improvement_high))
-        lines.append(TableRow("ours", boxes))
+            cells[key] = p_value_cell(getattr(item, key))
+        cells["improvement"] = TableCell(value=item.improvement, digits=2)
+        cells["improvement_interval"] = interval_cell(item.improvement, (item.improvement_low, item.improvement_high))
+        lines.append(TableRow("ours", cells))
     notes = [
         "p over seeds: t test of the mean paired difference over tasks x shared seeds (Satterthwaite): would other "
         "seeds keep the order on these tasks? p over tasks: Wilcoxon's signed-rank test of the task means: does the "
