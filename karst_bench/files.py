@@ -11,8 +11,8 @@ from karst_bench.errors import UserError
 
 def packaged(name: str) -> Path:
     """A folder that comes with the suite (conf, results/paper): inside the installed package, or at a checkout's root."""
-    inside = Path(__file__).resolve().parent / name
-    return inside if inside.is_dir() else inside.parent.parent / name
+    package = Path(__file__).resolve().parent
+    return package / name if (package / name).is_dir() else package.parent / name
 
 
 def refusal(path: Path, error: OSError, size: int = 0) -> UserError:

@@ -1,12 +1,11 @@
 """docs/methods.md from the code: python scripts/docs_methods.py
 
-Every number is counted on a model without weights; the printed ones come from results/paper/.
+Every number is counted on a model without weights; titles, printed counts and their reasons stand in conf/method/*.yaml.
 """
 
 import copy
-import csv
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,38 +27,7 @@ from karst_bench.methods.build import build_methods
 ROOT = Path(__file__).resolve().parents[1]
 
 PAGE = ROOT / "docs" / "methods.md"
-BACKBONES = {"ViT-B/16": ("vit_base_patch16_224", "table1_vit_b16.csv"),
-             "Swin-B": ("swin_base_patch4_window7_224", "table2_swin_b.csv")}  # fmt: skip
-PRINTED = {
-    "full": "Full", "linear": "Linear", "linear_sgd": "Linear", "bitfit": "BitFit", "vpt_deep": "VPT", "lora": "LoRA",
-    "fact_tk": "FacT", "adaptformer": "AdaptFormer", "ssf": "SSF", "dtl": "DTL", "ka": "KA", "karst": "KARST",
-    "karst_all": "KARST", "karst_block_c": "KARST", "karst_code": "KARST", "karst_code_ln": "KARST", "karst_scale": "KARST",
-    "karst_swin_staged": "KARST",
-}  # fmt: skip
-WHY = {
-    "bitfit": "The printed 0.20 counts the relative position tables, `method.rel_pos_bias=true`: 200,760.",
-    "vpt_deep": "9,216 p (12,032 p on Swin-B), here p = 10; p differs by task. `tuned=paper` has a mean of 60.9: 561,690, "
-    "the printed 0.56 M. On Swin-B 0.16 M is a mean p of 13.3.",
-    "lora": "0.295 is printed cut, not rounded. q and v apart, or one A for q, k and v, count the same.",
-    "adaptformer": "Bottleneck 8 gives the printed 0.16; the method's own default of 64 would be 1,189,632.",
-    "ssf": "0.24 in the SSF paper includes the head.",
-    "fact_tk": "The printed 0.07 is a mean over tasks: rank 32 (86,528) on 13 and rank 16 (30,976) on 6 is 68,985. On "
-    "Swin-B, for which no code was published, the same mean is 134,952 with U and V for each stage and one core: 0.13, "
-    "printed 0.14.",
-    "karst": "Where and how finely outputs are re-scaled is not said. Channel-wise after proj and fc2, the reading of "
-    "Eq. 2-4 used here, is 0.338 (printed 0.33) and 0.445. No reading gives all four numbers of Tables I-III.",
-    "karst_all": "Eq. 4 after every adapted layer adds 0.17 M on ViT-B/16, where 0.03 M were printed.",
-    "karst_block_c": "Rounds to both printed numbers, but one C for four layers is not what Eq. 3 says.",
-    "karst_code": "72 scalars (144 on Swin-B) cannot make the printed 0.30 of KA into 0.33; the staged ranks give half of 0.45.",
-    "karst_code_ln": "With the 38,400 LayerNorm scalars (57,600 on Swin-B) the printed 0.33 and 0.45 are cut, not rounded: the "
-    "likeliest reading of what was run. Its re-scaling rows would then hold LayerNorm tuning too.",
-    "karst_scale": "Fits 0.33; 0.433 on Swin-B does not fit 0.45.",
-    "karst_swin_staged": "The published code's ranks (2, 2, 4, 8) give 0.28 where 0.45 was printed.",
-    "repadapter": "Its paper prints 0.22 M, which is without the biases of its code (239,808).",
-    "vera": "Its paper prints 24.6 K for ViT-B.",
-    "convpass": "Its paper prints 0.33 M.",
-    "dtl_plus": "36,864 + 768 k^2; its paper chooses k (3, 4 or 5) by task.",
-}
+BACKBONES = {"ViT-B/16": ("vit_b16", "vit_base_patch16_224"), "Swin-B": ("swin_b", "swin_base_patch4_window7_224")}
 LEGEND = """Trained scalars without the head; printed values, in millions, from `results/paper/`. *Merges*: plain layers compute
 the same map, so inference costs nothing more; otherwise what one 224 x 224 image costs more on ViT-B/16, which takes
 {macs:.2f} G multiply-adds without a method. Generated from the code by `python scripts/docs_methods.py`.
@@ -91,7 +59,9 @@ def render() -> str:
 def facts_of(name: str) -> dict[str, Any]:
     """What the page says about one method, read off an attached model without memory."""
     methods = build_methods(_settings(name))
-    fact: dict[str, Any] = {"methods": methods, "extra": _settings(name)["extra"]["name"], "counts": {}}
+    settings = _settings(name)
+    fact: dict[str, Any] = {"methods": methods, "about": settings["method"]["about"], "extra": settings["extra"]["name"],
+                            "counts": {}}  # fmt: skip
     for backbone in BACKBONES:
         model = AdaptedModel(copy.deepcopy(_plain(backbone)))
         try:
@@ -138,7 +108,7 @@ def _row(name: str, fact: Mapping[str, Any]) -> str:
     cells = [f"[`{name}`](#{name})"]
     for backbone in BACKBONES:
         count = fact["counts"][backbone]
-        cells += [f"{count:,}" if isinstance(count, int) else "—", printed(name, backbone) or "—"]
+        cells += [f"{count:,}" if isinstance(count, int) else "—", printed(fact["about"], backbone) or "—"]
     more = f"{fact['more'] / 1e6:,.0f} M ({100 * fact['more'] / _macs('ViT-B/16'):.2f} %)"
     return f"| {' | '.join([*cells, 'yes' if fact['merges'] else 'no', '0' if fact['merges'] else more])} |"
 
@@ -146,14 +116,21 @@ def _row(name: str, fact: Mapping[str, Any]) -> str:
 def _section(kind: type[Method], facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """One class: its equation once, then each of its configurations."""
     equation, *rest = (inspect.getdoc(kind) or "").split("\n")
-    title = f"## {kind.label}" + (f" [[arXiv {kind.paper}](https://arxiv.org/abs/{kind.paper})]" if kind.paper else "")
-    lines = ["", title, "", "```text", " ".join(equation.split()), "```", *rest]
+    lines = ["", _heading([fact["about"] for fact in facts.values()]), "", "```text", " ".join(equation.split()), "```", *rest]
     for name, fact in facts.items():
-        lines += ["", f'<a id="{name}"></a>`method={name}`', "", *_about(name, fact)]
+        lines += ["", f'<a id="{name}"></a>`method={name}`', "", *_listed(fact)]
     return lines
 
 
-def _about(name: str, fact: Mapping[str, Any]) -> Iterator[str]:
+def _heading(abouts: Sequence[Mapping[str, Any]]) -> str:
+    """The titles of a class's methods, of several their part before a bracket, and their papers."""
+    titles = [about["title"] if len(abouts) == 1 else about["title"].partition(" (")[0] for about in abouts]
+    papers = dict.fromkeys(about["paper"] for about in abouts if about.get("paper"))
+    links = [f"[[arXiv {paper}](https://arxiv.org/abs/{paper})]" for paper in papers]
+    return " ".join(["##", ", ".join(dict.fromkeys(titles)), *links])
+
+
+def _listed(fact: Mapping[str, Any]) -> Iterator[str]:
     method, *extra = fact["methods"]
     values = {key: value for key, value in vars(method).items() if key != "name"}
     yield f"- Defaults: {', '.join(f'`{key}={value}`' for key, value in values.items()) or 'no hyper-parameters'}"
@@ -164,32 +141,26 @@ def _about(name: str, fact: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(said, str):
             yield f"- {backbone}: refused. {said}"
             continue
-        shown = printed(name, backbone)
+        shown = printed(fact["about"], backbone)
         number = f"{said:,} trained scalars" + (f" (printed: {shown} M)" if shown else "")
         yield f"- {backbone}: {number}"
     yield f"- Sites: {', '.join(fact['sites']) or 'the head alone'}"
-    if name in WHY:
-        yield f"- Count: {WHY[name]}"
+    if why := fact["about"].get("why"):
+        yield f"- Count: {why}"
     start = all(part.identity_at_init for part in fact["methods"])
     yield f"- Start: {'the unadapted model' if start else 'not the unadapted model'}"
     yield f"- Merge: {'exact' if fact['merges'] else 'none: no plain layer computes it'}"
 
 
-def printed(name: str, backbone: str) -> str | None:
+def printed(about: Mapping[str, Any], backbone: str) -> str | None:
     """The paper's millions for this method, as printed; None where it prints none."""
-    tables = {"ViT-B/16": [BACKBONES["ViT-B/16"][1], "table3_rescaling.csv"], "Swin-B": [BACKBONES["Swin-B"][1]]}
-    for table in tables[backbone]:
-        with (ROOT / "results" / "paper" / table).open(newline="") as file:
-            for row in csv.DictReader(file):
-                if row["method"] == PRINTED.get(name):
-                    return row["params_m"] or None
-    return None
+    return (about.get("printed") or {}).get(BACKBONES[backbone][0])
 
 
 @cache
 def _plain(backbone: str) -> nn.Module:
     with torch.device("meta"):
-        return timm.create_model(BACKBONES[backbone][0], num_classes=10)
+        return timm.create_model(BACKBONES[backbone][1], num_classes=10)
 
 
 @cache

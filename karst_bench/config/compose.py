@@ -180,6 +180,8 @@ def _unknown_key(key: str, text: str, overrides: Sequence[str]) -> str:
 
 def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for key in cfg:
+        if key == "about":  # what a method or dataset is called and stands for: nothing to be set
+            continue
         name = f"{prefix}{key!s}"
         yield name
         if OmegaConf.is_dict(cfg._get_node(key)):

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
+import msgspec
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -50,9 +51,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            if not _fits(getattr(self, entry.name), entry.type):
+            try:
+                msgspec.convert(getattr(self, entry.name), entry.type)
+            except msgspec.ValidationError:
                 kind = getattr(entry.type, "__name__", entry.type)
-                raise UserError(f"recipe.{entry.name}={getattr(self, entry.name)!r} must be of type {kind}")
+                raise UserError(f"recipe.{entry.name}={getattr(self, entry.name)!r} must be of type {kind}") from None
         if self.optimiser not in OPTIMISERS:
             raise UserError(f"recipe.optimiser={self.optimiser} is unknown; use one of {', '.join(OPTIMISERS)}")
         for key in ("epochs", "batch"):
@@ -64,13 +67,6 @@ class Recipe:
         for key in ("warmup", "drop_path", "label_smoothing"):
             if not 0 <= getattr(self, key) < 1:
                 raise UserError(f"recipe.{key}={getattr(self, key)} must lie in [0, 1)")
-
-
-def _fits(value: object, kind: object) -> bool:
-    """Whether a configured value is of the declared type; an integer does as float, true and false never as numbers."""
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, kind | int if float in (kind, *get_args(kind)) else kind)  # type: ignore[arg-type]
 
 
 class Schedule:

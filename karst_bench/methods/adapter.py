@@ -17,8 +17,6 @@ class Adapter(Method):
     W_u = 0. (Zeroing W_d too, as one code base does, would leave only b_u a gradient in the first step.)
     """
 
-    label: ClassVar[str] = "Adapter"
-    paper: ClassVar[str] = "1902.00751"
     init: ClassVar[str] = "near_identity"
     h: int
     act: str
@@ -48,8 +46,6 @@ class AdapterNOAH(Adapter):
     that code initialises every linear layer once more after building it: the start is not the identity.
     """
 
-    label: ClassVar[str] = "Adapter"
-    paper: ClassVar[str] = "2206.04673"
     identity_at_init: ClassVar[bool] = False
     init: ClassVar[str] = "trunc_normal"
 
@@ -61,8 +57,6 @@ class AdapterPlus(Method):
     Shapes: W_d (h, d), W_u (d, h), g (d). Weights start with deviation 0.01, cut at two deviations: near the identity.
     """
 
-    label: ClassVar[str] = "Adapter+"
-    paper: ClassVar[str] = "2406.06820"
     identity_at_init: ClassVar[bool] = False
     h: int
     dropout: float

@@ -1,7 +1,6 @@
 """AdaptFormer: a bottleneck beside every MLP [arXiv 2205.13535]."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
 from karst_bench.nn.bottleneck import Bottleneck
@@ -14,8 +13,6 @@ class AdaptFormer(Method):
     x is the residual stream without LayerNorm; drop-path does not cover the adapter. Shapes: W_d (h, d), W_u (d, h).
     """
 
-    label: ClassVar[str] = "AdaptFormer"
-    paper: ClassVar[str] = "2205.13535"
     h: int
     s: float
     dropout: float

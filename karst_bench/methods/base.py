@@ -44,8 +44,6 @@ class Method:
 
     name: str
 
-    label: ClassVar[str] = ""
-    paper: ClassVar[str] = ""  # arXiv number
     families: ClassVar[frozenset[str]] = frozenset({"vit", "swin"})
     needs_cls: ClassVar[bool] = False
     needs_attention: ClassVar[bool] = False

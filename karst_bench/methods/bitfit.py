@@ -1,7 +1,6 @@
 """BitFit: the biases that are there already [arXiv 2106.10199]."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
 
@@ -13,8 +12,6 @@ class BitFit(Method):
     Nothing is added and nothing is left to merge. Biases are vectors, so they are not decayed towards 0.
     """
 
-    label: ClassVar[str] = "BitFit"
-    paper: ClassVar[str] = "2106.10199"
     rel_pos_bias: bool
 
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:

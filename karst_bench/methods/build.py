@@ -1,17 +1,30 @@
-"""From plain settings to method objects: typed, and nothing outside this package."""
+"""From plain settings to method objects: typed, and nothing outside this package.
+
+A method's settings are its hyper-parameters, `name`, `_target_` (the class) and `about`, which says once what the method
+is called and stands for. `about` changes no number: it is no part of a run's identity, reaches no constructor, and
+travels in the record as config.method.about. Every key may be absent or null but the title.
+- title: the name in tables, figures and pages, one for each method.
+- paper: its arXiv number, a string.
+- row: the printed row of results/paper/*.csv that this method stands for; at most one method a row.
+- extra: the re-scaling that the method brings along (its `override /extra`); reports name another one, or none.
+- printed: {backbone: millions of trained parameters as the paper prints them, a string}.
+- why: why ours differ from the printed ones, or what they depend on.
+"""
 
 import importlib
 import math
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import msgspec
+
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Method
 
 NODES = ("method", "also", "extra")  # attached in this order: changes, then what re-scales them
+HOMES = ("karst_bench.methods.", "karst_bench_methods.")
 
 
 def build_methods(settings: Mapping[str, Any]) -> list[Method]:
@@ -21,30 +34,42 @@ def build_methods(settings: Mapping[str, Any]) -> list[Method]:
 
 
 def build_method(node: str, values: Mapping[str, Any]) -> Method:
-    """One method from its settings; `_target_` names a class below karst_bench.methods."""
-    target = str(values.get("_target_", ""))
-    if not target.startswith("karst_bench.methods."):
-        raise UserError(
-            f"{node}._target_={target!r} lies outside karst_bench.methods; only the suite's own methods are built"
-        )
-    module, _, name = target.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{node}._target_={target} does not exist: {error}") from error
-    if not (isinstance(kind, type) and issubclass(kind, Method)):
-        raise UserError(f"{node}._target_={target} is no Method")
-    given = {key: value for key, value in values.items() if key != "_target_"}
-    wanted = {field.name: field.type for field in fields(kind)}
+    """One method from its settings; `_target_` names a class below karst_bench.methods, or of a package karst_bench_methods.
+
+    The latter is a person's own: a folder of that name anywhere on Python's path, without an __init__.py, one file a
+    method. Raises: UserError for a class of another place, a key that is missing or unknown, a value of another type.
+    """
+    kind = _class(f"{node}._target_", str(values.get("_target_", "")))
+    given = {key: value for key, value in values.items() if key not in ("_target_", "about")}
+    hints = typing.get_type_hints(kind)
+    wanted = {field.name: hints[field.name] for field in fields(kind)}
     if odd := sorted(given.keys() ^ wanted.keys()):
         raise UserError(
             f"{node}={values.get('name')}: {', '.join(odd)} missing or unknown; its keys are {', '.join(wanted)}"
         )
     for key, value in given.items():
-        if not _fits(value, wanted[key]):
-            raise UserError(f"{node}.{key}={value!r} must be of type {_shown(wanted[key])}")
+        try:
+            msgspec.convert(value, wanted[key])
+        except msgspec.ValidationError:
+            raise UserError(f"{node}.{key}={value!r} must be of type {_shown(wanted[key])}") from None
         _check_range(f"{node}.{key}={value!r}", key, value, zero=key in kind.may_be_zero)
     return kind(**given)
+
+
+def _class(said: str, target: str) -> type[Method]:
+    if not target.startswith(HOMES):
+        raise UserError(
+            f"{said}={target!r} lies outside karst_bench.methods; only the suite's own methods are built, and those of a "
+            "package karst_bench_methods on Python's path"
+        )
+    module, _, name = target.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{said}={target} does not exist: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise UserError(f"{said}={target} is no Method")
+    return kind
 
 
 def _check_range(said: str, key: str, value: Any, *, zero: bool) -> None:
@@ -62,22 +87,6 @@ def _check_range(said: str, key: str, value: Any, *, zero: bool) -> None:
         least = 0 if zero else 1
         if value < least:
             raise UserError(f"{said} must be at least {least}")
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    """Whether a plain value has the annotated type; an int does for a float, a bool never for a number."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, argument) for argument in arguments)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if wanted is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return value is None if wanted is type(None) else isinstance(value, wanted)
 
 
 def _shown(wanted: Any) -> str:

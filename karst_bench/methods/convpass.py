@@ -44,8 +44,6 @@ class Convpass(Method):
     Shapes: as Bypass. Trainable for each bypass: 2 d h + h + d + 9 h^2 + h; two a block.
     """
 
-    label: ClassVar[str] = "Convpass"
-    paper: ClassVar[str] = "2207.07039"
     needs_grid: ClassVar[bool] = True
     h: int
     s: float

@@ -46,8 +46,6 @@ class DTL(Method):
     the mean patch token. No graph reaches below the first block that takes feedback.
     """
 
-    label: ClassVar[str] = "DTL"
-    paper: ClassVar[str] = "2312.07856"
     needs_grid: ClassVar[bool] = True
     r: dict[str, int]
     beta: float

@@ -1,7 +1,6 @@
 """DTL+: DTL whose feedback is spread over neighbouring patches [arXiv 2312.07856]."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -37,7 +36,6 @@ class DTLPlus(DTL):
     passes it by. The published Swin code allocates one for each of the four stages and trains two; only those are here.
     """
 
-    label: ClassVar[str] = "DTL+"
     k: dict[str, int]
 
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +50,6 @@ class FacTTK(Method):
     Trainable: 2 d r + r^3 + 12 L r. Dropout acts between core and V. Init: V = 0.
     """
 
-    label: ClassVar[str] = "FacT"
-    paper: ClassVar[str] = "2212.03145"
     r: int
     s: float
     dropout: float

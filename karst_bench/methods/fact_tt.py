@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +29,6 @@ class FacTTT(Method):
     four of fc1, four of fc2. Trainable: 2 d r + 12 r^2 for each block. Dropout acts between core and V. Init: V = 0.
     """
 
-    label: ClassVar[str] = "FacT-TT"
-    paper: ClassVar[str] = "2212.03145"
     r: int
     s: float
     dropout: float

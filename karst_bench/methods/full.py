@@ -15,7 +15,6 @@ class Full(Method):
     Weight decay leaves out vectors, the position embedding and the class token (methods whose values are not weights).
     """
 
-    label: ClassVar[str] = "Full"
     composable: ClassVar[bool] = False
 
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:

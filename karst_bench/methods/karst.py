@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 
@@ -27,8 +27,6 @@ class Karst(Method):
     re-scaling of Eq. 4 is extra=rst.
     """
 
-    label: ClassVar[str] = "KARST"
-    paper: ClassVar[str] = "2502.06779"
     N: int
     m: int
     r: int | list[int] | dict[str, int | list[int]]

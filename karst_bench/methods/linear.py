@@ -10,7 +10,6 @@ from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
 class Linear(Method):
     """y = W_h z + b_h on frozen features z: nothing but the classifier trains, the backbone runs without drop-path."""
 
-    label: ClassVar[str] = "Linear"
     backbone_mode: ClassVar[str] = "eval"
 
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:

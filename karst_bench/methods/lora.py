@@ -1,7 +1,6 @@
 """LoRA: low-rank updates of linear layers [arXiv 2106.09685]."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from karst_bench.errors import UserError
 from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
@@ -18,8 +17,6 @@ class LoRA(Method):
     same count), `all`. Dropout acts on the input of A.
     """
 
-    label: ClassVar[str] = "LoRA"
-    paper: ClassVar[str] = "2106.09685"
     r: int
     s: float
     dropout: float

@@ -1,7 +1,6 @@
 """RepAdapter: linear adapters before a layer, folded into it [arXiv 2302.08106]."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +36,6 @@ class RepAdapter(Method):
     the published code, as in its printed count of 0.22 M, and without its dropout.
     """
 
-    label: ClassVar[str] = "RepAdapter"
-    paper: ClassVar[str] = "2302.08106"
     h: int
     s: float
     groups: int

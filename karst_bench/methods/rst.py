@@ -1,7 +1,6 @@
 """RST: channel-wise re-scaling and translation of a layer's output, on top of any method [KARST, arXiv 2502.06779]."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -23,8 +22,6 @@ class RST(Method):
     Sites: after qkv, proj, fc1 or fc2, or `pre_proj`, on the input of proj.
     """
 
-    label: ClassVar[str] = "RST"
-    paper: ClassVar[str] = "2502.06779"
     sites: list[str]
     granularity: str
 

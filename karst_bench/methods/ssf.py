@@ -19,8 +19,6 @@ class SSF(Method):
     Merges into the operation before it.
     """
 
-    label: ClassVar[str] = "SSF"
-    paper: ClassVar[str] = "2210.08823"
     identity_at_init: ClassVar[bool] = False
     std: float
 

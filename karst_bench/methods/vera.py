@@ -39,8 +39,6 @@ class VeRA(Method):
     A and B are not stored: they follow from `key` and the shape, on every machine and device.
     """
 
-    label: ClassVar[str] = "VeRA"
-    paper: ClassVar[str] = "2310.11454"
     may_be_zero: ClassVar[frozenset[str]] = frozenset({"key"})
     r: int
     start: float

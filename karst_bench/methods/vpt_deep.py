@@ -37,8 +37,6 @@ class VPTDeep(Method):
     The encoder runs without drop-path. Longer sequences cannot be merged.
     """
 
-    label: ClassVar[str] = "VPT-deep"
-    paper: ClassVar[str] = "2203.12119"
     changes_tokens: ClassVar[bool] = True
     identity_at_init: ClassVar[bool] = False
     backbone_mode: ClassVar[str] = "eval"

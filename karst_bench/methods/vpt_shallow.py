@@ -34,8 +34,6 @@ class VPTShallow(Method):
     vpt_deep there.
     """
 
-    label: ClassVar[str] = "VPT-shallow"
-    paper: ClassVar[str] = "2203.12119"
     families: ClassVar[frozenset[str]] = frozenset({"vit"})
     changes_tokens: ClassVar[bool] = True
     identity_at_init: ClassVar[bool] = False

@@ -16,7 +16,7 @@ BACKBONE = ("timm_name", "model_args")
 INPUT = ("input_size", "mean", "std")  # a config may leave these to the backbone; a record never does
 TUNED = ("name", "values")
 SCALARS = ("normalization", "seed", "precision")
-DESCRIPTIONS = {"label", "paper", "licence", "origin", "trap", "known_issues", "label_rule", "description"}
+DESCRIPTIONS = {"about", "label", "paper", "licence", "origin", "trap", "known_issues", "label_rule", "description"}
 
 
 def _canonical(value: Any) -> Any:

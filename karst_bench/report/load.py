@@ -131,7 +131,7 @@ def method_label(record: Mapping[str, Any]) -> str:
 def hyper(config: Mapping[str, Any]) -> dict[str, Any]:
     """The method's hyper-parameters: all of its node but class path and texts."""
     node = need(config, "method", dict)
-    return {key: node[key] for key in sorted(node) if key not in ("_target_", "name", "label", "paper")}
+    return {key: node[key] for key in sorted(node) if key not in ("_target_", "name", "about", "label", "paper")}
 
 
 def plain(value: Any) -> str:
@@ -154,7 +154,7 @@ def setting(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         parts |= {f"method.{key}": value for key, value in hyper(config).items()}
         for node in ("recipe", "extra", "also"):
             values = may(config, node, dict, {})
-            parts |= {f"{node}.{key}": values[key] for key in values if key not in ("_target_", "label", "paper")}
+            parts |= {f"{node}.{key}": values[key] for key in values if key not in ("_target_", "about", "label", "paper")}
     return tuple(sorted((printable(key, 60), plain(value)) for key, value in parts.items()))
 
 

@@ -116,7 +116,7 @@ def test_linear_sgd_sets_its_optimiser_and_nothing_of_the_dataset():
 def test_a_variant_changes_only_what_it_names():
     base = compose(["method=karst"]).method
     code = compose(["method=karst_code"]).method
-    assert {key for key in base if base[key] != code[key]} == {"name", "r", "sigma", "init"}
+    assert {key for key in base if base[key] != code[key]} == {"name", "about", "r", "sigma", "init"}
     assert compose(["method=karst_code", "method.r=4"]).method.r == 4
     assert compose(["method=karst", "extra=none"]).extra.name == "none"
 
