@@ -1,10 +1,14 @@
 """Files: those that come with the package, and those that are whole or absent (write beside, flush, publish in one step)."""
 
+import fcntl
+import hashlib
 import os
 import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from karst_bench.errors import UserError
 
@@ -15,11 +19,17 @@ def packaged(name: str) -> Path:
     return package / name if (package / name).is_dir() else package.parent / name
 
 
-def refusal(path: Path, error: OSError, size: int = 0) -> UserError:
-    """The one paragraph for a disk that is full, read-only or not ours."""
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal. Raises: OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refusal(path: Path, error: OSError, size: int = 0, *, setting: str = "paths.results") -> UserError:
+    """The one paragraph for a disk that is full, read-only or not ours. setting: the key that names another folder."""
     need = f" ({size} bytes to write{_free(path)})" if size else ""
     remedy = "free some space there" if error.errno in (28, 122) else "make that folder writable"
-    return UserError(f"cannot write {path}: {error.strerror}{need}; {remedy} or choose another with paths.results=")
+    return UserError(f"cannot write {path}: {error.strerror}{need}; {remedy} or choose another with {setting}=")
 
 
 def _free(path: Path) -> str:
@@ -72,12 +82,13 @@ def _copy_once(source: Path, target: Path) -> None:
     copy.replace(target)
 
 
-def write(path: Path, data: bytes, *, once: bool) -> bool:
+def write(path: Path, data: bytes, *, once: bool = False, setting: str = "paths.results") -> bool:
     """Write `data` to `path` whole or not at all; with `once`, False (and nothing changed) where `path` exists.
 
-    Raises UserError when the disk is full or the folder not writable; no partial file stays behind.
+    Raises: UserError when the disk is full or the folder not writable (`setting` is the key that names another one); no
+    partial file stays behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_all(temporary, data)
@@ -89,10 +100,83 @@ def write(path: Path, data: bytes, *, once: bool) -> bool:
         sync_folder(path.parent)
         return published
     except OSError as error:
-        raise refusal(path, error, len(data)) from error
+        raise refusal(path, error, len(data), setting=setting) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def stream(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which becomes `path` when the block ends well and vanishes when it does not.
+
+    For what is too large to hold as bytes. Raises: OSError as it comes, so that a caller may do without the file.
+    """
+    temporary = _beside(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill, which becomes `path` when the block ends well and vanishes when it does not.
+
+    Where `path` is there by then, it stays as it is: another process was faster. What killed writers of `path` left is
+    removed first. Raises: OSError as it comes.
+    """
+    with scratch(path) as temporary:
+        yield temporary
+        if not path.exists():
+            temporary.rename(path)
+            sync_folder(path.parent)
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, on the same file system, that is gone after the block. Raises: OSError."""
+    _clear_dead(path)
+    temporary = _beside(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A name for what becomes `path`: hidden, in the same folder, with the process that writes it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def _clear_dead(path: Path) -> None:
+    """Remove the folders that killed writers of `path` left; that of a living process stays."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = left.name.split(".")[-3]
+        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold `path` exclusively, waiting for whoever holds it; the file stays, so that all wait for the same one.
+
+    The lock dies with its holder. File systems without locks go on unlocked: whoever writes under the lock also
+    publishes in one step, so two writers only waste time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def clear_temporaries(folder: Path, name: str) -> None:

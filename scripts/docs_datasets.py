@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from karst_bench import files
 from karst_bench.config.datasets import dataset_configs
-from karst_bench.data.setup.download import write_atomically
 from karst_bench.data.sources.published import fewshot_source
 
 INTRO = """# Data sets
@@ -121,7 +121,7 @@ def main() -> int:
     if wanted == "-":
         print(page())
     else:
-        write_atomically(Path(wanted), page())
+        files.write(Path(wanted), page().encode())
         print(wanted)
     return 0
 

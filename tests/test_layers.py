@@ -13,8 +13,8 @@ PACKAGE = ROOT / "karst_bench"
 ALLOWED = {
     "nn": {"nn", "errors"},
     "methods": {"methods", "nn", "errors"},
-    "adapt": {"adapt", "methods", "nn", "data", "files", "errors"},
-    "data": {"data", "files", "errors"},
+    "adapt": {"adapt", "methods", "nn", "files", "download", "errors"},
+    "data": {"data", "files", "download", "errors"},
     "engine": {"engine", "methods", "nn", "errors"},
     "records": {"records", "files", "errors"},
     "trackers": {"trackers", "errors"},
@@ -23,7 +23,7 @@ ALLOWED = {
     "run": {"run", "adapt", "methods", "nn", "data", "engine", "records", "trackers", "report", "config", "files", "errors",
             "load_adapter"},
 }
-TOP = {"__init__.py", "errors.py", "files.py"}
+TOP = {"__init__.py", "download.py", "errors.py", "files.py"}
 # Where an outside library may be imported, by path prefix.
 HOMES = {
     "timm": ("adapt/", "data/augment/policy.py", "engine/optim.py"),

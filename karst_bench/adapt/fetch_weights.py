@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from karst_bench.data.cache.locks import locked
-from karst_bench.data.setup.download import download, file_sha256, write_atomically
+from karst_bench import files
+from karst_bench.download import download
 from karst_bench.errors import UserError
 
 SUMS = "SHA256SUMS.json"
@@ -23,13 +23,14 @@ def check_weights(root: Path, file: Path) -> str:
     if not file.is_file():
         raise UserError(f"{file}: there is no such weights file; `python scripts/fetch_weights.py tag=...` fetches it")
     name = file.resolve().relative_to(root.resolve()).as_posix() if file.is_relative_to(root) else str(file)
-    found = file_sha256(file)
-    with locked(root / f".{SUMS}.lock"):
+    found = files.sha256(file)
+    with files.locked(root / f".{SUMS}.lock"):
         known = read_sums(root)
         entry = known.get(name)
         if entry is None:
             known[name] = {"sha256": found, "bytes": file.stat().st_size}
-            write_atomically(root / SUMS, json.dumps(known, indent=1, sort_keys=True) + "\n")
+            text = json.dumps(known, indent=1, sort_keys=True) + "\n"
+            files.write(root / SUMS, text.encode(), setting="paths.weights")
         elif entry["sha256"] != found:
             raise UserError(
                 f"{file}: SHA-256 is {found}, but {root / SUMS} recorded {entry['sha256']} when it was first used. The"

@@ -17,8 +17,9 @@ from miniatures import CONF, make_fewshot, node, script
 import karst_bench.data.setup.fewshot as setup
 from karst_bench.adapt.fetch_weights import SUMS, check_weights, fetch_hub, fetch_url, present_weights
 from karst_bench.cli.options import parse
-from karst_bench.data.setup.download import download, file_sha256
+from karst_bench.download import download
 from karst_bench.errors import UserError
+from karst_bench.files import sha256
 from scripts.docs_datasets import page
 
 LISTS = os.environ.get("KARST_BENCH_FEWSHOT_LISTS")
@@ -152,8 +153,8 @@ def test_weights_by_tag_from_an_address(tmp_path: Path, capsys: pytest.CaptureFi
     for _ in range(2):
         assert fetch.run({"tag": tag, "out": str(tmp_path / "w"), "url": source.as_uri()}) == 0
     file = tmp_path / "w" / f"{tag}.npz"
-    assert json.loads((tmp_path / "w" / SUMS).read_text())[file.name]["sha256"] == file_sha256(file)
-    assert file_sha256(file) in capsys.readouterr().out
+    assert json.loads((tmp_path / "w" / SUMS).read_text())[file.name]["sha256"] == sha256(file)
+    assert sha256(file) in capsys.readouterr().out
     assert fetch.run({"check": "true", "out": str(tmp_path / "w")}) == 0
     file.write_bytes(DATA[:-1])
     with pytest.raises(UserError, match="changed or damaged"):
@@ -187,7 +188,7 @@ def test_weights_from_the_hub_and_its_cache(tmp_path: Path, monkeypatch: pytest.
     file = fetch_hub("some.tag", "timm/some.tag", tmp_path / "w", ("model.safetensors", "config.json"))
     assert asked == ["timm/some.tag/model.safetensors"] and present_weights("some.tag", tmp_path / "w") == file
     assert (tmp_path / "w/some.tag/config.json").read_bytes() == DATA
-    assert check_weights(tmp_path / "w", file) == file_sha256(cached)
+    assert check_weights(tmp_path / "w", file) == sha256(cached)
     assert "some.tag/model.safetensors" in json.loads((tmp_path / "w" / SUMS).read_text())
 
 

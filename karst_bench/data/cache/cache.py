@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from karst_bench.data.cache.locks import locked
+from karst_bench import files
 from karst_bench.data.cache.splits import CachedSplit, MemorySplit, StreamSplit
 from karst_bench.data.cache.writer import MixedSizesError, write_entry
 from karst_bench.data.decode import DECODER
@@ -63,7 +63,7 @@ class Cache:
         refusal = self._refusal(needed)
         if refusal is None:
             try:
-                with locked(entry.parent / ".lock"):
+                with files.locked(entry.parent / ".lock"):
                     return self._existing(entry, source, resize) or self._build(entry, source, resize, kept, needed)
             except OSError as error:
                 refusal = f"{self.root} cannot take it ({error.strerror or error})"

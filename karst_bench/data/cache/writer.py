@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from karst_bench import files
 from karst_bench.data.images import Source, in_order
 from karst_bench.data.resize import Resize
 
@@ -26,16 +26,8 @@ def write_entry(entry: Path, source: Source, resize: Resize | None, layout: int)
 
     Nothing is left behind on failure. Raises: OSError (a full disk), BadImageError, MixedSizesError.
     """
-    partial = entry.with_name(f"{entry.name}.partial-{os.getpid()}")
-    _remove_stale(entry)
-    partial.mkdir(parents=True)
-    try:
-        _fill(partial, source, resize, layout)
-        if entry.exists():  # a builder that a file system without locks let in was faster
-            return
-        partial.rename(entry)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with files.folder(entry) as made:
+        _fill(made, source, resize, layout)
 
 
 def _fill(folder: Path, source: Source, resize: Resize | None, layout: int) -> None:
@@ -75,11 +67,3 @@ def _fill(folder: Path, source: Source, resize: Resize | None, layout: int) -> N
 
 def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def _remove_stale(entry: Path) -> None:
-    """Remove what a killed builder left; that of a living process stays (it can only be there without locks)."""
-    for partial in entry.parent.glob(f"{entry.name}.partial-*"):
-        pid = partial.name.rpartition("-")[2]
-        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
-            shutil.rmtree(partial, ignore_errors=True)

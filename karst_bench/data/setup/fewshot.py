@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from karst_bench.data.setup.download import download, file_sha256, write_atomically
+from karst_bench import files
 from karst_bench.data.sources.folder import Locator
 from karst_bench.data.sources.layouts import find_images, find_task
 from karst_bench.data.sources.lists import read
 from karst_bench.data.sources.published import fewshot_source, fewshot_sums
+from karst_bench.download import download
 from karst_bench.errors import UserError
 
 # set: (folder under paths.data to unpack into, the archives as their sites name them)
@@ -45,7 +44,7 @@ def place_lists(node: Mapping[str, Any], root: Path, origin: str | None, log: Lo
     for file, sha256 in fewshot_sums()[name].items():
         target = home / file
         if target.is_file():
-            if file_sha256(target) != sha256:
+            if files.sha256(target) != sha256:
                 raise UserError(
                     f"{target} differs from the published list (SHA-256 {sha256[:12]}...). It was left alone: delete it"
                     " to get the published one, or keep it and let your records say 'own split'."
@@ -54,7 +53,7 @@ def place_lists(node: Mapping[str, Any], root: Path, origin: str | None, log: Lo
         download(_address(origin or lists_url(), name, file), target, sha256=sha256)
     repository, commit, folder = fewshot_source()
     note = f"Lists: {repository}, commit {commit}, {folder}/{name}/annotations; MIT licence of that repository.\n"
-    write_atomically(home / "SOURCE.txt", note)
+    files.write(home / "SOURCE.txt", note.encode(), setting="root")
     log(f"{node['name']}: {len(fewshot_sums()[name])} lists in {home}")
     return home
 
@@ -69,8 +68,8 @@ def missing_images(node: Mapping[str, Any], root: Path) -> list[str]:
     """The paths in the set's lists that no accepted layout has. Raises: UserError for missing or bad lists."""
     home = find_task(node, data_root=root)
     locate = Locator(find_images(node, data_root=root, lists=home))
-    files = [home / file for file in fewshot_sums()[node["folder"]] if (home / file).is_file()]
-    paths = dict.fromkeys(row.path for file in files for row in read(file, node["classes"]).rows)
+    lists = [home / file for file in fewshot_sums()[node["folder"]] if (home / file).is_file()]
+    paths = dict.fromkeys(row.path for file in lists for row in read(file, node["classes"]).rows)
     return [path for path in paths if not locate(path).is_file()]
 
 
@@ -93,18 +92,16 @@ def unpack(node: Mapping[str, Any], root: Path, archives: Path, log: Log) -> lis
 
 def _unpack_one(file: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    partial = target / f".unpacking-{os.getpid()}"
     try:
-        with tarfile.open(file) as archive:
-            archive.extractall(partial, filter="data")
-        for child in partial.iterdir():
-            if (target / child.name).exists():
-                raise UserError(
-                    f"{target / child.name} is there already, but not all of its images; move it away and start again,"
-                    f" and {file} will be unpacked in its place"
-                )
-            child.rename(target / child.name)
+        with files.scratch(target / "unpacked") as unpacked:
+            with tarfile.open(file) as archive:
+                archive.extractall(unpacked, filter="data")
+            for child in unpacked.iterdir():
+                if (target / child.name).exists():
+                    raise UserError(
+                        f"{target / child.name} is there already, but not all of its images; move it away and start"
+                        f" again, and {file} will be unpacked in its place"
+                    )
+                child.rename(target / child.name)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(f"{file}: cannot be unpacked ({error}); fetch the archive again") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -6,12 +6,13 @@ import contextlib
 import json
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from karst_bench.data.setup.download import write_atomically
+from karst_bench import files
 from karst_bench.data.sources.lists import Scan, text_sha256
+from karst_bench.errors import UserError
 
 
 @cache
@@ -29,7 +30,7 @@ def fewshot_source() -> tuple[str, str, str]:
 
 @cache
 def _published() -> dict[str, Any]:
-    text = files("karst_bench.data.sources").joinpath("fewshot_lists.json").read_text(encoding="utf-8")
+    text = resources.files("karst_bench.data.sources").joinpath("fewshot_lists.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 
@@ -68,6 +69,6 @@ def changed_since_first_use(seen: Path, home: Path, lists_sha256: str) -> str | 
     first = known.setdefault(str(home.resolve()), lists_sha256) if isinstance(known, dict) else lists_sha256
     if first != lists_sha256:
         return f"the lists in {home} changed since they were first used here ({first[:12]}, now {lists_sha256[:12]})"
-    with contextlib.suppress(OSError):
-        write_atomically(seen, json.dumps(known, indent=1) + "\n")
+    with contextlib.suppress(UserError):
+        files.write(seen, (json.dumps(known, indent=1) + "\n").encode())
     return None

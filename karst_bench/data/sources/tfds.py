@@ -11,6 +11,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from karst_bench import files
 from karst_bench.data.cache.cache import Cache
 from karst_bench.data.decode import BadImageError
 from karst_bench.data.images import Source
@@ -175,8 +177,8 @@ class TfdsSource(Source):
 def _source(dataset: Mapping[str, Any], builder: Any, name: str, cache: Cache) -> TfdsSource:
     split, first, end = _slices(dataset, builder)[name]
     part = f"{split}[{first}:{end}]"
-    files = sorted(path for path in Path(builder.data_path).iterdir() if f"-{split}." in path.name)
-    states = ",".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files)
+    shards = sorted(path for path in Path(builder.data_path).iterdir() if f"-{split}." in path.name)
+    states = ",".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in shards)
     origin = f"{builder.info.full_name} {part} {states}"
     label = rule(dataset["tfds"]["label"])
     folder = dataset["name"].replace("/", "-")
@@ -213,10 +215,5 @@ def _stored(file: Path, count: int) -> np.ndarray | None:
 
 
 def _store(file: Path, labels: np.ndarray) -> None:
-    partial_file = file.with_name(f"{file.stem}.partial-{os.getpid()}.npy")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.save(partial_file, labels)
-        partial_file.replace(file)
-    except OSError:
-        partial_file.unlink(missing_ok=True)  # they are read again next time
+    with suppress(OSError), files.stream(file) as stream:  # what cannot be kept is read again next time
+        np.save(stream, labels)

@@ -1,14 +1,11 @@
 """Fetch one file: resumed where it was broken off, checked, and put in place whole."""
 
-from __future__ import annotations
-
-import hashlib
-import os
 import urllib.error
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+from karst_bench import files
 from karst_bench.errors import UserError
 
 BLOCK = 1 << 20
@@ -31,7 +28,7 @@ def download(url: str, target: Path, *, sha256: str | None = None, timeout: floa
         raise UserError(f"{url}: cannot be fetched ({reason}); without network access, {_by_hand(target)}") from error
     except OSError as error:
         raise UserError(f"{url}: cannot be fetched to {part} ({error}); start again to continue") from error
-    found = file_sha256(part)
+    found = files.sha256(part)
     if sha256 is not None and found != sha256:
         part.unlink()
         raise UserError(
@@ -65,20 +62,3 @@ def _fetch(url: str, part: Path, timeout: float) -> None:
 
 def _by_hand(target: Path) -> str:
     return f"fetch it elsewhere and copy it to {target}"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` beside `path` and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
