@@ -80,7 +80,7 @@ def run(options: Mapping[str, str]) -> int:
     node = dataset_configs(("vtab",))["vtab/dtd"]
 
     def load(limit_gb: float) -> Task:
-        return load_task(node | {"cache_gb": limit_gb}, data_root=root, cache_root=root / "cache", size=size,
+        return load_task(node, data_root=root, cache_gb=limit_gb, cache_root=root / "cache", size=size,
                          log=lambda line: None)  # fmt: skip
 
     def open_split() -> Split:
@@ -111,11 +111,11 @@ def streamed(split: Split, files: list[Path], size: int) -> Split:
     """The same images, decoded whenever they are read."""
     from karst_bench.data.cache.splits import StreamSplit
     from karst_bench.data.images import FileSource
-    from karst_bench.data.resize import ModelSpec
-    from karst_bench.data.sources.lists import Row
+    from karst_bench.data.resize import Resize
+    from karst_bench.data.sources.lists import ListEntry
 
-    rows = [Row(number + 1, str(file), int(split.labels[number])) for number, file in enumerate(files)]
-    return StreamSplit(FileSource("bench", "train", rows, Path, Path("list")), ModelSpec("vtab", size))
+    rows = [ListEntry(number + 1, str(file), int(split.labels[number])) for number, file in enumerate(files)]
+    return StreamSplit(FileSource("bench", "train", rows, Path, Path("list")), Resize("vtab", size))
 
 
 if __name__ == "__main__":

@@ -11,16 +11,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import yaml
 from PIL import Image, ImageDraw
 
+from karst_bench.config.datasets import dataset_config
 from karst_bench.data.mini import GENERATORS, draw
 from karst_bench.data.mini.drawing import SIDE
 from karst_bench.data.mini.fonts import face
 from karst_bench.data.mini.names import class_names
 
 ZOOM, MARGIN, TOP = 2, 92, 22
-CONF = Path(__file__).parents[1] / "conf" / "dataset" / "mini"
 
 
 def sheet(task: str, rule: str, columns: int) -> Image.Image:
@@ -46,8 +45,7 @@ def main(arguments: list[str]) -> None:
     out, columns = Path(given.get("out", "docs/mini")), int(given.get("columns", 12))
     out.mkdir(parents=True, exist_ok=True)
     for task in GENERATORS:
-        node = yaml.safe_load((CONF / f"{task}.yaml").read_text(encoding="utf-8"))
-        page = sheet(task, node["label_rule"], columns)
+        page = sheet(task, dataset_config(f"mini/{task}")["label_rule"], columns)
         page.quantize(64, dither=Image.Dither.NONE).save(out / f"{task}.png", optimize=True)
         print(f"{out / task}.png {(out / f'{task}.png').stat().st_size / 1000:.0f} kB")
 

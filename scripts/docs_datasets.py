@@ -42,7 +42,7 @@ the images in the layouts of NOAH, KARST/DTL, torchvision or CoOp, or unpacks th
 CACHE = """## What happens to the images
 
 Training sets are decoded once, resized to the input size, and kept under `paths.cache` as one memory-mapped file a split;
-test sets too, at their own size where that is smaller and the same for all. `dataset.cache_gb` bounds what all entries take
+test sets too, at their own size where that is smaller and the same for all. `cache_gb` bounds what all entries take
 together: beyond it, or where the disk is full or read-only, a set is held in memory or decoded whenever it is read, and one
 line says so. An entry is checked when it is opened (large ones as they are read) and rebuilt if it is damaged, or if a file,
 a list, the transform or the decoder changed. Deleting the folder is always safe.

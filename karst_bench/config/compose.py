@@ -61,6 +61,7 @@ class Shared:
     force: bool
     dry_run: bool
     debug: bool
+    cache_gb: float
 
 
 def config_dir() -> Path:
@@ -133,10 +134,10 @@ def friendly(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def options(group: str) -> list[str]:
-    """Every option of a config group, nested ones with their folder."""
+    """Every option of a config group, nested ones with their folder; files whose name starts with _ are shared parts."""
     root = config_dir() / group
     found = root.glob("*.yaml") if group == "tuned" else root.rglob("*.yaml")  # tuned/<kind>/ holds tables, not options
-    return sorted(str(path.relative_to(root).with_suffix("")) for path in found)
+    return sorted(str(path.relative_to(root).with_suffix("")) for path in found if not path.name.startswith("_"))
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:

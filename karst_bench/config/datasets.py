@@ -1,41 +1,56 @@
-"""The dataset nodes of conf/ as plain dicts, for scripts that go through all sets (a run gets its node from Hydra)."""
-
-from __future__ import annotations
+"""The dataset configurations of conf/ as plain dicts, for whatever goes through all sets (a run gets its own from Hydra)."""
 
 from typing import Any
 
-import yaml
+from omegaconf import DictConfig, OmegaConf
 
+from karst_bench.config.compose import config_dir, nearest, options
 from karst_bench.errors import UserError
-from karst_bench.files import packaged
 
 SUITES = ("vtab", "fewshot")
+BASE = "@_here_"  # in a defaults list: `vtab/_base@_here_`, a file whose keys the set has too unless it gives its own
+
+
+def dataset_config(option: str) -> dict[str, Any]:
+    """conf/dataset/<option>.yaml with the bases that its defaults list names, merged as Hydra merges them.
+
+    Raises: UserError if there is no such option.
+    """
+    if option not in (valid := options("dataset")):
+        raise UserError(f"dataset={option} is unknown{nearest(option, valid)}. Valid: {', '.join(valid)}")
+    merged = OmegaConf.to_container(_merged(option), resolve=True)
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}
+
+
+def _merged(name: str) -> DictConfig:
+    own = OmegaConf.load(config_dir() / "dataset" / f"{name}.yaml")
+    assert isinstance(own, DictConfig)
+    bases = [entry.removesuffix(BASE) for entry in own.pop("defaults", []) if str(entry).endswith(BASE)]
+    found = OmegaConf.merge(*map(_merged, bases), own)
+    assert isinstance(found, DictConfig)
+    return found
 
 
 def dataset_configs(suites: tuple[str, ...] = SUITES) -> dict[str, dict[str, Any]]:
-    """{option: node}, natural, specialized, structured, then few-shot sets, by name within a group."""
-    found = {}
-    for suite in suites:
-        for file in sorted((packaged("conf") / "dataset" / suite).glob("*.yaml")):
-            node: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-            node.pop("defaults", None)
-            found[node["name"]] = node
-    order = ("natural", "specialized", "structured", "fewshot")
-    return dict(sorted(found.items(), key=lambda item: order.index(item[1]["group"])))
+    """{option: configuration} of the suites, each in the order of its tables (the key `order`)."""
+    names = [option for suite in suites for option in options("dataset") if option.startswith(f"{suite}/")]
+    found = {name: dataset_config(name) for name in names}
+    return dict(sorted(found.items(), key=lambda item: (suites.index(item[1]["suite"]), item[1]["order"])))
 
 
 def choose(names: str | None, suites: tuple[str, ...] = SUITES) -> dict[str, dict[str, Any]]:
-    """The nodes that `task=a,b` names, by option (vtab/pets) or by last part (pets: both); all for None.
+    """The configurations that `task=a,b` names, by option (vtab/pets) or by last part (pets: both); all for None.
 
     Raises: UserError for a name that is none of them.
     """
-    nodes = dataset_configs(suites)
+    known = dataset_configs(suites)
     if names is None:
-        return nodes
+        return known
     chosen: dict[str, dict[str, Any]] = {}
     for name in names.split(","):
-        fitting = {option: node for option, node in nodes.items() if name in (option, node["task"], node["folder"])}
+        fitting = {option: found for option, found in known.items() if name in (option, found["task"], found["folder"])}
         if not fitting:
-            raise UserError(f"task={name}: no such set; choose from {', '.join(nodes)}")
+            raise UserError(f"task={name}: no such set; choose from {', '.join(known)}")
         chosen |= fitting
     return chosen

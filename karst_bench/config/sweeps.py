@@ -9,7 +9,6 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from karst_bench.config.compose import check_choice, config_dir, options
+from karst_bench.config.datasets import dataset_config
 from karst_bench.errors import UserError
 
 GROUPED = ("dataset", "method")  # keys whose values may be a group or a glob
@@ -175,8 +175,7 @@ def _members(name: str) -> list[str]:
 
 
 def _group(option: str) -> str:
-    path: Path = config_dir() / "dataset" / f"{option}.yaml"
-    group = OmegaConf.select(OmegaConf.load(path), "group")
+    group = dataset_config(option).get("group")
     return group if group in TASK_GROUPS else ""
 
 

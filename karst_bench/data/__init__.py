@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,13 +38,15 @@ def load_task(
     *,
     data_root: Path | str,
     cache_root: Path | str,
+    cache_gb: float = math.inf,
     size: int,
     augment: str = "none",
     log: Callable[[str], None] = _to_stderr,
 ) -> Task:
     """The task of a configuration node `dataset` (a plain dict), its splits decoded when first asked for.
 
-    data_root: paths.data. cache_root: paths.cache. size: of the network's input, in pixels. augment: recipe.augment;
+    data_root: paths.data. cache_root: paths.cache. cache_gb: what may be kept there, in 1e9 bytes. size: of the network's
+    input, in pixels. augment: recipe.augment;
     where it crops at random, few-shot training pictures are kept larger than `size`. log: takes one line at a time.
     Raises: UserError where data are missing or bad: what, where, and the remedy.
     """
@@ -54,8 +57,7 @@ def load_task(
         return load_mini(dataset, cache_root=Path(cache_root), size=size)
     from karst_bench.data.cache.cache import Cache
 
-    limit = int(float(dataset.get("cache_gb") or 0) * 1e9)
-    cache = Cache(Path(cache_root), limit, log)
+    cache = Cache(Path(cache_root), cache_gb * 1e9, log)
     if source == "folder":
         from karst_bench.data.sources.folder import load_folder
 

@@ -46,7 +46,7 @@ class PreparedRun:
             print("note: this CPU has no bf16 arithmetic; precision=fp32 is several times faster here", file=sys.stderr)
         self.task: Task = load_task(
             dataset, data_root=settings["paths"]["data"], cache_root=settings["paths"]["cache"],
-            size=backbone["input_size"], augment=settings["recipe"]["augment"],
+            cache_gb=settings["cache_gb"], size=backbone["input_size"], augment=settings["recipe"]["augment"],
         )  # fmt: skip
         self.mean, self.std = normalisation(settings["normalization"], backbone["mean"], backbone["std"])
         self.weights_sha256 = weights_sha256(self.weights)

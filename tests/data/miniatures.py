@@ -8,20 +8,19 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
+from karst_bench.config.datasets import dataset_config
+
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
-VTAB = sorted(path.stem for path in (CONF / "vtab").glob("*.yaml"))
-FEWSHOT = sorted(path.stem for path in (CONF / "fewshot").glob("*.yaml"))
+VTAB = sorted(path.stem for path in (CONF / "vtab").glob("[!_]*.yaml"))
+FEWSHOT = sorted(path.stem for path in (CONF / "fewshot").glob("[!_]*.yaml"))
 OPTIONS = [f"vtab/{name}" for name in VTAB] + [f"fewshot/{name}" for name in FEWSHOT]
 
 
 def node(option: str, **changes: Any) -> dict[str, Any]:
-    """The configuration node of an option, as the pipeline hands it on."""
-    found: dict[str, Any] = yaml.safe_load((CONF / f"{option}.yaml").read_text(encoding="utf-8"))
-    found.pop("defaults")
-    return found | changes
+    """The configuration of an option, as the pipeline hands it on."""
+    return dataset_config(option) | changes
 
 
 def image(path: Path, rng: np.random.Generator, height: int = 24, width: int = 32, **save: Any) -> None:

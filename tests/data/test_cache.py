@@ -174,7 +174,7 @@ def test_a_full_disk_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_limit_and_large_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     held = opened(tmp_path, lines, limit=10)
-    assert isinstance(held, MemorySplit) and "dataset.cache_gb" in lines[0]
+    assert isinstance(held, MemorySplit) and "cache_gb=" in lines[0]
     monkeypatch.setattr(cache_module, "KEEP_IN_MEMORY", 0)
     streamed = opened(tmp_path, lines, limit=10)
     assert isinstance(streamed, StreamSplit) and "whenever it is read" in lines[1]

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 
+from karst_bench.config.datasets import dataset_config
 from karst_bench.data.mini import GENERATORS, POOL, draw, load_mini
 from karst_bench.data.mini.names import class_names
 from karst_bench.data.task import Task
 from karst_bench.errors import UserError
 
-YAMLS = sorted((Path(__file__).parents[2] / "conf" / "dataset" / "mini").glob("*.yaml"))
-NODES = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in YAMLS}
+YAMLS = sorted((Path(__file__).parents[2] / "conf" / "dataset" / "mini").glob("[!_]*.yaml"))
+NODES = {path.stem: dataset_config(f"mini/{path.stem}") for path in YAMLS}
 FEWSHOT = sorted(name for name, node in NODES.items() if node["group"] == "fewshot")
 WHOLE = sorted(set(NODES) - set(FEWSHOT))
 

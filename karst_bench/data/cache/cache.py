@@ -40,7 +40,7 @@ class Cache:
     """Where decoded splits are kept. root: paths.cache; limit: bytes that all entries may take; log: takes one line."""
 
     root: Path
-    limit: int
+    limit: float
     log: Log
 
     def open(self, source: Source, resize: Resize, *, native: bool) -> Split:
@@ -98,11 +98,11 @@ class Cache:
             return f"it needs {needed / 1e9:.1f} GB and {self.root} has {free / 1e9:.1f} GB free"
         taken = sum(path.stat().st_size for path in self.root.glob("*/*/pixels.npy"))
         if taken + needed > self.limit:
-            return f"{self.root} holds {taken / 1e9:.1f} of the {self.limit / 1e9:.0f} GB that dataset.cache_gb allows"
+            return f"{self.root} holds {taken / 1e9:.1f} of the {self.limit / 1e9:.0f} GB that cache_gb= allows"
         return None
 
     def _without(self, source: Source, resize: Resize, why: str) -> Split:
-        remedy = "free some space, raise dataset.cache_gb, or set paths.cache to another disk"
+        remedy = "free some space, raise cache_gb=, or set paths.cache to another disk"
         if len(source) * 3 * resize.side**2 <= KEEP_IN_MEMORY:
             self.log(f"{source.folder} {source.name}: held in memory, not cached: {why}; {remedy}")
             pixels, aspects = decode_all(source, resize)
