@@ -8,6 +8,7 @@ from karst_bench.config.compose import config_dir, nearest, options
 from karst_bench.errors import UserError
 
 SUITES = ("vtab", "fewshot")
+TASK_GROUPS = ("natural", "specialized", "structured", "fewshot")
 BASE = "@_here_"  # in a defaults list: `vtab/_base@_here_`, a file whose keys the set has too unless it gives its own
 
 
@@ -37,6 +38,24 @@ def dataset_configs(suites: tuple[str, ...] = SUITES) -> dict[str, dict[str, Any
     names = [option for suite in suites for option in options("dataset") if option.startswith(f"{suite}/")]
     found = {name: dataset_config(name) for name in names}
     return dict(sorted(found.items(), key=lambda item: (suites.index(item[1]["suite"]), item[1]["order"])))
+
+
+def dataset_members(name: str) -> list[str]:
+    """The options behind vtab/all, vtab/natural, mini/all (few-shot sets apart), fewshot/all, ... in table order; else [name].
+
+    Raises: UserError for a group that the folder does not have.
+    """
+    folder, _, group = name.partition("/")
+    if group not in ("all", *TASK_GROUPS):
+        return [name]
+    known = {option: dataset_config(option) for option in options("dataset") if option.startswith(f"{folder}/")}
+    every = ("fewshot",) if folder == "fewshot" else TASK_GROUPS[:3]
+    wanted = every if group == "all" else (group,)
+    found = [option for option, config in known.items() if config.get("group") in wanted]
+    if not found:
+        raise UserError(f"dataset={name} would launch 0 jobs: {folder} has no such task group; try {folder}/all")
+    groups = {option: TASK_GROUPS.index(known[option]["group"]) for option in found}
+    return sorted(found, key=lambda option: (groups[option], known[option].get("order", len(known)), option))
 
 
 def choose(names: str | None, suites: tuple[str, ...] = SUITES) -> dict[str, dict[str, Any]]:

@@ -17,11 +17,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from karst_bench.config.compose import check_choice, config_dir, options
-from karst_bench.config.datasets import dataset_config
+from karst_bench.config.datasets import dataset_members
+from karst_bench.config.sweep_files import read_sweep
 from karst_bench.errors import UserError
 
 GROUPED = ("dataset", "method")  # keys whose values may be a group or a glob
-TASK_GROUPS = ("natural", "specialized", "structured", "fewshot")
 MULTIRUN = "hydra.mode=MULTIRUN"
 Say = Callable[[str], None]
 
@@ -34,7 +34,7 @@ def expand(overrides: Sequence[str], say: Say = _warn) -> list[str]:
     """The overrides that Hydra should see: sweep files inlined, task groups and globs spelt out.
 
     `dataset=vtab/all` becomes the 19 tasks, `mini/natural` the group, `fewshot/all` the five sets; `sweep=NAME` becomes
-    the axes of conf/sweep/<suite>/NAME.yaml except those given on the command line. Anything else passes unchanged.
+    the axes of conf/sweep/NAME.yaml except those given on the command line. Anything else passes unchanged.
     Options of a sweep file that do not exist yet are left out with a line to `say`.
     Raises: UserError for an unknown sweep or group, and where a sweep would launch no job.
     """
@@ -95,24 +95,24 @@ def _inline(overrides: list[str], say: Say) -> list[str]:
     name = given.get("sweep", "none")
     if name == "none":
         return overrides
+    if "," in name:
+        raise UserError(f"sweep={name}: one sweep at a time, each has its own axes; run {' then '.join(_one_by_one(name))}")
     if "suite" in given:
         check_choice("suite", given["suite"])
     suite = "mini" if given.get("suite") == "mini" or given.get("dataset", "").startswith("mini/") else "vtab"
-    path = name if "/" in name else f"{suite}/{name}"
-    known = [option for option in options("sweep") if "/" in option]
-    if path not in known:
-        names = sorted({option.partition("/")[2] for option in known})
-        raise UserError(f"sweep={name} is unknown for suite={suite}. Valid: {', '.join(names)}")
-    params = OmegaConf.load(config_dir() / "sweep" / f"{path}.yaml").hydra.sweeper.params
     replaced = {"method": ("method", "experiment"), "experiment": ("method", "experiment")}
     hidden = {axis for key in given for axis in replaced.get(key, (key,))}
-    lines = [f"{key}={_existing(key, value, path, say)}" for key, value in params.items() if key not in hidden]
+    chosen = {key: values for key, values in read_sweep(name, suite).axes.items() if key not in hidden}
+    lines = [f"{key}={_existing(key, values, name, say)}" for key, values in chosen.items()]
     return [MULTIRUN, *lines, *(o for o in overrides if o.partition("=")[0] not in ("sweep", "suite"))]
 
 
-def _existing(key: str, value: str, sweep: str, say: Say) -> str:
+def _one_by_one(names: str) -> list[str]:
+    return [f"sweep={name.strip()}" for name in names.split(",") if name.strip()]
+
+
+def _existing(key: str, names: Sequence[str], sweep: str, say: Say) -> str:
     """The values of a sweep file's axis without the methods that are not there (yet)."""
-    names = [name.strip() for name in str(value).split(",")]
     if key not in ("method", "experiment"):
         return ",".join(names)
     present = [name for name in names if _exists(key, name)]
@@ -148,7 +148,7 @@ def _spell_out(override: str) -> str:
         return f"{key}={','.join(found)}"
     if key != "dataset" or any(mark in value for mark in "[({'\""):
         return override
-    names = itertools.chain.from_iterable(_members(name.strip()) for name in value.split(","))
+    names = itertools.chain.from_iterable(dataset_members(name.strip()) for name in value.split(","))
     return f"{key}={','.join(dict.fromkeys(names))}"
 
 
@@ -158,25 +158,6 @@ def _any(name: str, patterns: Sequence[str]) -> bool:
 
 def _listed(group: str) -> list[str]:
     return [name for name in options(group) if name != "none"]
-
-
-def _members(name: str) -> list[str]:
-    """The datasets behind vtab/all, vtab/natural, mini/all (few-shot sets apart), fewshot/all, ...; else [name]."""
-    folder, _, group = name.partition("/")
-    if group not in ("all", *TASK_GROUPS):
-        return [name]
-    groups = {option: _group(option) for option in _listed("dataset") if option.startswith(f"{folder}/")}
-    order = [*TASK_GROUPS, ""]
-    wanted = TASK_GROUPS[:3] if group == "all" and folder != "fewshot" else TASK_GROUPS if group == "all" else (group,)
-    found = sorted((o for o, g in groups.items() if g in wanted), key=lambda o: (order.index(groups[o]), o))
-    if not found:
-        raise UserError(f"dataset={name} would launch 0 jobs: {folder} has no such task group; try {folder}/all")
-    return found
-
-
-def _group(option: str) -> str:
-    group = dataset_config(option).get("group")
-    return group if group in TASK_GROUPS else ""
 
 
 def _with_threads(overrides: list[str]) -> list[str]:

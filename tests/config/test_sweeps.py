@@ -1,13 +1,12 @@
 """Sweeps: what is asked for becomes exactly the runs that were meant, or an error."""
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from karst_bench.config import compose as config
+from karst_bench.config.sweep_files import read_sweep, sweep_names
 from karst_bench.config.sweeps import MULTIRUN, axes, expand, jobs
 from karst_bench.errors import UserError
 
-SWEEPS = [option for option in config.options("sweep") if "/" in option]
 NAMES = {"table1", "table2", "table3", "figure2", "figure3", "ablate_N", "ablate_m", "ablate_r", "demo"}
 
 
@@ -15,8 +14,8 @@ def quiet(overrides):
     return expand(overrides, say=lambda line: None)
 
 
-def test_every_sweep_exists_for_both_suites():
-    assert {f"{suite}/{name}" for suite in ("vtab", "mini") for name in NAMES} == set(SWEEPS)
+def test_every_sweep_is_an_option_that_hydra_lists():
+    assert {*NAMES, "none"} == set(config.options("sweep")) == {*sweep_names(), "none"}
 
 
 @pytest.mark.parametrize("suite", ["vtab", "mini"])
@@ -31,16 +30,26 @@ def test_each_sweep_names_only_what_exists(name, suite):
     assert len(jobs(expanded)) == len({tuple(job) for job in jobs(expanded)}) > 0
 
 
-@pytest.mark.parametrize("option", SWEEPS)
-def test_a_sweep_file_is_plain_hydra(option):
-    """Without our help Hydra reads the same axes from the file."""
-    config.register()
-    with initialize_config_dir(str(config.config_dir()), version_base="1.3"):
-        cfg = compose("config", overrides=[f"sweep={option}"], return_hydra_config=True)
-    assert cfg.hydra.mode.name == "MULTIRUN"
-    suite, name = option.split("/")
-    mine = dict(word.split("=", 1) for word in quiet([f"sweep={name}", f"suite={suite}"])[1:])
-    assert list(mine) == list(cfg.hydra.sweeper.params)
+@pytest.mark.parametrize("suite", ["vtab", "mini"])
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_sweep_stays_in_its_suite(name, suite):
+    expanded = axes(quiet([f"sweep={name}", f"suite={suite}"]))
+    folders = {option.partition("/")[0] for option in expanded.get("dataset", [])}
+    assert folders <= ({"mini"} if suite == "mini" else {"vtab", "fewshot"})
+    assert all(("mini" in option) == (suite == "mini") for option in read_sweep(name, suite).values("backbone"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("title: a", "needs the keys title and axes"), ("title: a\naxes: {seed: 0}\naxis: {}", "needs the keys title and axes"),
+     ("title: a\naxes: {dataset: {mini: mini/all}}", "not made for suite=vtab; it knows mini")],
+)  # fmt: skip
+def test_a_sweep_file_that_says_it_wrong_is_refused(text, reason, tmp_path, monkeypatch):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "own.yaml").write_text(text)
+    monkeypatch.setattr("karst_bench.config.sweep_files.packaged", lambda name: tmp_path)
+    with pytest.raises(UserError, match=reason):
+        read_sweep("own", "vtab")
 
 
 def test_table_one_covers_the_suites():
@@ -94,7 +103,8 @@ def test_other_words_pass_unchanged():
         (["dataset=vtab/fewshot"], "0 jobs.*no such task group"),
         (["dataset=nowhere/all"], "0 jobs"),
         (["seed=range(0)"], "0 jobs"),
-        (["sweep=tabel1"], "unknown for suite=vtab. Valid: ablate_N"),
+        (["sweep=tabel1"], "unknown. Valid: ablate_N"),
+        (["sweep=table1,table2", "suite=mini"], "one sweep at a time.*run sweep=table1 then sweep=table2"),
         (["sweep=table1", "suite=mni"], "suite=mni is not a choice; use one of vtab, mini"),
         (["method=[a"], "cannot be read"),
     ],
