@@ -2,7 +2,7 @@
 
 trials: size of the study, 30 by default (resumed where it was if it exists). workers: processes on this machine; the
 same command on another machine with the same outputs folder joins in. table: where the result goes, by default
-conf/tuned/ours/<method>.yaml, which `tuned=ours` reads. All other words are overrides of run.py; a key that is given is
+<paths.results>/tuned/ours/<method>.yaml, which `tuned=ours` reads. All other words are overrides of run.py; a key that is given is
 not searched. Several values (recipe.lr=3e-3,1e-2,3e-2) make the study their grid: each point once and nothing else.
 """
 
@@ -21,10 +21,9 @@ def main(words: list[str]) -> int:
     if not words or HELP & set(words):
         print((__doc__ or "").strip())
         return 0
-    from karst_bench.config.compose import config_dir
     from karst_bench.engine.outcome import Interrupted
     from karst_bench.errors import UserError
-    from karst_bench.run.tuning import Worker, search, write_tuned
+    from karst_bench.run.tuning import Worker, search, tuned_table, write_tuned
 
     given = dict(word.partition("=")[::2] for word in words)
     own = {key: given.get(key, default) for key, default in OWN.items()}
@@ -46,7 +45,7 @@ def main(words: list[str]) -> int:
             return 1
         if own["join"] == "true":
             return 0
-        table = Path(own["table"] or config_dir() / "tuned" / "ours" / f"{found.method}.yaml")
+        table = Path(own["table"] or tuned_table(found))
         result = write_tuned(worker, table)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -19,17 +19,17 @@ ALLOWED = {
     "records": {"records", "files", "errors"},
     "trackers": {"trackers", "errors"},
     "report": {"report", "records", "files", "errors"},
-    "config": {"config", "files", "errors"},
+    "config": {"config", "compat", "files", "errors"},
     "run": {"run", "adapt", "methods", "nn", "data", "engine", "records", "trackers", "report", "config", "files", "errors",
             "load_adapter"},
 }
-TOP = {"__init__.py", "download.py", "errors.py", "files.py"}
+TOP = {"__init__.py", "compat.py", "download.py", "errors.py", "files.py"}
 # Where an outside library may be imported, by path prefix.
 HOMES = {
     "timm": ("adapt/", "data/augment/policy.py", "engine/optim.py"),
     "wandb": ("trackers/worker.py",),
-    "hydra": ("cli/", "config/"),
-    "omegaconf": ("cli/", "config/", "run/", "data/"),
+    "hydra": ("cli/", "config/", "compat.py"),
+    "omegaconf": ("cli/", "config/", "run/", "data/", "compat.py"),
     "optuna": ("run/tuning.py",),
     "matplotlib": ("report/", "data/mini/"),
 }

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Sequence
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from karst_bench import compat
 from karst_bench.config import compose as config
 from karst_bench.config import sweeps
 from karst_bench.errors import UserError
@@ -20,17 +22,17 @@ FAILED, BAD_INPUT, STOPPED = 1, 2, 130
 def main(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code: 0 done, 1 a run failed, 2 bad input, 130 stopped."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing them
-    config.register()
+    config.register(ConfigStore.instance())
     debug = any(argument.replace(" ", "") in ("debug=true", "debug=True") for argument in arguments)
-    flags = [argument for argument in arguments if argument.startswith("-")]
+    flags, given = compat.split_arguments(arguments)
     try:
-        overrides = sweeps.expand([argument for argument in arguments if not argument.startswith("-")])
+        overrides = sweeps.expand(given)
         planned = [override for override in overrides if override.lower() != "dry_run=true"]
         if len(planned) < len(overrides):
             print(status.listing(status.cells(planned)))
             return 0
         with config.friendly(overrides):
-            failures = _hydra([*flags, *overrides])
+            failures = _hydra([*overrides, *flags])
         if len(failures) > 1:
             print(f"{len(failures)} runs failed; the same command tries them again", file=sys.stderr)
         for failure in failures:

@@ -8,13 +8,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException, HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from karst_bench import compat
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
 
@@ -51,7 +50,7 @@ class Shared:
     normalization: str
     recompute: bool
     compile: bool
-    suite: str
+    suite: str | None
     save_adapter: bool
     adapter: str | None
     images: str | None
@@ -69,15 +68,16 @@ def config_dir() -> Path:
     return packaged("conf")
 
 
-def register() -> None:
-    """Makes the schema and the resolvers known to Hydra; safe to call twice."""
-    ConfigStore.instance().store(name="base_schema", node=_required(Shared))
-    OmegaConf.register_new_resolver("suite_of", lambda suite: "mini" if suite == "mini" else "vtab", replace=True)
+def register(store: ConfigStore) -> ConfigStore:
+    """Puts into a store what conf/ does not hold: the schema, and every method a second time, as `also=`."""
+    store.store(name="base_schema", node=_required(Shared))
+    for method in options("method"):
+        store.store(group="also", name=method, node={"defaults": [{"/method@_here_": method}]})
+    return store
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration that `python run.py <overrides>` runs with. Raises: UserError for a bad key, option or value."""
-    register()
     with friendly(overrides):
         cfg = _composed(overrides)
     return finish(cfg, overrides)
@@ -85,10 +85,12 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
 
 def finish(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Checks the shared choices and puts tuned values in, below the command line: recipe < tuned < command line."""
-    if OmegaConf.is_missing(cfg, "also"):
+    if "name" not in cfg.also:  # the option is a whole configuration: the method and its recipe
         second = next((word for word in overrides if word.startswith("also=")), "also")
         first = second.replace("also", "method")
         raise UserError(f"{second} brings its own optimiser, which a run has one of; make it the method: {first}")
+    if cfg.suite is None:
+        cfg.suite = "mini" if cfg.dataset.suite == "mini" else "vtab"
     for key in CHOICES:
         check_choice(key, cfg[key])
     if cfg.seed < 0:
@@ -134,20 +136,18 @@ def friendly(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def options(group: str) -> list[str]:
-    """Every option of a config group, nested ones with their folder; files whose name starts with _ are shared parts."""
-    root = config_dir() / group
+    """Every option of a config group, nested ones with their folder; files named _* are shared parts; `also` takes any method."""
+    root = config_dir() / ("method" if group == "also" else group)
     found = root.glob("*.yaml") if group == "tuned" else root.rglob("*.yaml")  # tuned/<kind>/ holds tables, not options
     return sorted(str(path.relative_to(root).with_suffix("")) for path in found if not path.name.startswith("_"))
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return hydra_compose("config", overrides=list(overrides))
+    return compat.compose([config_dir()], "config", overrides, register(compat.private_store()))
 
 
 def _required(schema: type) -> dict[str, Any]:
-    return OmegaConf.structured(schema(**{field.name: OmegaConf.missing if hasattr(OmegaConf, "missing") else "???"
-                                          for field in fields(schema)}))  # fmt: skip
+    return OmegaConf.structured(schema(**{field.name: MISSING for field in fields(schema)}))
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
@@ -220,16 +220,25 @@ def _with_tuned(cfg: DictConfig, given: set[str]) -> DictConfig:
     kind = cfg.tuned.name
     if kind == "none":
         return cfg
-    file = config_dir() / "tuned" / kind / f"{cfg.method.name}.yaml"
-    entries = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-    assert isinstance(entries, dict)
-    family = "swin" if str(cfg.backbone.timm_name).startswith("swin") else "vit"
-    table = entries if entries.get("family", family) == family else entries.get(family, {})
-    values = table.get(cfg.dataset.name, {})
-    applied = {key: value for key, value in values.items() if key not in given}
+    source, values = None, None
+    for folder in (config_dir(), Path(cfg.paths.results)):  # what a user's own search found comes before what is committed
+        file = folder / "tuned" / kind / f"{cfg.method.name}.yaml"
+        entries = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+        assert isinstance(entries, dict)
+        found = _of_family(entries, cfg).get(cfg.dataset.name)
+        if source is None or found is not None:
+            source, values = entries.get("source"), found
+    applied = {key: value for key, value in (values or {}).items() if key not in given}
     OmegaConf.set_struct(cfg, False)
     for key, value in applied.items():
         OmegaConf.update(cfg, key, value)
-    cfg.tuned = {"name": kind, "source": entries.get("source"), "values": applied, "listed": bool(values)}
+    cfg.tuned = {"name": kind, "source": source, "values": applied, "listed": bool(values)}
     OmegaConf.set_struct(cfg, True)
     return cfg
+
+
+def _of_family(entries: dict[Any, Any], cfg: DictConfig) -> dict[str, Any]:
+    """A table's entries for the backbone's family: one family stands at its top, the other under its name."""
+    family = "swin" if str(cfg.backbone.timm_name).startswith("swin") else "vit"
+    table: dict[str, Any] = entries if entries.get("family", family) == family else entries.get(family, {})
+    return table

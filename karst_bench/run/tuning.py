@@ -257,8 +257,13 @@ def summary(worker: Worker) -> dict[str, Any]:
     }
 
 
+def tuned_table(found: Search) -> Path:
+    """Where `tuned=ours` looks for what was found: beside the results, never among the committed configuration."""
+    return Path(found.config["paths"]["results"]) / "tuned" / "ours" / f"{found.method}.yaml"
+
+
 def write_tuned(worker: Worker, table: Path) -> dict[str, Any]:
-    """Put what the study found into conf/tuned/ours/<method>.yaml, beside other datasets' entries; returns the summary.
+    """Put what the study found into a table of tuned values, beside other datasets' entries; returns the summary.
 
     The entry is {dataset: {key: value}}, `provenance` says from which study, code and accuracies it comes. A table has
     one family of backbones at its top; the other's entries stand under the family's name.

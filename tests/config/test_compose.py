@@ -143,6 +143,16 @@ def test_tuned_values_stand_below_the_command_line(tmp_path: Path, monkeypatch: 
     assert dict(tuned.tuned["values"]) == {"method.r": 2}
 
 
+def test_what_a_user_found_comes_before_what_is_committed(tmp_path: Path) -> None:
+    table = tmp_path / "tuned" / "ours" / "lora.yaml"
+    table.parent.mkdir(parents=True)
+    table.write_text("source: my search\nmini/count: {recipe.lr: 0.25}\n")
+    words = ["method=lora", "tuned=ours", f"paths.results={tmp_path}"]
+    own, committed = (compose([*words, f"dataset=mini/{task}"]) for task in ("count", "location"))
+    assert (own.recipe.lr, own.tuned.source) == (0.25, "my search")
+    assert committed.recipe.lr == 0.01 and "this suite" in committed.tuned.source
+
+
 def test_tuned_values_are_those_of_the_backbones_family() -> None:
     words = ["method=dtl", "dataset=vtab/svhn", "tuned=paper"]
     vit, swin = (compose([*words, f"backbone={backbone}"]) for backbone in ("vit_b16", "swin_b"))

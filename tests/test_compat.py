@@ -1,0 +1,69 @@
+"""What is used of Hydra besides its public interface does what ours relies on, and a host's Hydra notices nothing."""
+
+import copy
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.version import VersionBase, getbase
+from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
+
+from karst_bench import compat
+from karst_bench.config.compose import compose, config_dir, register
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["method=lora", "also=vpt_deep", "extra=none"], ["dataset=vtab/dtd", "recipe.lr=2"]], ids=str
+)
+def test_composes_what_hydra_composes(words: list[str]) -> None:
+    register(ConfigStore.instance())
+    with hydra.initialize_config_dir(str(config_dir()), version_base=compat.VERSION_BASE):
+        theirs = hydra.compose("config", overrides=words)
+    ours = compat.compose([config_dir()], "config", words, register(compat.private_store()))
+    assert OmegaConf.to_container(ours, resolve=False) == OmegaConf.to_container(theirs, resolve=False)
+    assert OmegaConf.is_struct(ours)
+
+
+def test_a_search_path_on_the_command_line_keeps_our_nodes(tmp_path: Path) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("name: mine\n")
+    words = [f"hydra.searchpath=[file://{tmp_path}]", "method=mine", "also=lora"]
+    cfg = compat.compose([config_dir()], "config", words, register(compat.private_store()))
+    assert (cfg.method.name, cfg.also.name) == ("mine", "lora")
+
+
+def test_a_host_program_keeps_its_hydra(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("mine: 1\n")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.1" if getbase() is None else None):
+        state = VersionBase.instance().version_base
+        instance, store = GlobalHydra.instance().hydra, copy.deepcopy(ConfigStore.instance().repo)
+        resolvers = dict(BaseContainer._resolvers)
+        assert compose(["method=lora", "also=vpt_deep"]).also.name == "vpt_deep"
+        assert GlobalHydra.instance().hydra is instance and hydra.compose("config").mine == 1
+        assert ConfigStore.instance().repo == store
+        assert BaseContainer._resolvers == resolvers
+        assert VersionBase.instance().version_base is state
+
+
+@pytest.mark.parametrize(
+    ("given", "flags", "overrides"),
+    [
+        ("--cfg job seed=1", ["--cfg", "job"], ["seed=1"]),
+        ("method=lora --config-dir DIR -m seed=1,2", ["--config-dir", "DIR", "-m"], ["method=lora", "seed=1,2"]),
+        ("--info defaults", ["--info", "defaults"], []),
+        ("-c job --resolve -p method a=b", ["-c", "job", "--resolve", "-p", "method"], ["a=b"]),
+        ("~tracker +x=1", [], ["~tracker", "+x=1"]),
+        ("--cfg=job x=--y", ["--cfg=job"], ["x=--y"]),
+    ],
+)
+def test_flags_keep_their_values(given: str, flags: list[str], overrides: list[str]) -> None:
+    assert compat.split_arguments(given.split()) == (flags, overrides)
+
+
+def test_an_unknown_flag_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        compat.split_arguments(["--nonsense"])
+    assert stopped.value.code == 2 and "--nonsense" in capsys.readouterr().err
