@@ -60,9 +60,9 @@ def run(overrides: list[str]) -> dict[str, float]:
     """Seconds of one run by phase, and from the first line to the last."""
     cfg = compose(overrides)
     start = time.perf_counter()
-    seconds = pipeline.run(cfg, say=lambda line: None)["seconds"]
+    seconds = pipeline.run(cfg, say=lambda line: None).seconds
     wall = time.perf_counter() - start
-    phases = {key: seconds[key] for key in ("setup_s", "train_s", "evaluate_s")}
+    phases = {key: getattr(seconds, key) for key in ("setup_s", "train_s", "evaluate_s")}
     return {key: round(value, 3) for key, value in (phases | {"wall_s": wall}).items()}
 
 

@@ -24,13 +24,13 @@ def main() -> None:
     ]
     rows = [
         {
-            "method": record["config"]["method"]["name"],
-            "test top-1 (%)": record["metrics"]["test_top1_last_pct"],
-            "trained parameters": record["counts"]["trainable_params"],
-            "head": record["counts"]["head_params"],
-            "train (s)": record["seconds"]["train_s"],
-            "test (s)": record["seconds"]["evaluate_s"],
-            "record": f"{OUT}/runs/mini/{record['id']}.json",
+            "method": record.config["method"]["name"],
+            "test top-1 (%)": record.metrics.test_top1_last_pct,
+            "trained parameters": record.counts.trainable_params,
+            "head": record.counts.head_params,
+            "train (s)": record.seconds.train_s,
+            "test (s)": record.seconds.evaluate_s,
+            "record": f"{OUT}/runs/mini/{record.id}.json",
         }
         for record in records
     ]

@@ -10,6 +10,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from karst_bench.records.migrations import SCHEMA
+from karst_bench.records.record import RunHeader
+
 NODES = ("method", "extra", "also", "recipe", "protocol")
 DATASET = ("name", "source", "encoding", "transform", "shots", "split_seed", "classes")
 BACKBONE = ("timm_name", "model_args")
@@ -49,24 +52,45 @@ def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def run_id(
-    config: Mapping[str, Any], *, weights_sha256: str | None, list_sha256: str, encoding: str | None = None
+def identify(
+    config: Mapping[str, Any],
+    *,
+    weights_sha256: str | None,
+    list_sha256: str,
+    encoding: str | None = None,
+    pixels_sha256: str | None = None,
+    schema: int = SCHEMA,
 ) -> str:
-    """The 16 hex digits of a run: SHA-256 over its canonical facts, the hashes of its weights and split lists.
+    """The 16 hex digits of a run: SHA-256 over its canonical facts, the hashes of its weights, split lists and pixels.
 
     `encoding` is what the data turned out to be (png | jpeg75 | native | generated); it wins over the config's wish.
-    Raises ValueError where the config holds NaN or an infinity.
+    `schema` is the one whose rule is asked for; the pixels count since schema 2, where they are known.
+    Raises: ValueError where the config holds NaN or an infinity.
     """
     facts = _facts(config)
     facts["backbone"] |= _pick(config.get("backbone"), INPUT) | {"weights_sha256": weights_sha256}
     facts["dataset"]["list_sha256"] = list_sha256
     if encoding is not None:
         facts["dataset"]["encoding"] = encoding
+    if schema >= 2:
+        facts["dataset"]["pixels_sha256"] = pixels_sha256
     return _digest(facts)
 
 
+def recomputed_id(record: RunHeader) -> str:
+    """The id that a record ought to have by what it says, by the rule of the schema that made its id."""
+    return identify(
+        record.config,
+        weights_sha256=record.weights.sha256,
+        list_sha256=record.data.list_sha256,
+        encoding=record.data.encoding,
+        pixels_sha256=record.data.pixels_sha256,
+        schema=record.id_schema,
+    )
+
+
 def cell_key(config: Mapping[str, Any]) -> str:
-    """The 16 hex digits of a planned cell: as `run_id`, but from the config alone, before weights and data are read."""
+    """The 16 hex digits of a planned cell: as `identify`, but from the config alone, before weights and data are read."""
     facts = _facts(config)
     facts["backbone"] |= _pick(config.get("backbone"), ("weights",))
     return _digest(facts)

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+
+from karst_bench.records.facts import Provenance
 
 PACKAGES = (
     "torch",
@@ -38,13 +39,10 @@ def _git(*arguments: str) -> str | None:
 
 
 @functools.cache
-def _code() -> dict[str, Any]:
+def _code() -> tuple[str | None, bool | None]:
+    """(commit, whether the sources differ from it), None where git does not say."""
     status = _git("status", "--porcelain", "--", *SOURCES)
-    return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if status is None else bool(status),
-        "version": _version("karst_bench"),
-    }
+    return _git("rev-parse", "HEAD"), None if status is None else bool(status)
 
 
 def _version(package: str) -> str | None:
@@ -65,21 +63,30 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def collect(*, device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
+@functools.cache
+def _packages() -> dict[str, str]:
+    found = {package.replace("-", "_"): _version(package) for package in PACKAGES}
+    return {package: version for package, version in found.items() if version is not None}
+
+
+def collect(*, device: str = "cpu", threads: int | None = None) -> Provenance:
     """The facts of code and machine a record carries; `device` is a name such as "cpu" or "NVIDIA H200".
 
-    Takes about 20 ms the first time (two git calls), nothing after. A fact that cannot be found is null.
+    Takes about 20 ms the first time (two git calls), nothing after. A fact that cannot be found is absent.
     """
     torch = sys.modules.get("torch")  # not imported for its own sake: reports collect nothing and stay light
-    facts = _code() | {"python": platform.python_version()}
-    facts |= {package.replace("-", "_"): _version(package) for package in PACKAGES}
-    facts |= {
-        "device": device,
-        "threads": threads,
-        "cpu_model": _cpu_model(),
-        "cpu_count": os.cpu_count(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability() if torch else None,
-        "cuda": torch.version.cuda if torch else None,
-        "platform": f"{platform.system()} {platform.machine()} {'-'.join(platform.libc_ver())}".strip(),
-    }
-    return facts
+    commit, dirty = _code()
+    return Provenance(
+        commit=commit,
+        dirty=dirty,
+        version=_version("karst_bench"),
+        python=platform.python_version(),
+        packages=_packages(),
+        device=device,
+        threads=threads,
+        cpu_model=_cpu_model(),
+        cpu_count=os.cpu_count(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability() if torch else None,
+        cuda=torch.version.cuda if torch else None,
+        platform=f"{platform.system()} {platform.machine()} {'-'.join(platform.libc_ver())}".strip(),
+    )

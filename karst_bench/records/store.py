@@ -5,9 +5,10 @@ failed/<suite>/<id>.json          the last failure of a cell, with traceback and
 superseded/<suite>/<id>.<n>.json  what `force` (or a later success) replaced
 adapters/<suite>/<id>.safetensors what was trained, when asked for
 checkpoints/<id>.safetensors      state of an interrupted run; removed when its record is written
-claims/                           who is running what (claims.py)
+leases/                           who is running what (lease.py)
 """
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -15,10 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from karst_bench import files
 from karst_bench.errors import UserError
 from karst_bench.records import record as schema
-from karst_bench.records.record import Record, RecordError
+from karst_bench.records.record import FailedRun, RunRecord
+from karst_bench.records.strict_json import RecordError
 
 if TYPE_CHECKING:
     import torch
@@ -62,48 +66,50 @@ class Store:
         self.read(run_id)
         return True
 
-    def read(self, run_id: str, kind: str = "runs") -> Record:
-        """The record of that id. Raises UserError where it is missing or damaged."""
-        path = self.path(run_id, kind)
+    def read(self, run_id: str) -> RunRecord:
+        """The finished run of that id. Raises: UserError where its record is missing or damaged."""
+        path = self.path(run_id)
         try:
             return schema.load(path)
         except RecordError as error:
             raise UserError(f"{error}; the file is {path}: move it away to run this cell again") from error
 
-    def records(self, kind: str = "runs") -> Iterator[Record]:
-        """All readable records of the suite in order of id; unreadable ones are passed over (reports say which)."""
-        for path in sorted((self.root / kind / self.suite).glob("*.json")):
+    def records(self) -> Iterator[RunRecord]:
+        """All readable finished runs of the suite in order of id; what is unreadable is passed over (reports say which)."""
+        for path in sorted((self.root / "runs" / self.suite).glob("*.json")):
             with suppress(RecordError):
                 yield schema.load(path)
+
+    def failed(self) -> Iterator[FailedRun]:
+        """All readable last failures of the suite's cells in order of id."""
+        for path in sorted((self.root / "failed" / self.suite).glob("*.json")):
+            with suppress(RecordError):
+                yield schema.load_failed(path)
 
     def failures(self, run_id: str) -> int:
         """How often that cell has failed since it last succeeded or was forced."""
         try:
-            return int(schema.load(self.path(run_id, "failed")).get("attempts", 1))
+            return schema.load_failed(self.path(run_id, "failed")).attempts
         except RecordError:
             return 0
 
-    def write(self, record: Record) -> Path:
+    def write(self, record: RunRecord) -> Path:
         """Write a finished record, once; the checkpoint and an earlier failure make way for it.
 
-        Raises UserError when the id is taken (the standing record stays as it is) or the disk refuses.
+        Raises: UserError when the id is taken (the standing record stays as it is) or the disk refuses.
         """
-        run_id = record["id"]
-        path = self.path(run_id)
-        if record.get("status") != "done":
-            raise ValueError(f"record {run_id} has status {record.get('status')!r}; failures go to fail()")
+        path = self.path(record.id)
         if not files.write(path, schema.dumps(record).encode(), once=True):
-            raise UserError(f"record {run_id} exists already at {path}; force=true moves the old one to superseded/")
-        self._retire(self.path(run_id, "failed"))
-        self.drop_checkpoint(run_id)
+            raise UserError(f"record {record.id} exists already at {path}; force=true moves the old one to superseded/")
+        self._retire(self.path(record.id, "failed"))
+        self.drop_checkpoint(record.id)
         return path
 
-    def fail(self, record: Record) -> Path:
+    def fail(self, failed: FailedRun) -> Path:
         """Keep the failure of a cell apart from the results, counting the attempts; the next failure replaces it."""
-        run_id = record["id"]
-        counted = record | {"status": "failed", "attempts": self.failures(run_id) + 1}
-        path = self.path(run_id, "failed")
-        files.write(path, schema.dumps(schema.plain(counted)).encode(), once=False)
+        counted = replace(failed, attempts=self.failures(failed.id) + 1)
+        path = self.path(failed.id, "failed")
+        files.write(path, schema.dumps(counted).encode(), once=False)
         return path
 
     def supersede(self, run_id: str) -> Path | None:
@@ -130,17 +136,20 @@ class Store:
             raise files.refusal(folder, error) from error
         return target
 
-    def save_adapter(self, run_id: str, tensors: "Mapping[str, torch.Tensor]", about: Mapping[str, str]) -> str:
-        """Write the trained tensors; returns the path relative to the results folder, for the record."""
+    def save_adapter(
+        self, run_id: str, tensors: "Mapping[str, torch.Tensor]", about: Mapping[str, str]
+    ) -> tuple[str, str]:
+        """Write the trained tensors; returns (the path relative to the results folder, its SHA-256) for the record."""
         from safetensors.torch import save
 
         path = self.adapter_path(run_id)
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        files.write(path, save(whole, metadata=dict(about)), once=False)
-        return path.relative_to(self.root).as_posix()
+        image = save(whole, metadata=dict(about))
+        files.write(path, image, once=False)
+        return path.relative_to(self.root).as_posix(), hashlib.sha256(image).hexdigest()
 
     def save_checkpoint(self, run_id: str, state: Any) -> None:
-        """Replace the checkpoint of a running cell by `state` (see states.py for what it may hold)."""
+        """Replace the checkpoint of a running cell by `state` (checkpoint_file says what it may hold)."""
         from karst_bench.records import checkpoint_file
 
         files.write(self.checkpoint_path(run_id), checkpoint_file.to_bytes(state), once=False)
@@ -158,7 +167,7 @@ class Store:
             self.checkpoint_path(run_id).unlink()
 
     def clear_temporaries(self, run_id: str) -> None:
-        """Remove what a killed run of that id half wrote; for the holder of its claim."""
+        """Remove what a killed run of that id half wrote; for the holder of its lease."""
         for path in (self.path(run_id), self.path(run_id, "failed"), self.adapter_path(run_id)):
             files.clear_temporaries(path.parent, run_id)
         files.clear_temporaries(self.checkpoint_path(run_id).parent, run_id)

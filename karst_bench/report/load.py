@@ -4,14 +4,78 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
 
 from karst_bench.records import record as schema
-from karst_bench.records.record import RecordError
+from karst_bench.records.facts import Count
+from karst_bench.records.record import RunRecord
+from karst_bench.records.strict_json import RecordError, reason
 from karst_bench.report import catalog
-from karst_bench.report.fields import BadRecordError, count, may, name, need, positive, printable
 
 PROTOCOLS = ("last", "peek10", "val", "best_val")
+TEXTS = ("_target_", "about", "label", "paper")  # keys of a node that change no number
+# A name that ends in tables, commands and file names.
+PlainName = Annotated[str, Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.+/-]{0,79}\Z")]
+
+
+class BadRecordError(ValueError):
+    """Why a record cannot be shown; the text ends in one line of the report."""
+
+
+class NamedNode(Struct, frozen=True):
+    """A group of the configuration that may be absent."""
+
+    name: PlainName = "none"
+
+
+class MethodNode(Struct, frozen=True):
+    """config.method, config.backbone, config.protocol: groups that every record has."""
+
+    name: PlainName
+
+
+class DatasetNode(Struct, frozen=True):
+    """config.dataset."""
+
+    name: PlainName
+    task: PlainName
+    group: str
+    shots: Count | None = None
+    split_seed: Count | None = None
+
+
+class RecipeNode(Struct, frozen=True):
+    """config.recipe, as far as footnotes tell it."""
+
+    name: str = "?"
+    epochs: Count = 0
+    augment: str = "none"
+
+
+class ReportedConfig(Struct, frozen=True):
+    """What reports read of a record's configuration; whatever else it holds is not looked at."""
+
+    seed: Count
+    suite: PlainName
+    method: MethodNode
+    backbone: MethodNode
+    protocol: MethodNode
+    dataset: DatasetNode
+    recipe: RecipeNode = RecipeNode()
+    extra: NamedNode = NamedNode()
+    also: NamedNode = NamedNode()
+    tuned: NamedNode = NamedNode()
+    precision: str = "?"
+    normalization: str = "?"
+
+
+def printable(text: str, limit: int = 160) -> str:
+    """Text from outside made safe for one line of a terminal: ASCII, no control characters, bounded."""
+    clean = "".join(c if c.isprintable() and c.isascii() else "?" for c in text)
+    return clean if len(clean) <= limit else clean[: limit - 3] + "..."
 
 
 @dataclass(frozen=True)
@@ -67,62 +131,61 @@ def read_run(path: Path, suite: str) -> Run:
         record = schema.load(path)
     except RecordError as error:
         raise BadRecordError(str(error).removeprefix(f"{path.name}: ")) from error
-    if record["status"] != "done":
-        raise BadRecordError(f"status {record['status']!r}, expected 'done'")
-    return flatten(record, record["id"], suite)
+    return flatten(record, suite)
 
 
-def accuracy(record: Mapping[str, Any], key: str) -> float | None:
-    """A top-1 accuracy in [0, 100] (the schema has checked it), or None."""
-    value = record["metrics"].get(key)
-    return None if value is None else float(value)
-
-
-def flatten(record: dict[str, Any], identifier: str, suite: str) -> Run:
+def flatten(record: RunRecord, suite: str) -> Run:
     """A checked record as a Run. Raises: BadRecordError naming the field."""
-    for part in ("config", "metrics", "counts", "data", "provenance"):
-        need(record, part, dict)
-    found_suite, dataset = name(record, "config.suite"), name(record, "config.dataset.name")
-    if found_suite != suite:
-        raise BadRecordError(f"belongs to suite {found_suite}, not {suite}")
-    group, task = name(record, "config.dataset.group"), name(record, "config.dataset.task")
-    if group not in (*catalog.GROUPS, "fewshot"):
-        raise BadRecordError(f"config.dataset.group is {group!r}, expected one of {', '.join(catalog.GROUPS)}, fewshot")
-    protocol = name(record, "config.protocol.name")
-    if protocol not in PROTOCOLS:
-        raise BadRecordError(f"unknown protocol {protocol!r}, this report knows {', '.join(PROTOCOLS)}")
-    last = accuracy(record, "test_top1_last_pct")
-    if protocol != "val" and (last is None or not count(record, "metrics.test_n")):
-        raise BadRecordError(f"protocol {protocol} without test accuracy or test_n")
-    shots, split_seed = (may(record, f"config.dataset.{key}", int) for key in ("shots", "split_seed"))
-    if group == "fewshot" and not shots:
-        raise BadRecordError("a few-shot record without config.dataset.shots")
+    try:
+        config = msgspec.convert(record.config, ReportedConfig)
+    except msgspec.ValidationError as error:
+        raise BadRecordError(f"config.{reason(error, record.config)}") from None
+    dataset, metrics = config.dataset, record.metrics
+    _check(record, config, suite)
+    few_shot = dataset.group == "fewshot"
     return Run(
-        id=identifier, method=method_label(record), backbone=name(record, "config.backbone.name"), dataset=dataset,
-        task=task, group=group, seed=count(record, "config.seed"), protocol=protocol,
-        tuned=name(record, "config.tuned.name", "none"), shots=shots if group == "fewshot" else None,
-        split_seed=(split_seed or 0) if group == "fewshot" else None, last=last,
-        peak=accuracy(record, "test_top1_peak_pct") if protocol == "peek10" else None,
-        test_images=int(may(record, "metrics.test_n", int, 0)), params=count(record, "counts.trainable_params"),
-        step_ms=positive(record, "speed.step_ms_median"), peak_bytes=positive(record, "peak_bytes"),
-        created=str(may(record, "created", str, "")), machine=machine(record),
-        hyper=hyper(record["config"]), setting=setting(record),
-        data_version=(name(record, "data.list_sha256"), name(record, "data.encoding")), provenance_key=provenance_key(record),
+        id=record.id, method=method_label(config), backbone=config.backbone.name, dataset=dataset.name,
+        task=dataset.task, group=dataset.group, seed=config.seed, protocol=config.protocol.name,
+        tuned=config.tuned.name, shots=dataset.shots if few_shot else None,
+        split_seed=(dataset.split_seed or 0) if few_shot else None, last=metrics.test_top1_last_pct,
+        peak=metrics.test_top1_peak_pct if config.protocol.name == "peek10" else None,
+        test_images=metrics.test_n or 0, params=record.counts.trainable_params,
+        step_ms=record.speed.step_ms_median or None, peak_bytes=record.peak_bytes or None,
+        created=record.created, machine=machine(record), hyper=hyper(record.config),
+        setting=setting(record, config), data_version=data_version(record), provenance_key=provenance_key(record, config),
     )  # fmt: skip
 
 
-def machine(record: Mapping[str, Any]) -> str:
+def _check(record: RunRecord, config: ReportedConfig, suite: str) -> None:
+    dataset, protocol, metrics = config.dataset, config.protocol.name, record.metrics
+    if config.suite != suite:
+        raise BadRecordError(f"belongs to suite {config.suite}, not {suite}")
+    if dataset.group not in (*catalog.GROUPS, "fewshot"):
+        known = ", ".join((*catalog.GROUPS, "fewshot"))
+        raise BadRecordError(f"config.dataset.group is {dataset.group!r}, expected one of {known}")
+    if protocol not in PROTOCOLS:
+        raise BadRecordError(f"unknown protocol {protocol!r}, this report knows {', '.join(PROTOCOLS)}")
+    if protocol != "val" and (metrics.test_top1_last_pct is None or not metrics.test_n):
+        raise BadRecordError(f"protocol {protocol} without test accuracy or test_n")
+    if dataset.group == "fewshot" and not dataset.shots:
+        raise BadRecordError("a few-shot record without config.dataset.shots")
+
+
+def data_version(record: RunRecord) -> tuple[str, ...]:
+    """What tells two versions of one dataset apart: the lists' hash and the encoding."""
+    return printable(record.data.list_sha256, 80), printable(record.data.encoding, 80)
+
+
+def machine(record: RunRecord) -> str:
     """Device and threads: times and memory compare on one machine only."""
-    device, threads = may(record, "provenance.device", str, "?"), may(record, "provenance.threads", int, 0)
-    if device == "cpu":
-        device = may(record, "provenance.cpu_model", str, device)
-    return printable(f"{device}, {threads} threads", 60)
+    stood = record.provenance
+    device = stood.cpu_model or "cpu" if stood.device == "cpu" else stood.device or "?"
+    return printable(f"{device}, {stood.threads or 0} threads", 60)
 
 
-def method_label(record: Mapping[str, Any]) -> str:
+def method_label(config: ReportedConfig) -> str:
     """config.method.name, with +extra where it is not the method's own, and +also."""
-    label = name(record, "config.method.name")
-    extra, also = name(record, "config.extra.name", "none"), name(record, "config.also.name", "none")
+    label, extra, also = config.method.name, config.extra.name, config.also.name
     if extra != catalog.OWN_EXTRA.get(label, "none"):
         label += f"+{extra}"
     return label + (f"+{also}" if also != "none" else "")
@@ -130,8 +193,8 @@ def method_label(record: Mapping[str, Any]) -> str:
 
 def hyper(config: Mapping[str, Any]) -> dict[str, Any]:
     """The method's hyper-parameters: all of its node but class path and texts."""
-    node = need(config, "method", dict)
-    return {key: node[key] for key in sorted(node) if key not in ("_target_", "name", "about", "label", "paper")}
+    node = config["method"]
+    return {key: node[key] for key in sorted(node) if key not in (*TEXTS, "name")}
 
 
 def plain(value: Any) -> str:
@@ -139,49 +202,44 @@ def plain(value: Any) -> str:
     return printable(json.dumps(value, sort_keys=True, separators=(",", ":")).strip('"'), 60)
 
 
-def setting(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def setting(record: RunRecord, config: ReportedConfig) -> tuple[tuple[str, str], ...]:
     """What must agree for runs to be seeds of one row; values tuned per task and peek10 beside last do not split."""
-    config = record["config"]
-    tuned = may(config, "tuned.name", str, "none") != "none"
     parts: dict[str, Any] = {
-        "precision": may(config, "precision", str, "?"),
-        "normalization": may(config, "normalization", str, "?"),
-        "protocol": "last" if config["protocol"]["name"] in ("last", "peek10") else config["protocol"]["name"],
-        "weights": str(may(record, "weights.sha256", str, "none"))[:12],
-        "recipe": may(config, "recipe.name", str, "?"),
+        "precision": config.precision,
+        "normalization": config.normalization,
+        "protocol": "last" if config.protocol.name in ("last", "peek10") else config.protocol.name,
+        "weights": (record.weights.sha256 or "none")[:12],
+        "recipe": config.recipe.name,
     }
-    if not tuned:
-        parts |= {f"method.{key}": value for key, value in hyper(config).items()}
+    if config.tuned.name == "none":
+        parts |= {f"method.{key}": value for key, value in hyper(record.config).items()}
         for node in ("recipe", "extra", "also"):
-            values = may(config, node, dict, {})
-            parts |= {f"{node}.{key}": values[key] for key in values if key not in ("_target_", "about", "label", "paper")}
+            values = record.config.get(node, {})
+            parts |= {f"{node}.{key}": values[key] for key in values if key not in TEXTS}
     return tuple(sorted((printable(key, 60), plain(value)) for key, value in parts.items()))
 
 
-def recipe_text(config: Mapping[str, Any]) -> str:
+def recipe_text(recipe: RecipeNode) -> str:
     """The recipe with what a trial run most often changes: `petl100 (100 epochs)`, `mini (1 epoch, augment fs_dtl)`."""
-    augment = may(config, "recipe.augment", str, "none")
-    epochs = may(config, "recipe.epochs", int, 0)
-    length = f"{epochs} epoch{'s' if epochs != 1 else ''}"
-    changed = f", augment {augment}" if augment != "none" else ""
-    return f"{may(config, 'recipe.name', str, '?')} ({length}{changed})"
+    length = f"{recipe.epochs} epoch{'s' if recipe.epochs != 1 else ''}"
+    changed = f", augment {recipe.augment}" if recipe.augment != "none" else ""
+    return f"{recipe.name} ({length}{changed})"
 
 
-def provenance_key(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def provenance_key(record: RunRecord, config: ReportedConfig) -> tuple[tuple[str, str], ...]:
     """What a footnote says a number stands on."""
-    config = record["config"]
-    weights = may(record, "weights.sha256", str, "none")
-    commit = may(record, "provenance.commit", str, "?")[:12] + ("+" if record["provenance"].get("dirty") else "")
+    weights, code = record.weights, record.provenance
+    commit = (code.commit or "?")[:12] + ("+" if code.dirty else "")
     parts = {
-        "tuned": may(config, "tuned.name", str, "none"),
-        "recipe": recipe_text(config),
-        "protocol": config["protocol"]["name"],
-        "normalization": may(config, "normalization", str, "?"),
-        "encoding": may(record, "data.encoding", str, "?"),
-        "precision": may(config, "precision", str, "?"),
-        "weights": f"{may(record, 'weights.timm_name', str, 'none')} {weights[:12]}",
-        "code": f"{may(record, 'provenance.version', str, '')} {commit}".strip(),
+        "tuned": config.tuned.name,
+        "recipe": recipe_text(config.recipe),
+        "protocol": config.protocol.name,
+        "normalization": config.normalization,
+        "encoding": record.data.encoding,
+        "precision": config.precision,
+        "weights": f"{weights.timm_name or 'none'} {(weights.sha256 or 'none')[:12]}",
+        "code": f"{code.version or ''} {commit}".strip(),
     }
-    if record["data"].get("own_split"):
+    if record.data.own_split:
         parts["split"] = "own split"
     return tuple((key, printable(str(value), 60)) for key, value in parts.items())

@@ -5,12 +5,13 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from msgspec import convert, to_builtins
+from msgspec.structs import replace
 from omegaconf import DictConfig
 from torch import nn
 
@@ -26,9 +27,10 @@ from karst_bench.engine import DivergedError, Interrupted, Meter, Streams
 from karst_bench.engine.evaluate import autocast
 from karst_bench.errors import UserError
 from karst_bench.records import provenance
-from karst_bench.records import record as schema
+from karst_bench.records.facts import Counts, Curves, DataFacts, Metrics, RunFailure, Seconds, Speed, WeightsFacts
 from karst_bench.records.identity import cell_key
 from karst_bench.records.lease import Leases
+from karst_bench.records.record import FailedRun, RunRecord
 from karst_bench.records.store import Store
 from karst_bench.run.prepare import TEST_BATCH, PreparedRun
 from karst_bench.trackers import client
@@ -43,7 +45,7 @@ class BusyError(UserError):
     """Another process is running this cell; a sweep passes it over."""
 
 
-def run(cfg: DictConfig, *, say: Say = print, on_check: OnCheck | None = None) -> dict[str, Any]:
+def run(cfg: DictConfig, *, say: Say = print, on_check: OnCheck | None = None) -> RunRecord:
     """Trains and evaluates what the configuration says and returns its record; a finished run is read, not repeated.
 
     on_check(epoch, split, top1_pct) is told every look at a split and may raise to prune the run.
@@ -66,13 +68,13 @@ def run(cfg: DictConfig, *, say: Say = print, on_check: OnCheck | None = None) -
         store.clear_temporaries(inputs.id)
         record = _tracked(inputs, store, say, on_check)
     say(
-        f"{inputs.title}: {_accuracy(record)}; {record['counts']['trainable_params']:,} trained parameters, "
-        f"{record['seconds']['total_s']:.1f} s; record {store.path(inputs.id)}"
+        f"{inputs.title}: {_accuracy(record)}; {record.counts.trainable_params:,} trained parameters, "
+        f"{record.seconds.total_s:.1f} s; record {store.path(inputs.id)}"
     )
     return record
 
 
-def _standing(inputs: PreparedRun, store: Store, say: Say) -> dict[str, Any] | None:
+def _standing(inputs: PreparedRun, store: Store, say: Say) -> RunRecord | None:
     """The record of a finished cell. Raises: UserError where the cell has failed too often to be tried again unasked."""
     if store.done(inputs.id):
         record = store.read(inputs.id)
@@ -85,33 +87,34 @@ def _standing(inputs: PreparedRun, store: Store, say: Say) -> dict[str, Any] | N
     return None
 
 
-def _tracked(inputs: PreparedRun, store: Store, say: Say, on_check: OnCheck | None) -> dict[str, Any]:
+def _tracked(inputs: PreparedRun, store: Store, say: Say, on_check: OnCheck | None) -> RunRecord:
     """Trains under the trackers; whatever happens to them, the record is written."""
     tracker = client.build(inputs.settings["tracker"], say)
     state = store.load_checkpoint(inputs.id)
     tracker.start(inputs.settings, inputs.id, resumed=state is not None)
-    record = None
+    record: RunRecord | None = None
+    failed: FailedRun | None = None
     try:
         record = _trained(inputs, store, on_check, tracker, state)
         store.write(record)
     except (Interrupted, UserError, KeyboardInterrupt):
         raise
     except Exception as error:
-        record = _skeleton(inputs) | {"status": "failed", "error": {
-            "type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}}  # fmt: skip
-        path = store.fail(record)
+        failed = FailedRun(**_header(inputs), error=RunFailure.of(error))
+        path = store.fail(failed)
         if isinstance(error, DivergedError):
             raise UserError(f"{inputs.title}: {error}. Failed record: {path}") from error
         raise
     finally:
-        done = record is not None and record["adapter"]
-        tracker.finish(record, store.adapter_path(inputs.id) if done else None)
+        ended = failed or record
+        adapter = store.adapter_path(inputs.id) if isinstance(ended, RunRecord) and ended.adapter else None
+        tracker.finish(to_builtins(ended) if ended else None, adapter)
     return record
 
 
 def _trained(
     inputs: PreparedRun, store: Store, on_check: OnCheck | None, tracker: client.Trackers, state: engine.State | None
-) -> dict[str, Any]:
+) -> RunRecord:
     settings, plan, meter = inputs.settings, inputs.plan, Meter(inputs.device)
     with meter.phase("setup"):
         streams = Streams(settings["seed"])
@@ -144,10 +147,11 @@ def _trained(
     with meter.phase("evaluate"), merged(model), engine.uncompiled(settings["compile"]):
         score = _final_score(model, inputs, fit)
         counts["forward_macs"] = _forward_macs(model, inputs)
-    record = _skeleton(inputs) | _results(inputs, fit, score, counts, meter)
-    if tensors is not None:
-        record["adapter"] = store.save_adapter(inputs.id, tensors, adapter_metadata(model))
-    return record
+    record = RunRecord(**_header(inputs), **_results(inputs, fit, score, counts, meter))
+    if tensors is None:
+        return record
+    adapter, sha256 = store.save_adapter(inputs.id, tensors, adapter_metadata(model))
+    return replace(record, adapter=adapter, adapter_sha256=sha256)
 
 
 def _trainee(model: nn.Module, inputs: PreparedRun) -> tuple[nn.Module, engine.Batches, Callable[[str], engine.Batches]]:
@@ -199,7 +203,7 @@ def _forward_macs(model: nn.Module, inputs: PreparedRun) -> int:
     return account.forward_macs(model, (inputs.settings["backbone"]["input_size"],) * 2)
 
 
-def _skeleton(inputs: PreparedRun) -> dict[str, Any]:
+def _header(inputs: PreparedRun) -> dict[str, Any]:
     """What a record says before any result: who ran what on which data, weights and machine."""
     settings, task = inputs.settings, inputs.task
     device = torch.cuda.get_device_name(inputs.device) if inputs.device.type == "cuda" else "cpu"
@@ -215,12 +219,14 @@ def _skeleton(inputs: PreparedRun) -> dict[str, Any]:
             f"tuned={settings['tuned']['name']} lists no values for {settings['dataset']['name']}: the method's defaults ran"
         )
     return {
-        "schema": schema.SCHEMA, "id": inputs.id, "status": "done", "created": schema.now(), "config": settings | paths,
-        "data": {"list_sha256": task.list_sha256, "encoding": task.encoding, "source": task.source,
-                 "own_split": task.own_split, "mean": list(inputs.mean), "std": list(inputs.std)},
-        "weights": {"name": settings["backbone"]["name"], "timm_name": settings["backbone"]["timm_name"],
-                    "kind": _weights_kind(settings), "sha256": inputs.weights_sha256},
-        "provenance": provenance.collect(device=device, threads=inputs.threads), "notes": notes, "adapter": None, "error": None,
+        "id": inputs.id,
+        "config": settings | paths,
+        "data": DataFacts(list_sha256=task.list_sha256, encoding=task.encoding, source=task.source,
+                          own_split=task.own_split, mean=tuple(inputs.mean), std=tuple(inputs.std)),
+        "weights": WeightsFacts(name=settings["backbone"]["name"], timm_name=settings["backbone"]["timm_name"],
+                                kind=_weights_kind(settings), sha256=inputs.weights_sha256),
+        "provenance": provenance.collect(device=device, threads=inputs.threads),
+        "notes": tuple(notes),
     }  # fmt: skip
 
 
@@ -229,18 +235,22 @@ def _results(
 ) -> dict[str, Any]:
     plan, task = inputs.plan, inputs.task
     final = {"test": "test", "val200": "val", "val": "val"}[plan.final]
-    metrics = {
-        "test_top1_last_pct": score.top1_pct if final == "test" else None,
-        "test_top1_peak_pct": _peak(fit, score) if plan.check == "test" else None,
-        "val_top1_last_pct": score.top1_pct if final == "val" else None,
-        "val_top1_best_pct": fit.best_top1_pct if plan.choose else fit.peak(plan.check) if plan.check and final == "val" else None,
-        "best_epoch": fit.best_epoch, "train_n": len(task.splits[plan.train]),
-        "test_n": score.n if final == "test" else None, "val_n": score.n if final == "val" else None,
-    }  # fmt: skip
-    seconds = meter.seconds("setup", "train", "evaluate")
-    speed = {"train_images_per_s": fit.train_images_per_s, "step_ms_median": fit.step_ms_median}
-    return {"metrics": metrics, "curves": fit.curves, "counts": counts, "seconds": seconds, "speed": speed,
-            "peak_bytes": meter.peak_bytes()}  # fmt: skip
+    metrics = Metrics(
+        test_top1_last_pct=score.top1_pct if final == "test" else None,
+        test_top1_peak_pct=_peak(fit, score) if plan.check == "test" else None,
+        val_top1_last_pct=score.top1_pct if final == "val" else None,
+        val_top1_best_pct=fit.best_top1_pct if plan.choose else fit.peak(plan.check) if plan.check and final == "val" else None,
+        best_epoch=fit.best_epoch, train_n=len(task.splits[plan.train]),
+        test_n=score.n if final == "test" else None, val_n=score.n if final == "val" else None,
+    )  # fmt: skip
+    return {
+        "metrics": metrics,
+        "curves": convert(fit.curves, Curves),
+        "counts": Counts(**{key: counts[key] for key in ("trainable_params", "head_params", "forward_macs")}),
+        "seconds": Seconds(**meter.seconds("setup", "train", "evaluate")),
+        "speed": Speed(train_images_per_s=fit.train_images_per_s, step_ms_median=fit.step_ms_median),
+        "peak_bytes": meter.peak_bytes(),
+    }
 
 
 def _peak(fit: engine.Fit, score: engine.Score) -> float:
@@ -252,11 +262,9 @@ def _weights_kind(settings: dict[str, Any]) -> str:
     return wanted if wanted in ("pretrained", "none") else "file"
 
 
-def _accuracy(record: dict[str, Any]) -> str:
-    metrics = record["metrics"]
-    if metrics.get("test_top1_last_pct") is not None:
-        return f"test top-1 {metrics['test_top1_last_pct']:.1f} %"
-    return f"val top-1 {metrics['val_top1_last_pct']:.1f} %"
+def _accuracy(record: RunRecord) -> str:
+    split, top1_pct = record.metrics.accuracy()
+    return f"{split} top-1 {top1_pct:.1f} %"
 
 
 @contextmanager

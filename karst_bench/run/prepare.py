@@ -22,7 +22,7 @@ from karst_bench.engine import Recipe, Streams
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Method
 from karst_bench.methods.build import build_methods
-from karst_bench.records.identity import run_id
+from karst_bench.records.identity import identify
 
 TEST_BATCH = 256  # images in a step of evaluation
 POOL = SharedBackbones()  # the backbones of this process
@@ -51,8 +51,8 @@ class PreparedRun:
         self.mean, self.std = normalisation(settings["normalization"], backbone["mean"], backbone["std"])
         self.weights_sha256 = weights_sha256(self.weights)
         self.plan = engine.plan(settings["protocol"], self.recipe.epochs, self.task.splits)
-        self.id = run_id(settings, weights_sha256=self.weights_sha256, list_sha256=self.task.list_sha256,
-                         encoding=self.task.encoding)  # fmt: skip
+        self.id = identify(settings, weights_sha256=self.weights_sha256, list_sha256=self.task.list_sha256,
+                           encoding=self.task.encoding)  # fmt: skip
         names = "+".join(
             [settings["method"]["name"], *([settings["also"]["name"]] if settings["also"]["name"] != "none" else [])]
         )

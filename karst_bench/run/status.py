@@ -11,7 +11,7 @@ from karst_bench.config.compose import compose, plain
 from karst_bench.config.sweeps import axes, expand, jobs
 from karst_bench.records.identity import INPUT, cell_key
 from karst_bench.records.lease import Leases
-from karst_bench.records.record import Record
+from karst_bench.records.record import RunRecord
 from karst_bench.records.store import Store
 
 STATES = ("done", "running", "failed", "missing")
@@ -28,15 +28,12 @@ class SweepCell:
     config: Mapping[str, Any]
     state: str
     seconds: float | None
-    record: Record | None
+    record: RunRecord | None
 
     @property
     def value(self) -> float | None:
         """The accuracy of a finished cell in percent, test before val."""
-        metrics = (self.record or {}).get("metrics") or {}
-        return next(
-            (metrics[k] for k in ("test_top1_last_pct", "val_top1_last_pct") if metrics.get(k) is not None), None
-        )
+        return None if self.record is None else self.record.metrics.accuracy()[1]
 
 
 def cells(overrides: Sequence[str]) -> list[SweepCell]:
@@ -57,24 +54,19 @@ class _Known:
 
     def __init__(self, results: Path, suite: str) -> None:
         store = Store(results, suite)
-        self.done = self._by_key(store.records())
-        self.failed = self._by_key(store.records("failed"))
+        self.done: dict[str, list[RunRecord]] = defaultdict(list)
+        for record in store.records():
+            self.done[cell_key(record.config)].append(record)
+        self.failed = {cell_key(run.config) for run in store.failed()}
         self.running = set(Leases(results).running().values())
         self.rates = _rates(record for records in self.done.values() for record in records)
-
-    @staticmethod
-    def _by_key(records: Iterator[Record]) -> dict[str, list[Record]]:
-        found = defaultdict(list)
-        for record in records:
-            found[cell_key(record["config"])].append(record)
-        return found
 
 
 def _cell(job: Sequence[str], config: Mapping[str, Any], known: _Known) -> SweepCell:
     key = cell_key(config)
-    record = next((r for r in known.done.get(key, ()) if _same_input(config, r["config"])), None)
+    record = next((r for r in known.done.get(key, ()) if _same_input(config, r.config)), None)
     if record is not None:
-        return SweepCell(tuple(job), config, "done", record["seconds"].get("total_s"), record)
+        return SweepCell(tuple(job), config, "done", record.seconds.total_s, record)
     state = "running" if key in known.running else "failed" if key in known.failed else "missing"
     return SweepCell(tuple(job), config, state, _estimate(config, known.rates), None)
 
@@ -94,13 +86,13 @@ def _kinds(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [(method, backbone, dataset), (method, backbone), (backbone,)]
 
 
-def _rates(records: Iterator[Record]) -> dict[tuple[str, ...], float]:
+def _rates(records: Iterator[RunRecord]) -> dict[tuple[str, ...], float]:
     """Median seconds per epoch of past runs, by kind."""
     seen = defaultdict(list)
     for record in records:
-        total_s, epochs = record["seconds"].get("total_s"), record["config"].get("recipe", {}).get("epochs")
+        total_s, epochs = record.seconds.total_s, record.config.get("recipe", {}).get("epochs")
         if total_s and epochs:
-            for kind in _kinds(record["config"]):
+            for kind in _kinds(record.config):
                 seen[kind].append(total_s / epochs)
     return {kind: statistics.median(rates) for kind, rates in seen.items()}
 

@@ -207,7 +207,8 @@ class Worker:
             if isinstance(error.__cause__, DivergedError):
                 return 0.0
             raise
-        return float(record["metrics"]["val_top1_last_pct"])
+        assert record.metrics.val_top1_last_pct is not None, "protocol=val reports the val split"
+        return record.metrics.val_top1_last_pct
 
     def _alone(self) -> Lease:
         """No other worker asks or counts meanwhile."""
@@ -279,8 +280,8 @@ def write_tuned(worker: Worker, table: Path) -> dict[str, Any]:
         "seed": study.config["seed"],
         "epochs": study.config["recipe"]["epochs"],
         "created": schema.now(),
-        "commit": code["commit"],
-        "dirty": code["dirty"],
+        "commit": code.commit,
+        "dirty": code.dirty,
     }
     with Leases(study.folder.parent).wait(hashlib.sha256(str(table).encode()).hexdigest()[:16]):
         entries = dict(OmegaConf.to_container(OmegaConf.load(table)) if table.is_file() else {})  # type: ignore[arg-type]

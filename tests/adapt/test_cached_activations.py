@@ -178,6 +178,6 @@ def test_a_run_trains_on_taps_as_it_would_on_images(tmp_path, monkeypatch):
                  f"paths.results={tmp_path / str(len(records))}", f"paths.cache={tmp_path / 'cache'}"]  # fmt: skip
         records.append(pipeline.run(compose(words), say=lambda line: None))
     assert passes == [250] * 4
-    stored, plain = (record["curves"]["train_loss"] for record in records)
+    stored, plain = (record.curves.train_loss for record in records)
     assert stored == pytest.approx(plain, rel=1e-4) and stored[1] < stored[0]
     assert records[0]["counts"] == records[1]["counts"] and records[0]["counts"]["trainable_params"] == 9 * 4 * 97 + 5 * 96

@@ -3,10 +3,23 @@
 import copy
 from typing import Any
 
+import msgspec
 import pytest
 
 from karst_bench.records import identity
-from karst_bench.records import record as schema
+from karst_bench.records.facts import (
+    CheckResult,
+    Counts,
+    Curves,
+    DataFacts,
+    Metrics,
+    Provenance,
+    RunFailure,
+    Seconds,
+    Speed,
+    WeightsFacts,
+)
+from karst_bench.records.record import FailedRun, RunRecord
 
 CONFIG: dict[str, Any] = {
     "seed": 0,
@@ -28,28 +41,22 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def build(config: dict[str, Any], run_id: str | None = None) -> dict[str, Any]:
+def build(config: dict[str, Any], run_id: str | None = None) -> RunRecord:
     """A finished record of `config`."""
-    run_id = run_id or identity.run_id(config, weights_sha256="w" * 64, list_sha256="l" * 64)
-    return {
-        "schema": schema.SCHEMA,
-        "id": run_id,
-        "status": "done",
-        "created": schema.now(),
-        "config": copy.deepcopy(config),
-        "metrics": {"test_top1_last_pct": 71.25, "test_top1_peak_pct": None, "test_n": 400, "train_n": 1000},
-        "curves": {"epoch": [1, 2], "train_loss": [2.0, 1.0], "train_top1_pct": [10.0, 50.0], "lr": [1e-3, 0.0]},
-        "counts": {"trainable_params": 1000, "head_params": 10, "stored_bits": 32000, "active_params": 1000},
-        "seconds": {"train_s": 1.5, "total_s": 2.0},
-        "speed": {"train_images_per_s": 900.0, "step_ms_median": 3.0},
-        "peak_bytes": 1000,
-        "data": {"list_sha256": "l" * 64, "encoding": "generated", "source": "mini"},
-        "weights": {"name": "vit_mini", "sha256": "w" * 64},
-        "provenance": {"commit": None, "version": "0.1.0"},
-        "notes": [],
-        "adapter": None,
-        "error": None,
-    }
+    return RunRecord(
+        id=run_id or identity.identify(config, weights_sha256="w" * 64, list_sha256="l" * 64, encoding="generated"),
+        config=copy.deepcopy(config),
+        data=DataFacts(list_sha256="l" * 64, encoding="generated", source="mini"),
+        weights=WeightsFacts(name="vit_mini", sha256="w" * 64),
+        provenance=Provenance(version="0.1.0", packages={"torch": "2.15.0"}),
+        metrics=Metrics(test_top1_last_pct=71.25, test_n=400, train_n=1000),
+        curves=Curves(epoch=(1, 2), train_loss=(2.0, 1.0), train_top1_pct=(10.0, 50.0), lr=(1e-3, 0.0),
+                      checks=(CheckResult(epoch=2, split="test", top1_pct=71.25),)),
+        counts=Counts(trainable_params=1000, head_params=10),
+        seconds=Seconds(train_s=1.5, total_s=2.0),
+        speed=Speed(train_images_per_s=900.0, step_ms_median=3.0),
+        peak_bytes=1000,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -58,5 +65,18 @@ def config() -> dict[str, Any]:
 
 
 @pytest.fixture
-def record(config: dict[str, Any]) -> dict[str, Any]:
+def record(config: dict[str, Any]) -> RunRecord:
     return build(config)
+
+
+@pytest.fixture
+def failure(record: RunRecord) -> FailedRun:
+    """The same run, failed."""
+    header = {key: getattr(record, key) for key in ("id", "config", "data", "weights", "provenance")}
+    return FailedRun(**header, error=RunFailure(type="FloatingPointError", message="loss is nan", traceback="..."))
+
+
+@pytest.fixture
+def fields(record: RunRecord) -> dict[str, Any]:
+    """The record's file, parsed, to be bent by the tests."""
+    return msgspec.to_builtins(record)

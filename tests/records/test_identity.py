@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+from msgspec.structs import replace
 
 from karst_bench.records import identity
 
@@ -11,7 +12,7 @@ HASHES = {"weights_sha256": "w" * 64, "list_sha256": "l" * 64}
 
 def test_the_id_is_pinned(config):
     """A change of this value orphans every committed record: bump the schema if it must be."""
-    assert identity.run_id(config, **HASHES) == "2fcae3e1e69f47e7"
+    assert identity.identify(config, **HASHES) == "2fcae3e1e69f47e7"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_the_id_is_pinned(config):
     ],
 )
 def test_what_decides_nothing_changes_nothing(config, path, value):
-    assert identity.run_id(_with(config, path, value), **HASHES) == identity.run_id(config, **HASHES)
+    assert identity.identify(_with(config, path, value), **HASHES) == identity.identify(config, **HASHES)
 
 
 @pytest.mark.parametrize(
@@ -60,20 +61,20 @@ def test_what_decides_nothing_changes_nothing(config, path, value):
 )
 def test_what_decides_a_number_changes_the_id(config, path, value):
     changed = _with(config, path, value)
-    assert identity.run_id(changed, **HASHES) != identity.run_id(config, **HASHES)
+    assert identity.identify(changed, **HASHES) != identity.identify(config, **HASHES)
     assert identity.cell_key(changed) != identity.cell_key(config)
 
 
 def test_hashes_count_and_order_does_not(config):
-    base = identity.run_id(config, **HASHES)
-    assert identity.run_id(config, weights_sha256=None, list_sha256="l" * 64) != base
-    assert identity.run_id(config, weights_sha256="w" * 64, list_sha256="k" * 64) != base
-    assert identity.run_id(dict(reversed(config.items())), **HASHES) == base
+    base = identity.identify(config, **HASHES)
+    assert identity.identify(config, weights_sha256=None, list_sha256="l" * 64) != base
+    assert identity.identify(config, weights_sha256="w" * 64, list_sha256="k" * 64) != base
+    assert identity.identify(dict(reversed(config.items())), **HASHES) == base
 
 
 def test_nan_has_no_identity(config):
     with pytest.raises(ValueError, match="JSON"):
-        identity.run_id(_with(config, "recipe.lr", float("nan")), **HASHES)
+        identity.identify(_with(config, "recipe.lr", float("nan")), **HASHES)
 
 
 def _with(config, path, value):
@@ -84,3 +85,15 @@ def _with(config, path, value):
         node = node[parent]
     node[last] = value
     return changed
+
+
+def test_pixels_count_since_schema_2(config):
+    base = identity.identify(config, **HASHES)
+    assert identity.identify(config, **HASHES, pixels_sha256="p" * 64) != base
+    assert identity.identify(config, **HASHES, pixels_sha256="p" * 64, schema=1) == base
+
+
+def test_an_id_is_recomputed_from_the_record(record):
+    assert identity.recomputed_id(record) == record.id
+    forged = replace(record, data=replace(record.data, list_sha256="f" * 64))
+    assert identity.recomputed_id(forged) != record.id

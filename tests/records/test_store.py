@@ -1,15 +1,19 @@
 """The results folder: write-once, failures apart, nothing half written whatever the disk does."""
 
 import errno
+import hashlib
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from karst_bench.errors import UserError
 from karst_bench.records import record as schema
+from karst_bench.records.facts import RunFailure
+from karst_bench.records.record import FailedRun
 from karst_bench.records.store import Store
 
 
@@ -22,28 +26,24 @@ def files(root):
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
-def failed(record):
-    kept = {key: record[key] for key in ("schema", "id", "created", "config")}
-    return kept | {"error": {"type": "FloatingPointError", "message": "loss is nan", "traceback": "..."}}
-
-
 def test_a_record_is_written_once(store, record, tmp_path):
-    run_id = record["id"]
+    run_id = record.id
     assert not store.done(run_id)
     store.write(record)
     assert store.done(run_id) and store.read(run_id) == record
     with pytest.raises(UserError, match="exists already"):
-        store.write(record | {"notes": ["second"]})
-    assert store.read(run_id)["notes"] == []
+        store.write(replace(record, notes=("second",)))
+    assert store.read(run_id).notes == ()
     assert files(tmp_path) == [f"runs/mini/{run_id}.json"]
-    assert [found["id"] for found in store.records()] == [run_id]
+    assert [found.id for found in store.records()] == [run_id]
 
 
-def test_failures_are_counted_and_make_way(store, record, tmp_path):
-    run_id = record["id"]
+def test_failures_are_counted_and_make_way(store, record, failure, tmp_path):
+    run_id = record.id
     assert store.failures(run_id) == 0
-    store.fail(failed(record) | {"curves": {"train_loss": [float("nan")]}})
-    store.fail(failed(record))
+    store.fail(failure)
+    store.fail(failure)
+    assert [found.attempts for found in store.failed()] == [2] and list(store.records()) == []
     assert store.failures(run_id) == 2 and not store.done(run_id)
     store.write(record)
     assert store.failures(run_id) == 0
@@ -51,15 +51,16 @@ def test_failures_are_counted_and_make_way(store, record, tmp_path):
 
 
 def test_force_moves_record_and_adapter(store, record, tmp_path):
-    run_id = record["id"]
+    run_id = record.id
     for _ in range(2):
-        relative = store.save_adapter(run_id, {"a": torch.ones(2)}, {"id": run_id})
-        store.write(record | {"adapter": relative})
+        relative, sha256 = store.save_adapter(run_id, {"a": torch.ones(2)}, {"id": run_id})
+        assert sha256 == hashlib.sha256((tmp_path / relative).read_bytes()).hexdigest()
+        store.write(replace(record, adapter=relative, adapter_sha256=sha256))
         assert store.supersede(run_id) is not None
     assert store.supersede(run_id) is None
     names = [f"superseded/mini/{run_id}.{n}.{kind}" for n in (1, 2) for kind in ("json", "safetensors")]
     assert files(tmp_path) == names
-    assert schema.load(tmp_path / names[0])["adapter"] == f"adapters/mini/{run_id}.safetensors"
+    assert schema.load(tmp_path / names[0]).adapter == f"adapters/mini/{run_id}.safetensors"
 
 
 def test_checkpoints_keep_nested_states_and_go_with_the_record(store, record):
@@ -77,10 +78,10 @@ def test_checkpoints_keep_nested_states_and_go_with_the_record(store, record):
         "flag": True,
         "none": None,
     }
-    assert store.load_checkpoint(record["id"]) is None
-    store.save_checkpoint(record["id"], state)
-    store.save_checkpoint(record["id"], state)
-    back = store.load_checkpoint(record["id"])
+    assert store.load_checkpoint(record.id) is None
+    store.save_checkpoint(record.id, state)
+    store.save_checkpoint(record.id, state)
+    back = store.load_checkpoint(record.id)
     assert back["optimizer"]["param_groups"] == state["optimizer"]["param_groups"]
     assert torch.equal(back["optimizer"]["state"][0]["exp_avg"], state["optimizer"]["state"][0]["exp_avg"])
     assert torch.equal(back["generators"]["order"], state["generators"]["order"])
@@ -88,26 +89,26 @@ def test_checkpoints_keep_nested_states_and_go_with_the_record(store, record):
     assert isinstance(back["tied"], tuple) and torch.equal(back["tied"][1], weight)
     assert (back["step"], back["flag"], back["none"]) == (7, True, None)
     store.write(record)
-    assert store.load_checkpoint(record["id"]) is None
+    assert store.load_checkpoint(record.id) is None
 
 
 def test_a_foreign_checkpoint_is_refused(store, record):
-    path = store.checkpoint_path(record["id"])
+    path = store.checkpoint_path(record.id)
     path.parent.mkdir(parents=True)
     for content in (b"", b"\x80\x04pickle", b"{}" * 50):
         path.write_bytes(content)
         with pytest.raises(UserError, match="remove it to start afresh"):
-            store.load_checkpoint(record["id"])
+            store.load_checkpoint(record.id)
     with pytest.raises(TypeError, match="not function"):
-        store.save_checkpoint(record["id"], {"f": files})
+        store.save_checkpoint(record.id, {"f": files})
 
 
 def test_damaged_records_are_not_overwritten(store, record):
-    path = store.path(record["id"])
+    path = store.path(record.id)
     path.parent.mkdir(parents=True)
     path.write_text("{")
     with pytest.raises(UserError, match="move it away"):
-        store.done(record["id"])
+        store.done(record.id)
     with pytest.raises(UserError, match="exists already"):
         store.write(record)
     assert path.read_text() == "{"
@@ -124,11 +125,16 @@ def test_suites_are_no_paths(tmp_path):
         Store(tmp_path, "../x")
 
 
+def failed(record):
+    header = {key: getattr(record, key) for key in ("id", "config", "data", "weights", "provenance")}
+    return FailedRun(**header, error=RunFailure(type="E"))
+
+
 ACTIONS = {
     "write": lambda store, record: store.write(record),
     "fail": lambda store, record: store.fail(failed(record)),
-    "adapter": lambda store, record: store.save_adapter(record["id"], {"a": torch.ones(9)}, {}),
-    "checkpoint": lambda store, record: store.save_checkpoint(record["id"], {"a": torch.ones(9)}),
+    "adapter": lambda store, record: store.save_adapter(record.id, {"a": torch.ones(9)}, {}),
+    "checkpoint": lambda store, record: store.save_checkpoint(record.id, {"a": torch.ones(9)}),
     "probe": lambda store, record: store.check_writable(),
 }
 CALLS = ("open", "write", "fsync", "link", "mkdir", "replace")
@@ -160,15 +166,15 @@ def test_a_failing_disk_leaves_all_or_nothing(store, record, tmp_path, monkeypat
         else:
             # No link: a copy takes its place. Folder fsync and mkdir of an existing folder may fail harmlessly.
             assert call in ("link", "mkdir", "fsync", "replace") or not hits
-    if not store.done(record["id"]):
+    if not store.done(record.id):
         ACTIONS[action](store, record)
-    assert store.done(record["id"]) == (action == "write")
+    assert store.done(record.id) == (action == "write")
     assert not [name for name in files(tmp_path) if ".tmp" in name or "probe" in name]
 
 
 def _write_one(root, record, worker):
     try:
-        Store(root, "mini").write(record | {"notes": [f"worker {worker}"]})
+        Store(root, "mini").write(replace(record, notes=(f"worker {worker}",)))
     except UserError:
         return 0
     return 1
@@ -178,12 +184,12 @@ def test_of_eight_writers_one_wins(tmp_path, record):
     with ProcessPoolExecutor(8, mp_context=get_context("fork")) as pool:
         jobs = [pool.submit(_write_one, tmp_path, record, worker) for worker in range(8)]
         assert sum(job.result() for job in jobs) == 1
-    assert files(tmp_path) == [f"runs/mini/{record['id']}.json"]
-    assert schema.load(tmp_path / files(tmp_path)[0])["notes"][0].startswith("worker")
+    assert files(tmp_path) == [f"runs/mini/{record.id}.json"]
+    assert schema.load(tmp_path / files(tmp_path)[0]).notes[0].startswith("worker")
 
 
 def test_leftovers_of_a_killed_writer_are_cleared(store, record, tmp_path):
     store.write(record)
-    (store.path(record["id"]).parent / f".{record['id']}.json.1.ab.tmp").write_text("half")
-    store.clear_temporaries(record["id"])
-    assert files(tmp_path) == [f"runs/mini/{record['id']}.json"]
+    (store.path(record.id).parent / f".{record.id}.json.1.ab.tmp").write_text("half")
+    store.clear_temporaries(record.id)
+    assert files(tmp_path) == [f"runs/mini/{record.id}.json"]

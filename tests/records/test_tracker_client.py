@@ -3,6 +3,7 @@
 import socket
 import time
 
+import msgspec
 import pytest
 
 from karst_bench.trackers import client
@@ -15,7 +16,7 @@ def follow(kind, settings, config, record, tmp_path, wait_s=PATIENT_S, epochs=3)
     said: list[str] = []
     tracker = client.TrackerClient(kind, {"folder": str(tmp_path / "tracking")} | settings, said.append, wait_s)
     began = time.perf_counter()
-    tracker.start(config, record["id"])
+    tracker.start(config, record.id)
     slowest = time.perf_counter() - began
     for epoch in range(1, epochs + 1):
         began = time.perf_counter()
@@ -23,7 +24,7 @@ def follow(kind, settings, config, record, tmp_path, wait_s=PATIENT_S, epochs=3)
         slowest = max(slowest, time.perf_counter() - began)
     adapter = tmp_path / "adapter.safetensors"
     adapter.write_bytes(b"tensors")
-    tracker.finish(record, adapter)
+    tracker.finish(msgspec.to_builtins(record), adapter)
     return said, slowest
 
 
@@ -48,7 +49,7 @@ def test_a_broken_server_costs_nothing_and_the_run_is_kept(server, config, recor
     assert slowest < 0.1
     (line,) = said
     assert "not online" in line and "wandb sync" in line
-    (folder,) = (tmp_path / "tracking" / "wandb").glob(f"offline-run-*-{record['id']}")
+    (folder,) = (tmp_path / "tracking" / "wandb").glob(f"offline-run-*-{record.id}")
     assert str(folder) in line
 
 
@@ -64,7 +65,7 @@ def test_an_offline_run_holds_curves_summary_table_and_adapter(config, record, t
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     said, _ = follow("wandb", {"mode": "offline"}, config, record, tmp_path)
     assert said[0].startswith("wandb: sync it later with: wandb sync ")
-    (log,) = (tmp_path / "tracking" / "wandb").glob(f"offline-run-*-{record['id']}/*.wandb")
+    (log,) = (tmp_path / "tracking" / "wandb").glob(f"offline-run-*-{record.id}/*.wandb")
     text = log.read_bytes()
     for part in (b"train_loss", b"metrics/test_top1_last_pct", b"result", b"mini/digits", b"adapter-"):
         assert part in text, part
@@ -93,7 +94,7 @@ def test_tensorboard_keeps_scalars(config, record, tmp_path):
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     said, _ = follow("tensorboard", {}, config, record, tmp_path)
     assert said == []
-    events = loader.EventAccumulator(str(tmp_path / "tracking" / record["id"]))
+    events = loader.EventAccumulator(str(tmp_path / "tracking" / record.id))
     events.Reload()
     tags = events.Tags()
     assert "train_loss" in str(tags) and "metrics/test_top1_last_pct" in str(tags)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from msgspec import to_builtins
 from safetensors.torch import load_file
 
 from karst_bench.records import record as schema
@@ -48,7 +49,7 @@ def measured(results: Path) -> dict[str, dict]:
     """The valid records by id, with what must not differ between sweeps."""
     paths = sorted((results / "runs" / "mini").glob("*.json"))
     records = [schema.load(path) for path in paths]
-    return {record["id"]: {key: record[key] for key in MEASURED} for record in records}
+    return {record["id"]: {key: record[key] for key in MEASURED} for record in map(to_builtins, records)}
 
 
 class Calm(NamedTuple):

@@ -46,15 +46,15 @@ def files(folder: Path, pattern: str) -> list[Path]:
 
 def test_a_run_leaves_one_whole_record_and_an_adapter(words, tmp_path: Path) -> None:
     record = pipeline.run(compose(words("method=karst")), say=quiet)
-    assert [path.stem for path in files(tmp_path / "results", "*.json")] == [record["id"]]
-    assert 0 <= record["metrics"]["test_top1_last_pct"] <= 100
-    assert record["metrics"]["train_n"] == 1000
-    assert record["config"]["method"]["name"] == "karst"
-    assert record["data"]["list_sha256"] and record["weights"]["sha256"]
-    assert not record["config"]["paths"], "where things lay on one machine is no result"
-    tensors = load_file(tmp_path / "results" / record["adapter"])
+    assert [path.stem for path in files(tmp_path / "results", "*.json")] == [record.id]
+    assert 0 <= record.metrics.test_top1_last_pct <= 100
+    assert record.metrics.train_n == 1000
+    assert record.config["method"]["name"] == "karst"
+    assert record.data.list_sha256 and record.weights.sha256
+    assert not record.config["paths"], "where things lay on one machine is no result"
+    tensors = load_file(tmp_path / "results" / record.adapter)
     assert sum(t.numel() for t in tensors.values()) == sum(
-        record["counts"][k] for k in ("trainable_params", "head_params")
+        getattr(record.counts, k) for k in ("trainable_params", "head_params")
     )
 
 
@@ -62,14 +62,14 @@ def test_a_run_leaves_one_whole_record_and_an_adapter(words, tmp_path: Path) -> 
 def test_a_record_counts_multiply_adds_as_describe_does(words, method: str) -> None:
     record = pipeline.run(compose(words(f"method={method}")), say=quiet)
     result = act(compose(words(f"method={method}", "action=describe")))
-    assert record["counts"]["forward_macs"] == result["forward_macs"]
+    assert record.counts.forward_macs == result["forward_macs"]
 
 
 def test_force_leaves_the_record_of_a_cell_that_another_is_running(words, tmp_path: Path) -> None:
     record = pipeline.run(compose(words("method=linear")), say=quiet)
-    with Leases(tmp_path / "results").acquire(record["id"]), pytest.raises(pipeline.BusyError):
+    with Leases(tmp_path / "results").acquire(record.id), pytest.raises(pipeline.BusyError):
         pipeline.run(compose(words("method=linear", "force=true")), say=quiet)
-    assert [path.stem for path in files(tmp_path / "results" / "runs", "*.json")] == [record["id"]]
+    assert [path.stem for path in files(tmp_path / "results" / "runs", "*.json")] == [record.id]
 
 
 def test_a_finished_run_is_read_not_repeated(words, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,10 +80,10 @@ def test_a_finished_run_is_read_not_repeated(words, monkeypatch: pytest.MonkeyPa
 
 def test_force_moves_the_old_record_aside_and_gives_the_same_bits(words, tmp_path: Path) -> None:
     first = pipeline.run(compose(words("method=karst")), say=quiet)
-    tensors = load_file(tmp_path / "results" / first["adapter"])
+    tensors = load_file(tmp_path / "results" / first.adapter)
     again = pipeline.run(compose(words("method=karst", "force=true")), say=quiet)
-    assert (again["metrics"], again["curves"]) == (first["metrics"], first["curves"])
-    for name, tensor in load_file(tmp_path / "results" / again["adapter"]).items():
+    assert (again.metrics, again.curves) == (first.metrics, first.curves)
+    for name, tensor in load_file(tmp_path / "results" / again.adapter).items():
         assert torch.equal(tensor, tensors[name]), name
     assert len(files(tmp_path / "results" / "superseded", "*.json")) == 1
 
@@ -103,16 +103,16 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(words, tmp_path: Path, monke
         pipeline.run(compose(words(f"method={method}", "recipe.epochs=2", "seed=3")), say=quiet)
     assert files(tmp_path / "results" / "checkpoints", "*.safetensors")
     resumed = pipeline.run(compose(words(f"method={method}", "recipe.epochs=2", "seed=3")), say=quiet)
-    assert (resumed["metrics"], resumed["curves"]) == (unbroken["metrics"], unbroken["curves"])
+    assert (resumed.metrics, resumed.curves) == (unbroken.metrics, unbroken.curves)
     assert not files(tmp_path / "results" / "checkpoints", "*.safetensors")
-    old, new = (load_file(tmp_path / folder / unbroken["adapter"]) for folder in ("before", "results"))
+    old, new = (load_file(tmp_path / folder / unbroken.adapter) for folder in ("before", "results"))
     assert all(torch.equal(old[name], new[name]) for name in old)
 
 
 def test_full_does_not_leak_into_the_next_run_of_the_process(words) -> None:
-    before = pipeline.run(compose(words("method=linear", "seed=1")), say=quiet)["metrics"]
+    before = pipeline.run(compose(words("method=linear", "seed=1")), say=quiet).metrics
     pipeline.run(compose(words("method=full", "recipe.lr=0.01")), say=quiet)
-    assert pipeline.run(compose(words("method=linear", "seed=1", "force=true")), say=quiet)["metrics"] == before
+    assert pipeline.run(compose(words("method=linear", "seed=1", "force=true")), say=quiet).metrics == before
 
 
 def test_a_diverging_run_is_a_failed_record_and_is_not_tried_for_ever(words, tmp_path: Path) -> None:
@@ -128,19 +128,19 @@ def test_a_diverging_run_is_a_failed_record_and_is_not_tried_for_ever(words, tmp
 
 
 def test_protocols_say_what_they_looked_at(words) -> None:
-    peek = pipeline.run(compose(words("method=linear", "recipe.epochs=3", "protocol=peek10")), say=quiet)["metrics"]
-    assert peek["test_top1_peak_pct"] >= peek["test_top1_last_pct"]
-    val = pipeline.run(compose(words("method=linear", "protocol=val")), say=quiet)["metrics"]
-    assert val["test_top1_last_pct"] is None and val["train_n"] == 800 and val["val_n"] == 200
+    peek = pipeline.run(compose(words("method=linear", "recipe.epochs=3", "protocol=peek10")), say=quiet).metrics
+    assert peek.test_top1_peak_pct >= peek.test_top1_last_pct
+    val = pipeline.run(compose(words("method=linear", "protocol=val")), say=quiet).metrics
+    assert val.test_top1_last_pct is None and val.train_n == 800 and val.val_n == 200
 
 
 def test_few_shot_chooses_on_val_and_tests_once(words) -> None:
     record = pipeline.run(
         compose(words("dataset=mini/fs_glyphs", "dataset.shots=2", "recipe.epochs=3", "method=linear")), say=quiet
     )
-    assert record["config"]["protocol"]["name"] == "best_val"
-    assert record["metrics"]["best_epoch"] in (1, 2, 3)
-    assert {check["split"] for check in record["curves"]["checks"]} == {"val"}
+    assert record.config["protocol"]["name"] == "best_val"
+    assert record.metrics.best_epoch in (1, 2, 3)
+    assert {check.split for check in record.curves.checks} == {"val"}
 
 
 def test_a_sweep_writes_its_records_and_then_nothing(words, tmp_path: Path, monkeypatch) -> None:
@@ -225,9 +225,9 @@ def test_describe_ends_in_one_json_object_and_touches_nothing(tmp_path: Path, mo
 
 def test_an_adapter_can_be_evaluated_predicted_with_and_merged(words, tmp_path: Path, capsys) -> None:
     record = pipeline.run(compose(words("method=karst")), say=quiet)
-    adapter = f"adapter={tmp_path}/results/{record['adapter']}"
+    adapter = f"adapter={tmp_path}/results/{record.adapter}"
     score = act(compose(words("method=karst", adapter, "action=evaluate")))
-    assert score["top1_pct"] == pytest.approx(record["metrics"]["test_top1_last_pct"], abs=0.26)  # two of 800 images
+    assert score["top1_pct"] == pytest.approx(record.metrics.test_top1_last_pct, abs=0.26)  # two of 800 images
 
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -247,5 +247,5 @@ def test_an_adapter_can_be_evaluated_predicted_with_and_merged(words, tmp_path: 
     pictures = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     backbone = plain(compose(words()))["backbone"]
     trunk = build_backbone(backbone, classes=10, weights=find_weights(backbone, tmp_path))
-    adapted = load_adapter(trunk, f"{tmp_path}/results/{record['adapter']}").eval()
+    adapted = load_adapter(trunk, f"{tmp_path}/results/{record.adapter}").eval()
     torch.testing.assert_close(merged(pictures), adapted(pictures), atol=1e-4, rtol=0)

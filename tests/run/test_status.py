@@ -7,8 +7,19 @@ import pytest
 from karst_bench.cli import hydra_app
 from karst_bench.config.compose import compose, plain
 from karst_bench.records import identity
-from karst_bench.records import record as schema
+from karst_bench.records.facts import (
+    Counts,
+    Curves,
+    DataFacts,
+    Metrics,
+    Provenance,
+    RunFailure,
+    Seconds,
+    Speed,
+    WeightsFacts,
+)
 from karst_bench.records.lease import Leases
+from karst_bench.records.record import FailedRun, RunRecord
 from karst_bench.records.store import Store
 from karst_bench.run.status import cells, listing, matrix, totals
 
@@ -18,16 +29,27 @@ def words(tmp_path):
     return ["sweep=demo", "suite=mini", f"paths.results={tmp_path}", "seed=0,1"]
 
 
-def finished(cell, seconds=10.0):
-    run_id = identity.run_id(cell.config, weights_sha256="w" * 64, list_sha256="l" * 64)
-    empty = {key: {} for key in ("curves", "counts", "speed", "data", "weights", "provenance")}
-    # As the pipeline does: what the plan leaves to the backbone is filled in, where things lay is left out.
-    backbone = {"input_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3} | dict(cell.config["backbone"])
-    config = dict(cell.config) | {"backbone": backbone, "paths": {}}
-    return empty | {
-        "schema": schema.SCHEMA, "id": run_id, "status": "done", "created": schema.now(), "config": config,
-        "metrics": {"test_top1_last_pct": 50.0}, "seconds": {"total_s": seconds},
-    }  # fmt: skip
+def finished(cell, seconds=10.0, **backbone):
+    """The record that the pipeline would write: what the plan leaves to the backbone filled in, paths left out."""
+    backbone = {"input_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3} | dict(cell.config["backbone"]) | backbone
+    return RunRecord(
+        id=identity.identify(cell.config, weights_sha256="w" * 64, list_sha256="l" * 64),
+        config=dict(cell.config) | {"backbone": backbone, "paths": {}},
+        data=DataFacts(list_sha256="l" * 64, encoding="generated"),
+        weights=WeightsFacts(name="vit_mini", sha256="w" * 64),
+        provenance=Provenance(),
+        metrics=Metrics(test_top1_last_pct=50.0),
+        curves=Curves(),
+        counts=Counts(trainable_params=0),
+        seconds=Seconds(total_s=seconds),
+        speed=Speed(),
+    )
+
+
+def failed(cell):
+    run = finished(cell)
+    header = {key: getattr(run, key) for key in ("id", "config", "data", "weights", "provenance")}
+    return FailedRun(**header, error=RunFailure(type="E"))
 
 
 def test_states_times_and_gaps(words, tmp_path):
@@ -36,8 +58,7 @@ def test_states_times_and_gaps(words, tmp_path):
     assert [cell.state for cell in planned] == ["missing"] * 4
     assert "time left unknown" in totals(planned)
     store.write(finished(planned[0], seconds=3600.0))
-    failed = finished(planned[1])
-    store.fail({key: failed[key] for key in ("schema", "id", "created", "config")} | {"error": {"type": "E"}})
+    store.fail(failed(planned[1]))
     with Leases(tmp_path).acquire("f" * 16, note=identity.cell_key(planned[2].config)):
         now = cells(words)
         assert [cell.state for cell in now] == ["done", "failed", "running", "missing"]
@@ -51,9 +72,7 @@ def test_states_times_and_gaps(words, tmp_path):
 
 def test_another_input_size_is_another_cell(words, tmp_path):
     planned = cells(words)
-    record = finished(planned[0])
-    record["config"]["backbone"]["input_size"] = 64
-    Store(tmp_path, "mini").write(record)
+    Store(tmp_path, "mini").write(finished(planned[0], input_size=64))
     assert cells(words)[0].state == "missing"
 
 

@@ -234,7 +234,7 @@ def test_the_result_is_written_beside_others(words, bowl, tmp_path):
     assert entries["mini/count"] == {"recipe.lr": 0.1}
     assert set(entries["mini/digits"]) == set(worker.search.space)
     result = entries["provenance"]["mini/digits"]
-    assert result["split"] == "val" and result["trials"] == 3 and result["commit"] == provenance.collect()["commit"]
+    assert result["split"] == "val" and result["trials"] == 3 and result["commit"] == provenance.collect().commit
 
 
 def test_the_other_familys_result_stands_under_its_name(words, bowl, tmp_path, monkeypatch):
