@@ -59,7 +59,7 @@ def read(split: Split) -> None:
     """One shuffled pass of pixels alone, without normalising them."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
     for index in order.split(BATCH):
-        split.images(index)
+        split.read(index)
 
 
 def epoch(split: Split) -> None:

@@ -69,7 +69,7 @@ def run(overrides: list[str]) -> dict[str, float]:
 def _fill_cache(overrides: list[str]) -> None:
     inputs = PreparedRun(plain(compose(overrides)))
     for split in (inputs.plan.train, inputs.plan.final):
-        inputs.task.splits[split].images(torch.tensor([0]))
+        inputs.task.splits[split].read(torch.tensor([0]))
 
 
 def _alone(overrides: list[str]) -> dict[str, float]:

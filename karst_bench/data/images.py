@@ -1,6 +1,4 @@
-"""Where the pictures of a split come from, one at a time, before they are cached."""
-
-from __future__ import annotations
+"""Where the images of a split come from, one at a time, before they are cached."""
 
 import hashlib
 import os
@@ -13,12 +11,13 @@ import torch
 from karst_bench.data.decode import BadImageError, read_image
 from karst_bench.data.resize import Resize
 from karst_bench.data.sources.lists import ListEntry
+from karst_bench.data.task import ImageBatch
 
-AHEAD = 4  # pictures in flight per worker: enough to keep all busy, few enough to fit in memory
+AHEAD = 4  # images in flight per worker: enough to keep all busy, few enough to fit in memory
 
 
 class Source:
-    """Labelled pictures of any size.
+    """Labelled images of any size.
 
     Attributes: folder (of the set, in the cache), name (of the split), labels (n,) int64.
     """
@@ -31,11 +30,11 @@ class Source:
         return len(self.labels)
 
     def load(self, index: int) -> torch.Tensor:
-        """Picture `index`: uint8 (3, h, w). Raises: BadImageError."""
+        """Image `index`: uint8 (3, h, w). Raises: BadImageError."""
         raise NotImplementedError
 
     def fingerprint(self) -> str:
-        """A hash of all that decides which pictures these are; changes when one of them does."""
+        """A hash of all that decides which images these are; changes when one of them does."""
         raise NotImplementedError
 
 
@@ -76,7 +75,7 @@ class FileSource(Source):
         return found
 
     def load(self, index: int) -> torch.Tensor:
-        """Picture `index`: uint8 (3, h, w). Raises: BadImageError naming the file and its line in the list."""
+        """Image `index`: uint8 (3, h, w). Raises: BadImageError naming the file and its line in the list."""
         try:
             return read_image(self.files[index])
         except BadImageError as error:
@@ -97,9 +96,9 @@ def workers() -> int:
 
 
 def in_order(source: Source, indices: Sequence[int], resize: Resize | None) -> Iterator[tuple[torch.Tensor, float]]:
-    """(picture after `view`, its width over its height) for each index, decoded in parallel, yielded in order.
+    """(image after `resize`, its width over its height) for each index, decoded in parallel, yielded in order.
 
-    Raises: BadImageError of the first picture that cannot be read.
+    Raises: BadImageError of the first image that cannot be read.
     """
 
     def one(index: int) -> tuple[torch.Tensor, float]:
@@ -113,11 +112,12 @@ def in_order(source: Source, indices: Sequence[int], resize: Resize | None) -> I
             yield from pool.map(one, indices[start : start + step])
 
 
-def decode_all(source: Source, resize: Resize) -> tuple[torch.Tensor, torch.Tensor]:
-    """All pictures in memory: uint8 (n, 3, side, side), and width over height, float32 (n,)."""
-    pixels = torch.empty((len(source), 3, resize.side, resize.side), dtype=torch.uint8)
-    aspects = torch.empty(len(source))
+def decode_all(source: Source, resize: Resize) -> ImageBatch:
+    """All images of a source in memory, squashed to (side, side). Raises: BadImageError."""
+    everything = ImageBatch(
+        torch.empty((len(source), 3, resize.side, resize.side), dtype=torch.uint8), torch.empty(len(source))
+    )
     for index, (image, aspect) in enumerate(in_order(source, range(len(source)), resize)):
-        pixels[index] = image
-        aspects[index] = aspect
-    return pixels, aspects
+        everything.images[index] = image
+        everything.aspects[index] = aspect
+    return everything

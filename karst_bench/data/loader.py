@@ -1,22 +1,19 @@
 """Normalised float batches of a split, in process: splits are decoded already, so no loader workers are needed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 
-from karst_bench.data.resize import aspects_of, mark_aspects
-from karst_bench.data.task import Split
+from karst_bench.data.task import ImageBatch, Split
 
 HELD = 4096  # images of a split that a GPU keeps; more are sent batch by batch
 
 
 class Augment(Protocol):
-    """A random change of a batch on its device: uint8 (b, 3, S, S) -> uint8 or float (0..255), (b, 3, H, W)."""
+    """A random change of a batch on its device: uint8 (b, 3, S, S) -> uint8 or float (levels 0..255), (b, 3, H, W)."""
 
-    def __call__(self, images: torch.Tensor, generator: torch.Generator, /) -> torch.Tensor: ...
+    def __call__(self, batch: ImageBatch, generator: torch.Generator, /) -> torch.Tensor: ...
 
 
 class Batches:
@@ -51,7 +48,7 @@ class Batches:
         self.device = torch.device(device)
         self.augment = augment
         self._hold = hold if hold is not None else len(split) <= HELD and self.device.type != "cpu"
-        self._held: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._held: tuple[ImageBatch, torch.Tensor] | None = None
         # (u / 255 - mean) / std written as one multiplication and one addition on the pixels u in 0..255
         self._scale = (1 / (255 * torch.tensor(std, device=self.device))).view(1, 3, 1, 1)
         shift = torch.tensor(mean, device=self.device) / torch.tensor(std, device=self.device)
@@ -78,22 +75,21 @@ class Batches:
         there = order.to(self.device) if self._hold else order
         for step in range(skip, len(self)):
             part = slice(step * self.batch, (step + 1) * self.batch)
-            images, labels = self._taken(order[part], there[part])
+            batch, labels = self._read(order[part], there[part])
+            images = batch.images
             if self.augment is not None and epoch_seed is not None:
-                images = self.augment(images, torch.Generator().manual_seed(epoch_seed + step))
+                images = self.augment(batch, torch.Generator().manual_seed(epoch_seed + step))
             yield self._normalise(images), labels.to(self.device, non_blocking=True)
 
-    def _taken(self, index: torch.Tensor, there: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixels and labels at `index` on the device, with the pictures' proportions; `there` is the index as it lies
-        beside what is held."""
+    def _read(self, index: torch.Tensor, there: torch.Tensor) -> tuple[ImageBatch, torch.Tensor]:
+        """Images and labels at `index`, on the device; `there` is the index as it lies beside what is held."""
         if not self._hold:
-            images = self.split.images(index)
-            return mark_aspects(images.to(self.device, non_blocking=True), aspects_of(images)), self.split.labels[index]
+            return self.split.read(index).to(self.device), self.split.labels[index]
         if self._held is None:
-            everything = self.split.images(torch.arange(len(self.split)))
-            self._held = everything.to(self.device), self.split.labels.to(self.device), aspects_of(everything)
-        pixels, labels, aspects = self._held
-        return mark_aspects(pixels[there], aspects[index]), labels[there]
+            everything = self.split.read(torch.arange(len(self.split)))
+            self._held = everything.to(self.device), self.split.labels.to(self.device)
+        held, labels = self._held
+        return ImageBatch(held.images[there], held.aspects[index]), labels[there]
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
         return torch.addcmul(self._shift, images.float(), self._scale)

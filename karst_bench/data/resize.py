@@ -1,10 +1,8 @@
-"""From a decoded picture to the network's input, by name; and the one normalisation knob.
+"""From a decoded image to the network's input, by name; and the one normalisation knob.
 
 vtab: squashed to (size, size), bicubic and antialiased, no crop, no flip: the rule of every VTAB-1K paper since NOAH.
 fs_test: squashed to 256/224 of the size, then the central crop. fs_train: a larger square, to be cropped at random.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +17,6 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CANVAS = 1.75  # side of an fs_train square over the input's: crops of a third of the area are still not enlarged
 NORMALISATIONS = ("model", "half", "imagenet", "none")
 
-_ASPECTS = "karst_aspects"
 _Triple = tuple[float, float, float]
 
 
@@ -78,15 +75,3 @@ def normalisation(name: str, model_mean: Sequence[float], model_std: Sequence[fl
 def _triple(values: Sequence[float]) -> _Triple:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
-
-
-def mark_aspects(images: torch.Tensor, aspects: torch.Tensor) -> torch.Tensor:
-    """Note on a batch the width over height (b,) that its pictures had before squashing; random crops need it."""
-    setattr(images, _ASPECTS, aspects)
-    return images
-
-
-def aspects_of(images: torch.Tensor) -> torch.Tensor:
-    """What mark_aspects noted, or ones."""
-    found = getattr(images, _ASPECTS, None)
-    return torch.ones(len(images)) if found is None else found

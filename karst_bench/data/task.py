@@ -1,6 +1,4 @@
-"""What the data side hands to the pipeline: a task and its decoded splits."""
-
-from __future__ import annotations
+"""What the data side hands to the pipeline: a task, its decoded splits, and batches of their images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,18 +6,37 @@ from dataclasses import dataclass
 import torch
 
 
+@dataclass(frozen=True)
+class ImageBatch:
+    """Decoded images of one size, and what squashing to that size hides.
+
+    images: uint8 (b, 3, H, W), on any device. aspects: float32 (b,), the width over the height that each image has in its
+    file; they stay on the CPU, where random crops are drawn.
+    """
+
+    images: torch.Tensor
+    aspects: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.aspects)
+
+    def to(self, device: torch.device) -> "ImageBatch":
+        """The same batch with its images on a device."""
+        return ImageBatch(self.images.to(device, non_blocking=True), self.aspects)
+
+
 class Split:
     """A decoded, labelled set of images of one size.
 
     Attributes: name (train800 | val200 | train800val200 | train | val | test); labels (n,) int64.
-    Subclasses say where the pixels lie: in memory (ArraySplit) or memory-mapped.
+    Subclasses say where the images lie: in memory (ArraySplit), memory-mapped, or still in their files.
     """
 
     name: str
     labels: torch.Tensor
 
-    def images(self, index: torch.Tensor) -> torch.Tensor:
-        """The images at `index` (b,) int64: uint8 (b, 3, H, W), a copy that the caller may change."""
+    def read(self, index: torch.Tensor) -> ImageBatch:
+        """The images at `index` (b,) int64: a copy that the caller may change."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -27,33 +44,45 @@ class Split:
 
 
 class ArraySplit(Split):
-    """A split held in memory: pixels uint8 (n, 3, H, W), labels int64 (n,).
+    """A split held in memory: images uint8 (n, 3, H, W), labels int64 (n,), aspects float32 (n,), ones if not given.
 
     Raises: ValueError if the shapes or types do not fit together.
     """
 
-    def __init__(self, name: str, pixels: torch.Tensor, labels: torch.Tensor) -> None:
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
+    def __init__(
+        self, name: str, images: torch.Tensor, labels: torch.Tensor, aspects: torch.Tensor | None = None
+    ) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(
-                f"split {name}: pixels must be uint8 (n, 3, H, W), got {pixels.dtype} {tuple(pixels.shape)};"
+                f"split {name}: images must be uint8 (n, 3, H, W), got {images.dtype} {tuple(images.shape)};"
                 " convert grey images to RGB and move the channels first"
             )
-        if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise ValueError(
-                f"split {name}: labels must be int64 ({len(pixels)},), got {labels.dtype} {tuple(labels.shape)};"
+                f"split {name}: labels must be int64 ({len(images)},), got {labels.dtype} {tuple(labels.shape)};"
                 " give one class index per image"
+            )
+        aspects = torch.ones(len(images)) if aspects is None else aspects
+        if aspects.dtype != torch.float32 or aspects.shape != labels.shape:
+            raise ValueError(
+                f"split {name}: aspects must be float32 ({len(images)},), got {aspects.dtype} {tuple(aspects.shape)};"
+                " give one width over height per image"
             )
         self.name = name
         self.labels = labels
-        self.pixels = pixels
+        self._images = images
+        self._aspects = aspects
 
-    def images(self, index: torch.Tensor) -> torch.Tensor:
-        """The images at `index`: uint8 (b, 3, H, W)."""
-        return self.pixels[index]
+    def read(self, index: torch.Tensor) -> ImageBatch:
+        """The images at `index` (b,) int64: a copy."""
+        return ImageBatch(self._images[index], self._aspects[index])
 
 
 class JoinedSplit(Split):
-    """Several splits read one after the other, without a copy (train800val200 = train800 then val200)."""
+    """Several splits read one after the other, without a copy (train800val200 = train800 then val200).
+
+    Raises: ValueError if there is nothing to join.
+    """
 
     def __init__(self, name: str, parts: tuple[Split, ...]) -> None:
         if not parts:
@@ -64,19 +93,21 @@ class JoinedSplit(Split):
         sizes = torch.tensor([len(part) for part in parts])
         self._starts = sizes.cumsum(0) - sizes
 
-    def images(self, index: torch.Tensor) -> torch.Tensor:
-        """The images at `index`, counted through all parts: uint8 (b, 3, H, W)."""
+    def read(self, index: torch.Tensor) -> ImageBatch:
+        """The images at `index` (b,) int64, counted through all parts: a copy."""
         which = torch.searchsorted(self._starts, index, right=True) - 1
-        out: torch.Tensor | None = None
+        out: ImageBatch | None = None
         for number, part in enumerate(self.parts):
             here = (which == number).nonzero().squeeze(1)
             if len(here) == 0:
                 continue
-            pixels = part.images(index[here] - self._starts[number])
+            found = part.read(index[here] - self._starts[number])
             if out is None:
-                out = pixels.new_empty((len(index), *pixels.shape[1:]))
-            out[here] = pixels
-        return self.parts[0].images(index) if out is None else out
+                shape = (len(index), *found.images.shape[1:])
+                out = ImageBatch(found.images.new_empty(shape), torch.empty(len(index)))
+            out.images[here] = found.images
+            out.aspects[here] = found.aspects
+        return self.parts[0].read(index) if out is None else out
 
 
 @dataclass(frozen=True)

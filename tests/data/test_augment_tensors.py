@@ -1,7 +1,5 @@
 """Random changes on tensors against Pillow's of the same plan, which is the oracle."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -15,6 +13,7 @@ from karst_bench.data.augment import pillow
 from karst_bench.data.augment.plan import AugmentPlan, Step
 from karst_bench.data.augment.policy import CropFlipRand
 from karst_bench.data.augment.tensors import WARPS, cropped, stepped
+from karst_bench.data.task import ImageBatch
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 SIZE = 48
@@ -138,5 +137,5 @@ def test_no_value_is_read_back_from_the_device() -> None:
 def test_a_gpu_sees_what_the_cpu_sees() -> None:
     change = policy()
     images = torch.stack([scene(84, seed) for seed in range(32)])
-    here, there = (change(batch, torch.Generator().manual_seed(0)) for batch in (images, images.cuda()))
+    here, there = (change(ImageBatch(batch, torch.ones(32)), torch.Generator().manual_seed(0)) for batch in (images, images.cuda()))
     assert there.is_cuda and (here - there.cpu()).abs().mean() < 0.3

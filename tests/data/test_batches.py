@@ -1,20 +1,17 @@
 """Batches: order, normalisation, augmentation, resuming; the splits they read."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
 from karst_bench.data.loader import Batches
-from karst_bench.data.resize import aspects_of, mark_aspects
-from karst_bench.data.task import ArraySplit, JoinedSplit, LazySplits
+from karst_bench.data.task import ArraySplit, ImageBatch, JoinedSplit, LazySplits
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 
 
-def split_of(n: int, name: str = "train800", first: int = 0) -> ArraySplit:
-    pixels = torch.arange(first, first + n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 3, 4, 4).contiguous()
-    return ArraySplit(name, pixels, torch.arange(first, first + n))
+def split_of(n: int, name: str = "train800", first: int = 0, aspects: torch.Tensor | None = None) -> ArraySplit:
+    images = torch.arange(first, first + n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 3, 4, 4).contiguous()
+    return ArraySplit(name, images, torch.arange(first, first + n), aspects)
 
 
 def batches_of(n: int = 10, batch: int = 4, augment=None) -> Batches:
@@ -45,7 +42,8 @@ def test_shuffle_follows_the_generator_and_keeps_labels_with_images():
         assert pixel.round().long().tolist() == y.tolist()
 
 
-def noise(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def noise(batch: ImageBatch, generator: torch.Generator) -> torch.Tensor:
+    images = batch.images
     return images + torch.randint(0, 50, images.shape, generator=generator, dtype=torch.uint8)
 
 
@@ -67,20 +65,19 @@ def test_the_generator_moves_on_equally_with_and_without_skip():
     assert ends[0] == ends[1]
 
 
-def wide(images, generator):
-    """An augmentation that looks at the proportions of the pictures."""
-    return noise(images, generator) * aspects_of(images).view(-1, 1, 1, 1)
+def wide(batch: ImageBatch, generator: torch.Generator) -> torch.Tensor:
+    """An augmentation that looks at the proportions of the images."""
+    return noise(batch, generator) * batch.aspects.view(-1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("augment", [None, wide])
 def test_a_held_split_gives_the_same_batches_and_is_read_once(augment):
-    split, reads = split_of(10), []
-    real, aspects = split.images, torch.linspace(0.5, 2, 10)
-    split.images = lambda index: reads.append(len(index)) or mark_aspects(real(index), aspects[index])
+    aspects = torch.linspace(0.5, 2, 10)
+    split, reads = split_of(10, aspects=aspects), []
+    real = split.read
+    split.read = lambda index: reads.append(len(index)) or real(index)
     held = Batches(split, batch=4, mean=MEAN, std=STD, device="cpu", augment=augment, hold=True)
-    marked = split_of(10)
-    marked.images = lambda index: mark_aspects(real(index), aspects[index])
-    loose = Batches(marked, batch=4, mean=MEAN, std=STD, device="cpu", augment=augment, hold=False)
+    loose = Batches(split_of(10, aspects=aspects), batch=4, mean=MEAN, std=STD, device="cpu", augment=augment, hold=False)
     for epoch in range(2):
         expected = loose.epoch(torch.Generator().manual_seed(epoch), skip=epoch)
         got = held.epoch(torch.Generator().manual_seed(epoch), skip=epoch)
@@ -98,8 +95,17 @@ def test_joined_split_reads_through_its_parts():
     joined = JoinedSplit("train800val200", (split_of(6), split_of(4, "val200", first=6)))
     assert len(joined) == 10 and joined.labels.tolist() == list(range(10))
     index = torch.tensor([7, 0, 9, 5, 6])
-    assert joined.images(index)[:, 0, 0, 0].tolist() == index.tolist()
-    assert joined.images(torch.tensor([], dtype=torch.int64)).shape == (0, 3, 4, 4)
+    assert joined.read(index).images[:, 0, 0, 0].tolist() == index.tolist()
+    assert joined.read(torch.tensor([], dtype=torch.int64)).images.shape == (0, 3, 4, 4)
+
+
+def test_a_joined_split_keeps_the_aspects_of_its_parts():
+    """Crops are drawn in an image's own proportions, wherever it lies."""
+    aspects = torch.linspace(0.5, 3, 10)
+    parts = split_of(6, aspects=aspects[:6]), split_of(4, "val200", first=6, aspects=aspects[6:])
+    index = torch.tensor([7, 0, 9, 5, 6])
+    assert torch.equal(JoinedSplit("train800val200", parts).read(index).aspects, aspects[index])
+    assert split_of(2).read(torch.tensor([1])).aspects.tolist() == [1.0]
 
 
 def test_lazy_splits_are_made_once_and_only_when_asked():
@@ -128,5 +134,7 @@ def test_bad_arrays_are_refused():
         ArraySplit("test", torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match="one class index per image"):
         ArraySplit("test", torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="one width over height per image"):
+        split_of(3, aspects=torch.ones(2))
     with pytest.raises(ValueError, match=r"skip=9 must lie in 0\.\.3"):
         next(batches_of().epoch(None, skip=9))

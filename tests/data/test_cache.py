@@ -1,7 +1,5 @@
 """The decode-once cache: what makes it rebuild, what it survives, and where it does without the disk."""
 
-from __future__ import annotations
-
 import errno
 import multiprocessing
 import os
@@ -18,12 +16,12 @@ import karst_bench.data.cache.cache as cache_module
 import karst_bench.data.cache.writer as build
 from karst_bench.data import load_task
 from karst_bench.data.cache.cache import Cache
-from karst_bench.data.cache.splits import CachedSplit, MemorySplit, StreamSplit
+from karst_bench.data.cache.splits import CachedSplit, StreamSplit
 from karst_bench.data.decode import BadImageError
 from karst_bench.data.images import FileSource
-from karst_bench.data.resize import Resize, aspects_of
+from karst_bench.data.resize import Resize
 from karst_bench.data.sources.lists import ListEntry
-from karst_bench.data.task import Split
+from karst_bench.data.task import ArraySplit, ImageBatch, Split
 from karst_bench.errors import UserError
 
 GB = 10**9
@@ -44,8 +42,12 @@ def opened(tmp_path: Path, lines: list[str], *, native: bool = False, limit: int
     return cache.open(source(tmp_path / "pictures", **made), VIEW, native=native)  # type: ignore[arg-type]
 
 
+def everything(split: Split) -> ImageBatch:
+    return split.read(torch.arange(len(split)))
+
+
 def all_of(split: Split) -> torch.Tensor:
-    return split.images(torch.arange(len(split)))
+    return everything(split).images
 
 
 def entry(tmp_path: Path) -> Path:
@@ -61,7 +63,7 @@ def test_decoded_once_and_equal(tmp_path: Path) -> None:
     images = all_of(second)
     images += 1  # a copy, ours to change
     assert torch.equal(all_of(first), all_of(second))
-    assert torch.allclose(aspects_of(images), torch.full((6,), 32 / 24))
+    assert torch.allclose(everything(second).aspects, torch.full((6,), 32 / 24))
 
 
 @pytest.mark.parametrize("file", ["pixels.npy", "crc32.npy", "aspects.npy", "meta.json"])
@@ -93,7 +95,7 @@ def test_large_entries_are_checked_as_they_are_read(tmp_path: Path, monkeypatch:
     data[-1] ^= 1
     pixels.write_bytes(data)
     split = opened(tmp_path, lines)
-    assert split.images(torch.tensor([0, 1])).shape == (2, 3, 16, 16)
+    assert split.read(torch.tensor([0, 1])).images.shape == (2, 3, 16, 16)
     with pytest.raises(UserError, match=r"image 5.*start again"):
         all_of(split)
     assert all_of(opened(tmp_path, lines)).shape == (6, 3, 16, 16)
@@ -165,7 +167,7 @@ def test_a_full_disk_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(build.os, "fsync", full)
     split = opened(tmp_path, lines)
-    assert isinstance(split, MemorySplit) and "No space left" in lines[1] and "paths.cache" in lines[1]
+    assert isinstance(split, ArraySplit) and "No space left" in lines[1] and "paths.cache" in lines[1]
     assert not list((tmp_path / "cache" / "set").glob("*test-*"))
     monkeypatch.undo()
     assert torch.equal(all_of(split), all_of(opened(tmp_path, lines)))
@@ -174,25 +176,25 @@ def test_a_full_disk_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_limit_and_large_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     held = opened(tmp_path, lines, limit=10)
-    assert isinstance(held, MemorySplit) and "cache_gb=" in lines[0]
+    assert isinstance(held, ArraySplit) and "cache_gb=" in lines[0]
     monkeypatch.setattr(cache_module, "KEEP_IN_MEMORY", 0)
     streamed = opened(tmp_path, lines, limit=10)
     assert isinstance(streamed, StreamSplit) and "whenever it is read" in lines[1]
     assert torch.equal(all_of(held), all_of(streamed))
-    assert torch.equal(aspects_of(all_of(held)), aspects_of(all_of(streamed)))
+    assert torch.equal(everything(held).aspects, everything(streamed).aspects)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_cache(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir(mode=0o500)
     lines: list[str] = []
-    assert isinstance(opened(tmp_path, lines), MemorySplit)
+    assert isinstance(opened(tmp_path, lines), ArraySplit)
 
 
 def test_a_cache_path_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("not a folder")
     lines: list[str] = []
-    assert isinstance(opened(tmp_path, lines), MemorySplit) and "cannot" in lines[0]
+    assert isinstance(opened(tmp_path, lines), ArraySplit) and "cannot" in lines[0]
 
 
 def test_leftovers_of_a_killed_builder_are_removed(tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ def test_the_second_open_is_quick(tmp_path: Path) -> None:
     def seconds() -> float:
         start = time.process_time()
         task = load_task(dataset, data_root=tmp_path, cache_root=tmp_path / "c", size=16, log=lambda line: None)
-        task.splits["train800val200"].images(torch.arange(64))
+        task.splits["train800val200"].read(torch.arange(64))
         return time.process_time() - start
 
     first = seconds()

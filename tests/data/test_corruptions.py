@@ -5,8 +5,6 @@ test label changed to another in range: VTAB-1K's lists have no published hash. 
 reported if the set was used before.
 """
 
-from __future__ import annotations
-
 import random
 import shutil
 from collections.abc import Callable
@@ -101,7 +99,7 @@ def corrupt(rng: random.Random, home: Path) -> bool:
 def read_all(root: Path, cache: Path) -> tuple[str, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     task = load_task(node("vtab/eurosat"), data_root=root, cache_root=cache, size=8, log=lambda line: None)
     splits = {name: task.splits[name] for name in SPLITS}
-    everything = {name: (split.labels, split.images(torch.arange(len(split)))) for name, split in splits.items()}
+    everything = {name: (split.labels, split.read(torch.arange(len(split))).images) for name, split in splits.items()}
     return task.list_sha256, everything
 
 

@@ -1,7 +1,5 @@
 """All 24 sets in miniature through load_task, the layouts they come in, and what is said where they are not there."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -34,7 +32,7 @@ def test_every_set_loads_and_gives_an_epoch(option: str, all_sets: Path, tmp_pat
         assert labels.min() >= 0 and labels.max() < dataset["classes"]
         seen += len(labels)
     assert seen == len(train) == (dataset["classes"] if dataset["suite"] == "fewshot" else 12)
-    assert task.splits["test"].images(torch.arange(6)).shape == (6, 3, 16, 16)
+    assert task.splits["test"].read(torch.arange(6)).images.shape == (6, 3, 16, 16)
     assert task.own_split and task.source == "folder" and len(task.list_sha256) == 64
     assert task.encoding == ("native" if dataset["suite"] == "fewshot" else "jpeg75")
     assert sum("own split" in line for line in lines) == 1  # one warning
@@ -50,7 +48,7 @@ def test_images_keep_their_labels(tmp_path: Path) -> None:
     task = load_task(node("vtab/eurosat"), data_root=tmp_path, cache_root=tmp_path / "c", size=16, log=print)
     for split in task.splits.values():
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-        red = split.images(order)[:, 0].float().mean(dim=(1, 2)) / 25
+        red = split.read(order).images[:, 0].float().mean(dim=(1, 2)) / 25
         assert torch.equal(red.round().long(), split.labels[order])
 
 
@@ -105,7 +103,7 @@ def test_absent_lists(tmp_path: Path) -> None:
     (home / "test.txt").unlink()
     task = load_task(node("vtab/dtd"), data_root=tmp_path, cache_root=tmp_path / "c", size=8, log=print)
     assert len(task.splits["train800val200"]) == 12
-    assert task.splits["train800val200"].images(torch.tensor([0, 11])).shape == (2, 3, 8, 8)
+    assert task.splits["train800val200"].read(torch.tensor([0, 11])).images.shape == (2, 3, 8, 8)
     with pytest.raises(UserError, match=r"test\.txt"):
         task.splits["test"]
 
@@ -156,5 +154,5 @@ def test_numbers_are_those_of_pillow(tmp_path: Path) -> None:
     task = load_task(node("vtab/dtd"), data_root=tmp_path, cache_root=tmp_path / "c", size=16, log=print)
     with Image.open(home / "images/test/000000.jpg") as image:
         oracle = np.asarray(image.convert("RGB").resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
-    ours = task.splits["test"].images(torch.tensor([0]))[0].permute(1, 2, 0).numpy().astype(int)
+    ours = task.splits["test"].read(torch.tensor([0])).images[0].permute(1, 2, 0).numpy().astype(int)
     assert np.abs(oracle - ours).max() <= 2

@@ -41,7 +41,7 @@ def load(name: str, cache: Path, size: int = 32, **changes: Any) -> Task:
 
 def pixels(task: Task, split: str) -> np.ndarray:
     part = task.splits[split]
-    return part.images(torch.arange(len(part))).numpy()
+    return part.read(torch.arange(len(part))).images.numpy()
 
 
 def keys(images: np.ndarray) -> set[bytes]:

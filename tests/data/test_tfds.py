@@ -1,7 +1,5 @@
 """Prepared array_record files, written here from synthetic examples, and read back without TensorFlow."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator, Mapping
@@ -68,7 +66,7 @@ def test_a_prepared_set_is_sliced_as_vtab_does(tmp_path: Path, monkeypatch: pyte
         for name in sizes:
             split = task.splits[name]
             index = torch.arange(0, len(split), 7)
-            assert torch.equal(split.images(index)[:, 0, 5, 5].long(), split.labels[index])
+            assert torch.equal(split.read(index).images[:, 0, 5, 5].long(), split.labels[index])
     assert task.own_split and task.source == "tfds" and "val200 has 100 examples" in task.notes[0]
     assert len(lines) == 3  # each split decoded once
     builder = tfds.builder("cifar100", data_dir=tmp_path)

@@ -1,7 +1,5 @@
 """Views, the normalisation knob, and the few-shot augmentation."""
 
-from __future__ import annotations
-
 import random
 
 import pytest
@@ -9,19 +7,21 @@ import torch
 
 from karst_bench.data.augment.plan import RATIO, SCALE, crop_box
 from karst_bench.data.augment.policy import augmentation, normalisation
-from karst_bench.data.resize import Resize, mark_aspects
+from karst_bench.data.resize import Resize
+from karst_bench.data.task import ImageBatch
 from karst_bench.errors import UserError
 
 HALF = (0.5, 0.5, 0.5)
 
 
-def batch(count: int = 8, side: int = 56) -> torch.Tensor:
+def batch(count: int = 8, side: int = 56, aspect: float = 1.0) -> ImageBatch:
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+    return ImageBatch(images, torch.full((count,), aspect))
 
 
 def test_views_by_name() -> None:
-    image = batch(1, 100)[0]
+    image = batch(1, 100).images[0]
     assert Resize("vtab", 32)(image).shape == (3, 32, 32)
     assert Resize("fs_train", 32)(image).shape == (3, 56, 56)
     assert torch.equal(Resize("vtab", 100)(image), image)
@@ -53,11 +53,11 @@ def test_augmentation_follows_its_generator(name: str) -> None:
     change = augmentation(name, size=32, mean=HALF, std=HALF)
     assert change is not None
     images, state = batch(), random.getstate()
-    kept = images.clone()
+    kept = images.images.clone()
     one, two, other = (change(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert one.shape == (8, 3, 32, 32) and one.dtype == torch.float32
     assert torch.equal(one, two) and not torch.equal(one, other)
-    assert torch.equal(images, kept) and random.getstate() == state
+    assert torch.equal(images.images, kept) and random.getstate() == state
 
 
 def test_every_operation_runs_at_every_strength() -> None:
@@ -92,5 +92,5 @@ def test_crops_use_the_noted_aspect() -> None:
     change = augmentation("fs_dtl", size=8, mean=HALF, std=HALF)
     assert change is not None
     plain = change(batch(), torch.Generator().manual_seed(0))
-    wide = change(mark_aspects(batch(), torch.full((8,), 2.0)), torch.Generator().manual_seed(0))
+    wide = change(batch(aspect=2.0), torch.Generator().manual_seed(0))
     assert not torch.equal(plain, wide)

@@ -22,7 +22,8 @@ from karst_bench.data.augment import pillow, tensors
 from karst_bench.data.augment.plan import AugmentPlan, Step, crop_box, rectangle
 from karst_bench.data.images import workers
 from karst_bench.data.loader import Augment
-from karst_bench.data.resize import aspects_of, normalisation
+from karst_bench.data.resize import normalisation
+from karst_bench.data.task import ImageBatch
 from karst_bench.errors import UserError
 
 __all__ = ["CropFlipRand", "augmentation", "normalisation"]
@@ -64,9 +65,10 @@ class CropFlipRand:
         self._with_tensors = partial(tensors.changed, size=size, mean=centre, std=spread, fill=fill)
         self._pool: ThreadPoolExecutor | None = None
 
-    def __call__(self, images: torch.Tensor, generator: torch.Generator, /) -> torch.Tensor:
+    def __call__(self, batch: ImageBatch, generator: torch.Generator, /) -> torch.Tensor:
         """A changed copy of the batch, on its device."""
-        plans = self.plans(images.shape[-1], aspects_of(images).tolist(), generator)
+        images = batch.images
+        plans = self.plans(images.shape[-1], batch.aspects.tolist(), generator)
         if images.device.type != "cpu":
             return self._with_tensors(images, plans)
         self._pool = self._pool or ThreadPoolExecutor(workers())

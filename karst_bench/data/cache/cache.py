@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from karst_bench import files
-from karst_bench.data.cache.splits import CachedSplit, MemorySplit, StreamSplit
+from karst_bench.data.cache.splits import CachedSplit, StreamSplit
 from karst_bench.data.cache.writer import MixedSizesError, write_entry
 from karst_bench.data.decode import DECODER
 from karst_bench.data.images import Source, decode_all
 from karst_bench.data.resize import Resize
-from karst_bench.data.task import Split
+from karst_bench.data.task import ArraySplit, Split
 
 LAYOUT = 1
 CHECK_AT_ONCE = 512 * 2**20  # bytes that are checked on opening (0.25 s); larger entries are checked as they are read
@@ -46,7 +46,7 @@ class Cache:
     def open(self, source: Source, resize: Resize, *, native: bool) -> Split:
         """The split, decoded at most once.
 
-        native: keep the images at their own size where that is smaller and the same for all, and apply `view` when they
+        native: keep the images at their own size where that is smaller and the same for all, and apply `resize` when they
         are read (test sets). Falls back to memory, or to decoding as it is read, with one logged line, where the disk
         is full, read-only, or the limit is reached. Raises: BadImageError for the first image that cannot be decoded.
         """
@@ -105,8 +105,8 @@ class Cache:
         remedy = "free some space, raise cache_gb=, or set paths.cache to another disk"
         if len(source) * 3 * resize.side**2 <= KEEP_IN_MEMORY:
             self.log(f"{source.folder} {source.name}: held in memory, not cached: {why}; {remedy}")
-            pixels, aspects = decode_all(source, resize)
-            return MemorySplit(source, pixels, aspects)
+            everything = decode_all(source, resize)
+            return ArraySplit(source.name, everything.images, source.labels, everything.aspects)
         self.log(f"{source.folder} {source.name}: decoded again whenever it is read, not cached: {why}; {remedy}")
         return StreamSplit(source, resize)
 
