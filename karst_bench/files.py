@@ -76,7 +76,7 @@ def link_once(source: Path, target: Path) -> bool:
 
 
 def _copy_once(source: Path, target: Path) -> None:
-    """For file systems without hard links: the claim on the cell, not the link, then keeps two writers apart."""
+    """For file systems without hard links: the lease of the cell, not the link, then keeps two writers apart."""
     copy = source.with_name(source.name + ".copy")
     shutil.copyfile(source, copy)
     copy.replace(target)
@@ -180,7 +180,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def clear_temporaries(folder: Path, name: str) -> None:
-    """Remove what a killed writer of `name` left in `folder`; only whoever holds the claim on it may call this."""
+    """Remove what a killed writer of `name` left in `folder`; only whoever holds its lease may call this."""
     if folder.is_dir():
         for path in folder.glob(f".{name}*.tmp*"):
             with suppress(OSError):

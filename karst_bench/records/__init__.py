@@ -1,1 +1,1 @@
-"""One write-once JSON per run: its shape (schema), its name (identity), its place (store), its worker (claims)."""
+"""One write-once JSON per run: its types (record, facts), its name (identity), its place (store), its worker (lease)."""

@@ -1,11 +1,11 @@
-"""Claims: of all workers on one results folder, at most one runs a cell, and a dead one's cell is taken over.
+"""Leases: of all workers on one results folder, at most one runs a cell, and a dead one's cell is taken over.
 
 Each contender creates a file of its own, `<id>.<token>.try`, and then looks for others; whoever finds nobody else adds
 `<id>.<token>.own` and holds the cell until it removes both. Of two that contend at once at least one sees the other and
 steps back, so two never hold. Names are never used twice, so removing a dead worker's file can hit no living one:
 the flaw of lock files with one name. Needs nothing of the folder but exclusive creation (no flock), so NFS will do.
 
-A claim is dead when its process is gone (same machine) or its file was not touched for `lease_s` (other machines). Ages
+A lease is dead when its process is gone (same machine) or its file was not touched for `lease_s` (other machines). Ages
 compare two times of the file server, never two machines' clocks.
 """
 
@@ -81,7 +81,7 @@ class Lease:
 
 
 class Leases:
-    """The claims folder of one results folder."""
+    """The leases of one results folder: small files in its folder leases/."""
 
     def __init__(self, root: Path | str, lease_s: float = LEASE_S) -> None:
         """`root` is paths.results; `lease_s` is how long another machine's silence is tolerated, in seconds."""
@@ -89,11 +89,10 @@ class Leases:
         self.lease_s = lease_s
 
     def acquire(self, run_id: str, note: str = "-") -> Lease | None:
-        """The claim on that cell, or None while another living worker holds it. Waits only for simultaneous askers.
+        """The lease of that cell, or None while another living worker holds it. Waits only for simultaneous askers.
 
-        `note` is one word that `running` tells others, such as the key of the cell.
-
-        Ask for the record again after acquiring: the last holder may have finished a moment ago.
+        `note` is one word that `running` gives to others, such as the key of the cell. Ask for the record again after
+        acquiring: the last holder may have finished a moment ago. Raises: UserError where the folder is not writable.
         """
         deadline = time.monotonic() + PATIENCE_S
         pause_s = 0.005
@@ -107,7 +106,7 @@ class Leases:
             pause_s = min(2 * pause_s, 0.5)
 
     def wait(self, run_id: str) -> Lease:
-        """The claim, however long another holds it: a lock for moments, not for runs."""
+        """The lease, however long another holds it: a lock for moments, not for runs. Raises: as `acquire`."""
         while (lease := self.acquire(run_id)) is None:
             time.sleep(random.uniform(0.01, 0.05))
         return lease
@@ -143,7 +142,7 @@ class Leases:
         return held
 
     def _alive(self, file: Path) -> bool:
-        """Whether that claim's worker lives; the file of a dead one is removed."""
+        """Whether that lease's worker lives; the file of a dead one is removed."""
         try:
             machine, pid, born, _ = file.read_text().split()
         except FileNotFoundError:

@@ -55,7 +55,7 @@ class Store:
     def check_writable(self) -> None:
         """Raise UserError now, before hours of training, where a record could not be written at the end."""
         probe = self.root / "runs" / self.suite / f".probe.{os.getpid()}.{secrets.token_hex(4)}"
-        files.write(probe, b"\n", once=False)
+        files.write(probe, b"\n")
         with suppress(OSError):
             probe.unlink()
 
@@ -109,7 +109,7 @@ class Store:
         """Keep the failure of a cell apart from the results, counting the attempts; the next failure replaces it."""
         counted = replace(failed, attempts=self.failures(failed.id) + 1)
         path = self.path(failed.id, "failed")
-        files.write(path, schema.dumps(counted).encode(), once=False)
+        files.write(path, schema.dumps(counted).encode())
         return path
 
     def supersede(self, run_id: str) -> Path | None:
@@ -145,17 +145,17 @@ class Store:
         path = self.adapter_path(run_id)
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         image = save(whole, metadata=dict(about))
-        files.write(path, image, once=False)
+        files.write(path, image)
         return path.relative_to(self.root).as_posix(), hashlib.sha256(image).hexdigest()
 
-    def save_checkpoint(self, run_id: str, state: Any) -> None:
-        """Replace the checkpoint of a running cell by `state` (checkpoint_file says what it may hold)."""
+    def save_checkpoint(self, run_id: str, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, Any]) -> None:
+        """Replace the checkpoint of a running cell. Raises: UserError where the disk refuses, TypeError by `to_bytes`."""
         from karst_bench.records import checkpoint_file
 
-        files.write(self.checkpoint_path(run_id), checkpoint_file.to_bytes(state), once=False)
+        files.write(self.checkpoint_path(run_id), checkpoint_file.to_bytes(tensors, meta))
 
-    def load_checkpoint(self, run_id: str) -> Any | None:
-        """The state to resume from, or None."""
+    def load_checkpoint(self, run_id: str) -> "tuple[dict[str, torch.Tensor], dict[str, Any]] | None":
+        """(tensors, meta) to resume from, or None. Raises: UserError where the file is damaged or foreign."""
         from karst_bench.records import checkpoint_file
 
         path = self.checkpoint_path(run_id)

@@ -90,7 +90,8 @@ def _standing(inputs: PreparedRun, store: Store, say: Say) -> RunRecord | None:
 def _tracked(inputs: PreparedRun, store: Store, say: Say, on_check: OnCheck | None) -> RunRecord:
     """Trains under the trackers; whatever happens to them, the record is written."""
     tracker = client.build(inputs.settings["tracker"], say)
-    state = store.load_checkpoint(inputs.id)
+    found = store.load_checkpoint(inputs.id)
+    state = engine.State(tensors=found[0], meta=found[1]) if found else None
     tracker.start(inputs.settings, inputs.id, resumed=state is not None)
     record: RunRecord | None = None
     failed: FailedRun | None = None
@@ -140,7 +141,7 @@ def _trained(
                 stop=stop,
             )
         except Interrupted as interrupted:
-            store.save_checkpoint(inputs.id, interrupted.state)
+            store.save_checkpoint(inputs.id, **interrupted.state)
             raise
     tensors = adapter_tensors(model) if settings["save_adapter"] else None
     counts = account.counts(model, inputs.methods)
@@ -179,7 +180,7 @@ def _every(seconds: float, store: Store, run_id: str) -> Callable[[Callable[[], 
     def keep(make: Callable[[], engine.State]) -> None:
         nonlocal last
         if time.monotonic() - last > seconds:
-            store.save_checkpoint(run_id, make())
+            store.save_checkpoint(run_id, **make())
             last = time.monotonic()
 
     return keep

@@ -1,4 +1,4 @@
-"""Claims: never two workers on one cell, never a cell nobody can have."""
+"""Leases: never two workers on one cell, never a cell nobody can have."""
 
 import multiprocessing
 import os
@@ -59,21 +59,25 @@ def test_another_machine_is_trusted_for_a_lease(tmp_path, monkeypatch):
         os.utime(file, (time.time() - 2000, time.time() - 2000))
     with Leases(tmp_path, lease_s=1000).acquire(CELL) as taken:
         assert taken.held() and not lease.held()
-        lease.release()  # the sleeper wakes: its release must not free our claim
+        lease.release()  # the sleeper wakes: its release must not free our lease
         assert taken.held() and Leases(tmp_path).acquire(CELL) is None
 
 
 def test_the_heartbeat_keeps_a_lease(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(lease_module, "_machine", lambda: "elsewhere")
-        lease = Leases(tmp_path, lease_s=1.0).acquire(CELL)
-    time.sleep(1.5)
-    assert Leases(tmp_path, lease_s=1.0).acquire(CELL) is None
+        lease = Leases(tmp_path, lease_s=2.0).acquire(CELL)
+    for file in (tmp_path / "leases").iterdir():
+        os.utime(file, (1, 1))  # as if the lease had almost run out, the next beat not come yet
+    deadline = time.monotonic() + 1.9  # a beat that came no sooner than the lease ends would be none
+    while min(file.stat().st_mtime for file in (tmp_path / "leases").iterdir()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert Leases(tmp_path, lease_s=2.0).acquire(CELL) is None
     lease.release()
 
 
 def _race(root, cells, log, barrier):
-    """Claim cells until all are finished, marking entry and exit; overlapping marks would betray two holders."""
+    """Lease cells until all are finished, marking entry and exit; overlapping marks would betray two holders."""
     barrier.wait()
     wins = 0
     for cell in cells:
@@ -107,7 +111,7 @@ def test_eight_workers_never_share_and_never_lose_a_cell(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "half a", "m 999999999 1 note extra"])
-def test_an_unreadable_claim_holds_for_a_lease(tmp_path, content):
+def test_an_unreadable_file_holds_for_a_lease(tmp_path, content):
     folder = tmp_path / "leases"
     folder.mkdir()
     (file := folder / f"{CELL}.00.own").write_text(content)
