@@ -80,8 +80,7 @@ def run(options: Mapping[str, str]) -> int:
     node = dataset_configs(("vtab",))["vtab/dtd"]
 
     def load(limit_gb: float) -> Task:
-        return load_task(node, data_root=root, cache_gb=limit_gb, cache_root=root / "cache", size=size,
-                         log=lambda line: None)  # fmt: skip
+        return load_task(node, data_root=root, cache_gb=limit_gb, cache_root=root / "cache", size=size)
 
     def open_split() -> Split:
         return load(10).splits["train800val200"]

@@ -29,7 +29,7 @@ def run(options: Mapping[str, str]) -> int:
         raise UserError("root=DIR is missing: the folder that holds vtab-1k/ or few-shot/ (paths.data)")
     images = options.get("images", "true") != "false"
     nodes = choose(options.get("task"))
-    found = audit(Path(options["root"]), nodes, images=images, log=lambda line: print(line, file=sys.stderr))
+    found = audit(Path(options["root"]), nodes, images=images)
     if "json" in options:
         print(json.dumps({option: finding.as_json() for option, finding in found.items()}, indent=1))
     else:

@@ -5,8 +5,6 @@
 The images are the first of each class in the test split, enlarged twice.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

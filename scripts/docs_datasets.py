@@ -1,7 +1,5 @@
 """docs/datasets.md from the dataset YAMLs: `python -m scripts.docs_datasets [FILE]` writes it, or prints it with `-`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +25,7 @@ once. `paths.data` holds `vtab-1k/<folder>/` with `images/<split>/NNNNNN.jpg` an
 looks at every line and image. With `dataset.source=tfds`, sets that tensorflow-datasets prepared with
 `--file_format=array_record` are read without TensorFlow; the builder is given below.
 
-Distributed folders are mostly JPEGs of quality 75, also of 32 x 32 pictures. The encoding is read from the files and stands
+Distributed folders are mostly JPEGs of quality 75, also of 32 x 32 images. The encoding is read from the files and stands
 in every record (`png`, `jpeg75`, ...): compare only like with like.
 """
 
@@ -49,7 +47,7 @@ a list, the transform or the decoder changed. Deleting the folder is always safe
 
 Transforms: `vtab` squashes to the input size (bicubic, antialiased), without crop or flip; `fs_test` squashes to 256/224 of
 it and takes the centre; the few-shot recipes crop at random from a larger copy. Their crops, flips and RandAugment are drawn
-alike everywhere; on a CPU Pillow carries them out, on a GPU torch does, where the pictures lie: the same pictures to one grey
+alike everywhere; on a CPU Pillow carries them out, on a GPU torch does, where the images lie: the same images to one grey
 level, after a rotation, shear or shift to half a level on average. Grey, CMYK, palette, RGBA and 16-bit files become 8-bit
 RGB; an EXIF rotation is not applied, as in the readers that published numbers come from. A list of another size or hash than
 the published one runs, with one warning, and its record says `own split`; a bad line, a missing or unreadable image, or an
@@ -59,41 +57,41 @@ image that is both trained on and tested on stops the run with its name and the 
 
 def page() -> str:
     """The whole page, in Markdown."""
-    nodes = dataset_configs()
+    datasets = dataset_configs()
     repository, commit, _ = fewshot_source()
-    parts = [INTRO, _overview({name: node for name, node in nodes.items() if node["suite"] == "vtab"})]
+    parts = [INTRO, _overview({name: dataset for name, dataset in datasets.items() if dataset["suite"] == "vtab"})]
     for group in ("natural", "specialized", "structured"):
-        parts += [f"### {group.capitalize()}\n", *(_vtab(node) for node in nodes.values() if node["group"] == group)]
+        parts += [f"### {group.capitalize()}\n", *(_vtab(dataset) for dataset in datasets.values() if dataset["group"] == group)]
     parts.append(FEWSHOT.format(repository=repository, commit=commit))
-    parts += [_fewshot(node) for node in nodes.values() if node["suite"] == "fewshot"]
+    parts += [_fewshot(dataset) for dataset in datasets.values() if dataset["suite"] == "fewshot"]
     parts.append(CACHE)
     return "\n".join(parts)
 
 
-def _overview(nodes: Mapping[str, Mapping[str, Any]]) -> str:
+def _overview(datasets: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["| option | group | classes | test images | folder |", "|---|---|--:|--:|---|"]
-    for name, node in nodes.items():
-        lines.append(f"| `{name}` | {node['group']} | {node['classes']} | {node['sizes']['test']} | `{node['folder']}` |")
-    total = sum(node["sizes"]["test"] for node in nodes.values())
-    return "\n".join([*lines, "", f"{len(nodes)} tasks, {total} test images.", ""])
+    for name, found in datasets.items():
+        lines.append(f"| `{name}` | {found['group']} | {found['classes']} | {found['sizes']['test']} | `{found['folder']}` |")
+    total = sum(dataset["sizes"]["test"] for dataset in datasets.values())
+    return "\n".join([*lines, "", f"{len(datasets)} tasks, {total} test images.", ""])
 
 
-def _facts(node: Mapping[str, Any]) -> list[str]:
+def _facts(dataset: Mapping[str, Any]) -> list[str]:
     return [
-        f"- Origin: {node['origin']}.",
-        f"- Label: {node['label_rule']}.",
-        f"- Licence: {node['licence']}.",
-        f"- Known issues: {node['known_issues']}.",
+        f"- Origin: {dataset['origin']}.",
+        f"- Label: {dataset['label_rule']}.",
+        f"- Licence: {dataset['licence']}.",
+        f"- Known issues: {dataset['known_issues']}.",
     ]
 
 
-def _vtab(node: Mapping[str, Any]) -> str:
-    names = ", ".join(f"`{name}`" for name in node["aliases"])
+def _vtab(dataset: Mapping[str, Any]) -> str:
+    names = ", ".join(f"`{name}`" for name in dataset["aliases"])
     lines = [
-        f"#### {node['name']}\n",
-        f"{node['classes']} classes, {node['sizes']['test']} test images. Folder `{node['folder']}`, also {names}."
-        f" TFDS: `{node['tfds']['builder']}` ({', '.join(_slice(node['tfds'][key]) for key in node['sizes'])}).\n",
-        *_facts(node),
+        f"#### {dataset['name']}\n",
+        f"{dataset['classes']} classes, {dataset['sizes']['test']} test images. Folder `{dataset['folder']}`, also {names}."
+        f" TFDS: `{dataset['tfds']['builder']}` ({', '.join(_slice(dataset['tfds'][key]) for key in dataset['sizes'])}).\n",
+        *_facts(dataset),
     ]
     return "\n".join([*lines, ""])
 
@@ -104,13 +102,13 @@ def _slice(spec: Mapping[str, Any]) -> str:
     return spec["split"] + (f" from {spec['from_pct']} %" if spec["from_pct"] else "")
 
 
-def _fewshot(node: Mapping[str, Any]) -> str:
-    folders = ", ".join(f"`{folder}`" for folder in node["image_dirs"])
+def _fewshot(dataset: Mapping[str, Any]) -> str:
+    folders = ", ".join(f"`{folder}`" for folder in dataset["image_dirs"])
     lines = [
-        f"### {node['name']}\n",
-        f"{node['classes']} classes, {node['sizes']['val']} validation and {node['sizes']['test']} test images. Lists in"
-        f" `few-shot/{node['folder']}/annotations`; images in one of {folders}.\n",
-        *_facts(node),
+        f"### {dataset['name']}\n",
+        f"{dataset['classes']} classes, {dataset['sizes']['val']} validation and {dataset['sizes']['test']} test images. Lists in"
+        f" `few-shot/{dataset['folder']}/annotations`; images in one of {folders}.\n",
+        *_facts(dataset),
     ]
     return "\n".join([*lines, ""])
 

@@ -32,11 +32,11 @@ def run(options: Mapping[str, str]) -> int:
 
 def prepare(node: Mapping[str, Any], root: Path, archives: Path, lists: str | None) -> int:
     """One set: lists, then images. Returns the number of images that are still missing."""
-    place_lists(node, root, lists, print)
+    place_lists(node, root, lists)
     missing = missing_images(node, root)
     absent: list[str] = []
     if missing:
-        absent = unpack(node, root, archives, print)
+        absent = unpack(node, root, archives)
         missing = missing_images(node, root)
     if not missing:
         print(f"{node['name']}: complete; python run.py dataset={node['name']} paths.data={root}")

@@ -1,10 +1,7 @@
-"""The data of a run: list files, pictures, a decode-once cache, and the embedded suite."""
-
-from __future__ import annotations
+"""The data of a run: list files, images, a decode-once cache, and the embedded suite."""
 
 import math
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +10,6 @@ from karst_bench.data.task import Split, Task
 from karst_bench.errors import UserError
 
 __all__ = ["Split", "Task", "find_task", "load_task"]
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def find_task(dataset: Mapping[str, Any], *, data_root: Path | str) -> Path:
@@ -41,13 +34,12 @@ def load_task(
     cache_gb: float = math.inf,
     size: int,
     augment: str = "none",
-    log: Callable[[str], None] = _to_stderr,
 ) -> Task:
-    """The task of a configuration node `dataset` (a plain dict), its splits decoded when first asked for.
+    """The task of a dataset's configuration (a plain dict), its splits decoded when first asked for.
 
     data_root: paths.data. cache_root: paths.cache. cache_gb: what may be kept there, in 1e9 bytes. size: of the network's
     input, in pixels. augment: recipe.augment;
-    where it crops at random, few-shot training pictures are kept larger than `size`. log: takes one line at a time.
+    where it crops at random, few-shot training images are kept larger than `size`.
     Raises: UserError where data are missing or bad: what, where, and the remedy.
     """
     source = dataset["source"]
@@ -57,7 +49,7 @@ def load_task(
         return load_mini(dataset, cache_root=Path(cache_root), size=size)
     from karst_bench.data.cache.cache import Cache
 
-    cache = Cache(Path(cache_root), cache_gb * 1e9, log)
+    cache = Cache(Path(cache_root), cache_gb * 1e9)
     if source == "folder":
         from karst_bench.data.sources.folder import load_folder
 

@@ -4,8 +4,6 @@ Conversions follow the readers of the field, `Image.open(path).convert("RGB")`: 
 is converted, an EXIF rotation is not applied. 16-bit files are scaled to 8 bits (Pillow would clip them to white).
 """
 
-from __future__ import annotations
-
 import io
 import struct
 from pathlib import Path
@@ -20,7 +18,7 @@ from torchvision.io import ImageReadMode, decode_image
 from karst_bench.errors import UserError
 
 DECODER = f"1/torchvision-{torchvision.__version__}/pillow-{PIL.__version__}"
-MAX_PIXELS = 64_000_000  # more than any picture of these sets; keeps a forged header from filling the memory
+MAX_PIXELS = 64_000_000  # more than any image of these sets; keeps a forged header from filling the memory
 ORIENTATION = 0x0112
 # ITU T.81 Annex K, table K.1 (luminance), in zigzag order as a JPEG file stores it
 _LUMINANCE = (

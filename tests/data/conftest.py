@@ -1,7 +1,7 @@
 """The 24 sets in miniature, made once."""
 
-from __future__ import annotations
-
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +17,16 @@ def all_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in FEWSHOT:
         make_fewshot(root, f"fewshot/{name}")
     return root
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What data/ tells a person during the test: its messages of level info and above."""
+    found: list[str] = []
+    handler, logger = logging.Handler(logging.INFO), logging.getLogger("karst_bench.data")
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield found
+    logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)

@@ -1,7 +1,5 @@
 """Miniature sets in the true formats: 19 VTAB-1K folders and five few-shot sets."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -18,13 +16,13 @@ FEWSHOT = sorted(path.stem for path in (CONF / "fewshot").glob("[!_]*.yaml"))
 OPTIONS = [f"vtab/{name}" for name in VTAB] + [f"fewshot/{name}" for name in FEWSHOT]
 
 
-def node(option: str, **changes: Any) -> dict[str, Any]:
+def dataset_of(option: str, **changes: Any) -> dict[str, Any]:
     """The configuration of an option, as the pipeline hands it on."""
     return dataset_config(option) | changes
 
 
 def image(path: Path, rng: np.random.Generator, height: int = 24, width: int = 32, **save: Any) -> None:
-    """A smooth random RGB picture, so that JPEG keeps it recognisable."""
+    """A smooth random RGB image, so that JPEG keeps it recognisable."""
     coarse = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(coarse).resize((width, height)).save(path, **save)
@@ -32,7 +30,7 @@ def image(path: Path, rng: np.random.Generator, height: int = 24, width: int = 3
 
 def make_vtab(root: Path, option: str, *, train: int = 8, val: int = 4, test: int = 6, suffix: str = "jpg") -> Path:
     """A VTAB-1K folder as NOAH's script writes it: images/<split>/NNNNNN.jpg and four lists."""
-    dataset = node(option)
+    dataset = dataset_of(option)
     home = root / "vtab-1k" / dataset["folder"]
     rng = np.random.default_rng(0)
     labels = {name: [int(v) for v in rng.integers(0, dataset["classes"], n)] for name, n in
@@ -42,9 +40,9 @@ def make_vtab(root: Path, option: str, *, train: int = 8, val: int = 4, test: in
         lines = []
         for number, label in enumerate(values):
             name = f"images/{split}/{number:06d}.{suffix}"
-            twin = home / f"images/{'train800' if number < train else 'val200'}"
+            original = home / f"images/{'train800' if number < train else 'val200'}"
             if split == "train800val200":
-                copy = twin / f"{number if number < train else number - train:06d}.{suffix}"
+                copy = original / f"{number if number < train else number - train:06d}.{suffix}"
                 (home / name).parent.mkdir(parents=True, exist_ok=True)
                 (home / name).write_bytes(copy.read_bytes())
             else:
@@ -56,7 +54,7 @@ def make_vtab(root: Path, option: str, *, train: int = 8, val: int = 4, test: in
 
 def make_fewshot(root: Path, option: str, *, layout: str = "noah") -> Path:
     """A few-shot set with 1-shot lists in one of the four layouts: noah, karst, torchvision, coop."""
-    dataset = node(option)
+    dataset = dataset_of(option)
     folder = dataset["folder"]
     lists = {"karst": root / "few-shot_split" / folder, "noah": root / "few-shot" / folder}.get(layout, root / folder)
     annotations = lists / "annotations"

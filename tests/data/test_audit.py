@@ -1,14 +1,12 @@
 """The audit finds what was planted, and nothing else; its command line."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from miniatures import CONF, OPTIONS, make_fewshot, make_vtab, node, script
+from miniatures import CONF, OPTIONS, dataset_of, make_fewshot, make_vtab, script
 from PIL import Image
 
 from karst_bench.cli.options import main
@@ -18,7 +16,7 @@ from karst_bench.errors import UserError
 
 
 def look(root: Path, task: str | None = None, *, images: bool = True) -> dict[str, Finding]:
-    return audit(root, choose(task), images=images, log=lambda line: None)
+    return audit(root, choose(task), images=images)
 
 
 def test_sound_sets_are_sound(all_sets: Path) -> None:
@@ -59,7 +57,7 @@ def test_labels_that_disagree_between_lists(tmp_path: Path) -> None:
     assert "its labels are not those" in line
 
 
-def test_twins_are_expected_of_dsprites_only(tmp_path: Path) -> None:
+def test_duplicates_are_expected_of_dsprites_only(tmp_path: Path) -> None:
     for option in ("vtab/dsprites_orientation", "vtab/dtd"):
         home = make_vtab(tmp_path, option)
         for split in ("train800", "test"):
@@ -113,14 +111,14 @@ def test_the_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 def test_configuration_facts() -> None:
     """Every YAML is complete: the facts of its kind, lines short enough for tables, groups of 7, 4, 8 and 5."""
-    nodes = dataset_configs()
-    groups = [node["group"] for node in nodes.values()]
+    configs = dataset_configs()
+    groups = [config["group"] for config in configs.values()]
     assert {g: groups.count(g) for g in groups} == {"natural": 7, "specialized": 4, "structured": 8, "fewshot": 5}
-    assert sum(node["sizes"]["test"] for node in nodes.values() if node["suite"] == "vtab") == 387_904
-    for option, found in nodes.items():
+    assert sum(config["sizes"]["test"] for config in configs.values() if config["suite"] == "vtab") == 387_904
+    for option, found in configs.items():
         file = CONF / f"{option}.yaml"
         assert file.read_text().startswith(f"# python run.py dataset={option}")
         assert found["name"] == option and found["task"] == file.stem and found["suite"] == file.parent.name
         assert all(isinstance(found[key], str) and found[key] for key in ("label_rule", "origin", "licence", "known_issues"))
         assert found["source"] == "folder" and isinstance(found["allow_duplicates"], bool)
-        assert found.keys() == node(option).keys()
+        assert found.keys() == dataset_of(option).keys()

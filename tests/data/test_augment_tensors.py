@@ -21,7 +21,7 @@ FILL = torch.tensor([128, 102, 76], dtype=torch.uint8).view(3, 1, 1)
 
 
 def scene(side: int, seed: int = 0) -> Tensor:
-    """A picture as smooth as photographs are, (3, side, side), over the levels 20 to 230."""
+    """An image as smooth as photographs are, (3, side, side), over the levels 20 to 230."""
     generator = torch.Generator().manual_seed(seed)
     waves = torch.randn(3, 6, 3, generator=generator)
     y, x = torch.meshgrid(torch.linspace(0, 1, side), torch.linspace(0, 1, side), indexing="ij")
@@ -76,7 +76,7 @@ def test_each_operation_does_what_pillow_does(name: str) -> None:
     [("Posterize", (0,)), ("Posterize", (8,)), ("Solarize", (256,)), ("Solarize", (0,)), ("SolarizeAdd", (128,))],
 )
 def test_ends_of_the_scales(name: str, arguments: tuple[int, ...]) -> None:
-    """Nothing kept is black, all kept is the picture, a threshold above white changes nothing, one at 0 inverts."""
+    """Nothing kept is black, all kept is the image, a threshold above white changes nothing, one at 0 inverts."""
     image = scene(SIZE)
     inverted = 255 - image
     added = torch.where(image < 128, image.int() + 128, image.int()).to(torch.uint8)
@@ -96,7 +96,7 @@ def test_crops_are_pillows(box: tuple[float, float, float, float], flip: bool) -
 
 
 def test_whole_plans_agree_with_pillow() -> None:
-    """Every plan of 96 pictures; rounding before Equalize or Solarize may move a pixel far, but few of them."""
+    """Every plan of 96 images; rounding before Equalize or Solarize may move a pixel far, but few of them."""
     change = policy()
     images = torch.stack([scene(84, seed) for seed in range(32)])
     for seed in range(3):

@@ -1,6 +1,6 @@
-"""300 seeded corruptions of lists and images: each a clean error, or harmless, proved by looking at the pictures.
+"""300 seeded corruptions of lists and images: each a clean error, or harmless, proved by looking at the images.
 
-Every picture is painted in the colour of its label, so a wrong label would show. The one thing that cannot be told is a
+Every image is painted in the colour of its label, so a wrong label would show. The one thing that cannot be told is a
 test label changed to another in range: VTAB-1K's lists have no published hash. It changes the task's own hash, and is
 reported if the set was used before.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniatures import make_vtab, node
+from miniatures import dataset_of, make_vtab
 from PIL import Image
 
 from karst_bench.data import load_task
@@ -97,7 +97,7 @@ def corrupt(rng: random.Random, home: Path) -> bool:
 
 
 def read_all(root: Path, cache: Path) -> tuple[str, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    task = load_task(node("vtab/eurosat"), data_root=root, cache_root=cache, size=8, log=lambda line: None)
+    task = load_task(dataset_of("vtab/eurosat"), data_root=root, cache_root=cache, size=8)
     splits = {name: task.splits[name] for name in SPLITS}
     everything = {name: (split.labels, split.read(torch.arange(len(split))).images) for name, split in splits.items()}
     return task.list_sha256, everything
@@ -125,15 +125,15 @@ def test_corruptions_end_in_an_error_or_do_no_harm(block: int, sound: Path, tmp_
             assert right or (name == "test" and found_hash != true_hash), f"seed {seed}: a wrong label in {name}"
 
 
-def test_a_changed_test_label_is_reported_where_the_set_was_used_before(sound: Path, tmp_path: Path) -> None:
+def test_a_changed_test_label_is_reported_where_the_set_was_used_before(sound: Path, tmp_path: Path, lines: list[str]) -> None:
     root = tmp_path / "data"
     shutil.copytree(sound, root)
-    dataset, lines = node("vtab/eurosat"), list[str]()
-    load_task(dataset, data_root=root, cache_root=tmp_path / "cache", size=8, log=lines.append)
+    dataset = dataset_of("vtab/eurosat")
+    load_task(dataset, data_root=root, cache_root=tmp_path / "cache", size=8)
     assert len(lines) == 1
     file = root / "vtab-1k" / "eurosat" / "test.txt"
     first, rest = file.read_text().split("\n", 1)
     path, label = first.split()
     file.write_text(f"{path} {(int(label) + 1) % 10}\n{rest}")
-    task = load_task(dataset, data_root=root, cache_root=tmp_path / "cache", size=8, log=lines.append)
+    task = load_task(dataset, data_root=root, cache_root=tmp_path / "cache", size=8)
     assert "changed since they were first used" in lines[-1] and lines[-1].endswith(task.notes[-1])

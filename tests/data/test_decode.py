@@ -1,7 +1,5 @@
 """Odd and bad image files: converted as the field's readers do, or one clear error."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

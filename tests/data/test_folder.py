@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from miniatures import FEWSHOT, OPTIONS, make_fewshot, make_vtab, node
+from miniatures import FEWSHOT, OPTIONS, dataset_of, make_fewshot, make_vtab
 from PIL import Image
 
 from karst_bench.data import find_task, load_task
@@ -18,11 +18,10 @@ HALF = (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_set_loads_and_gives_an_epoch(option: str, all_sets: Path, tmp_path: Path) -> None:
-    dataset = node(option)
-    lines: list[str] = []
+def test_every_set_loads_and_gives_an_epoch(option: str, all_sets: Path, tmp_path: Path, lines: list[str]) -> None:
+    dataset = dataset_of(option)
     augment = "fs_dtl" if dataset["suite"] == "fewshot" else "none"
-    task = load_task(dataset, data_root=all_sets, cache_root=tmp_path, size=16, augment=augment, log=lines.append)
+    task = load_task(dataset, data_root=all_sets, cache_root=tmp_path, size=16, augment=augment)
     train = task.splits["train" if dataset["suite"] == "fewshot" else "train800val200"]
     change = augmentation(augment, size=16, mean=HALF, std=HALF)
     batches = Batches(train, batch=8, mean=HALF, std=HALF, device="cpu", augment=change)
@@ -39,13 +38,13 @@ def test_every_set_loads_and_gives_an_epoch(option: str, all_sets: Path, tmp_pat
 
 
 def test_images_keep_their_labels(tmp_path: Path) -> None:
-    """Each picture is painted in the colour of its label, so that any mix-up of rows shows."""
+    """Each image is painted in the colour of its label, so that any mix-up of rows shows."""
     home = make_vtab(tmp_path, "vtab/eurosat", train=20, val=10, test=40)
     for split in ("train800", "val200", "train800val200", "test"):
         for line in (home / f"{split}.txt").read_text().splitlines():
             path, label = line.split()
             Image.new("RGB", (20, 20), (int(label) * 25, 0, 255)).save(home / path)
-    task = load_task(node("vtab/eurosat"), data_root=tmp_path, cache_root=tmp_path / "c", size=16, log=print)
+    task = load_task(dataset_of("vtab/eurosat"), data_root=tmp_path, cache_root=tmp_path / "c", size=16)
     for split in task.splits.values():
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
         red = split.read(order).images[:, 0].float().mean(dim=(1, 2)) / 25
@@ -56,7 +55,7 @@ def test_images_keep_their_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FEWSHOT)
 def test_every_layout_is_found(name: str, layout: str, tmp_path: Path) -> None:
     make_fewshot(tmp_path, f"fewshot/{name}", layout=layout)
-    task = load_task(node(f"fewshot/{name}"), data_root=tmp_path, cache_root=tmp_path / "c", size=8, log=print)
+    task = load_task(dataset_of(f"fewshot/{name}"), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
     assert len(task.splits["val"]) == 5
 
 
@@ -65,24 +64,24 @@ def test_usual_names_and_places_are_accepted(place: str, tmp_path: Path) -> None
     made = make_vtab(tmp_path / "made", "vtab/cifar100")
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     shutil.move(made, tmp_path / place)
-    assert find_task(node("vtab/cifar100"), data_root=tmp_path) == tmp_path / place
+    assert find_task(dataset_of("vtab/cifar100"), data_root=tmp_path) == tmp_path / place
 
 
 def test_missing_data_say_where_and_how(tmp_path: Path) -> None:
     for option, script in (("vtab/dtd", "prepare_vtab.py"), ("fewshot/cars", "prepare_fewshot.py")):
         with pytest.raises(UserError) as caught:
-            load_task(node(option), data_root=tmp_path, cache_root=tmp_path / "c", size=16)
+            load_task(dataset_of(option), data_root=tmp_path, cache_root=tmp_path / "c", size=16)
         text = str(caught.value)
         assert script in text and "dataset=mini/digits" in text and option in text and "\n" not in text
     assert "standford-cars" in text and "stanford_cars" in text
     (tmp_path / "vtab-1k" / "dtd" / "images").mkdir(parents=True)
     with pytest.raises(UserError, match="is there, but without its lists"):
-        find_task(node("vtab/dtd"), data_root=tmp_path)
+        find_task(dataset_of("vtab/dtd"), data_root=tmp_path)
 
 
 def test_pets_once_each_and_noted(tmp_path: Path) -> None:
     make_fewshot(tmp_path, "fewshot/pets")
-    task = load_task(node("fewshot/pets"), data_root=tmp_path, cache_root=tmp_path / "c", size=8, log=print)
+    task = load_task(dataset_of("fewshot/pets"), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
     assert len(task.splits["train"]) == 37
     assert "74 rows of 37 images" in task.notes[0]
 
@@ -90,8 +89,8 @@ def test_pets_once_each_and_noted(tmp_path: Path) -> None:
 def test_shots_without_a_list_are_refused(tmp_path: Path) -> None:
     make_fewshot(tmp_path, "fewshot/pets")
     with pytest.raises(UserError, match="shots=1,2,4,8,16"):
-        load_task(node("fewshot/pets", shots=3), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
-    task = load_task(node("fewshot/pets", shots=4), data_root=tmp_path, cache_root=tmp_path / "c", size=8, log=print)
+        load_task(dataset_of("fewshot/pets", shots=3), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
+    task = load_task(dataset_of("fewshot/pets", shots=4), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
     with pytest.raises(UserError, match=r"num_shot_4\.seed_0"):
         task.splits["train"]
 
@@ -101,7 +100,7 @@ def test_absent_lists(tmp_path: Path) -> None:
     home = make_vtab(tmp_path, "vtab/dtd")
     (home / "train800val200.txt").unlink()
     (home / "test.txt").unlink()
-    task = load_task(node("vtab/dtd"), data_root=tmp_path, cache_root=tmp_path / "c", size=8, log=print)
+    task = load_task(dataset_of("vtab/dtd"), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
     assert len(task.splits["train800val200"]) == 12
     assert task.splits["train800val200"].read(torch.tensor([0, 11])).images.shape == (2, 3, 8, 8)
     with pytest.raises(UserError, match=r"test\.txt"):
@@ -114,7 +113,7 @@ def test_a_shared_image_is_refused(tmp_path: Path) -> None:
     with (home / "train800.txt").open("a") as file:
         file.write(first + "\n")
     with pytest.raises(UserError, match="share 1 image"):
-        load_task(node("vtab/dtd"), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
+        load_task(dataset_of("vtab/dtd"), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
 
 
 def test_a_changed_training_label_is_noticed(tmp_path: Path) -> None:
@@ -124,12 +123,12 @@ def test_a_changed_training_label_is_noticed(tmp_path: Path) -> None:
     lines[2] = f"{path} {(int(label) + 1) % 100}"
     (home / "train800.txt").write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match="one of the three was changed"):
-        load_task(node("vtab/cifar100"), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
+        load_task(dataset_of("vtab/cifar100"), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
 
 
 def test_the_hash_tells_lists_apart_not_places(tmp_path: Path) -> None:
     def hashed(root: Path) -> str:
-        return load_task(node("vtab/dtd"), data_root=root, cache_root=tmp_path / "c", size=8, log=print).list_sha256
+        return load_task(dataset_of("vtab/dtd"), data_root=root, cache_root=tmp_path / "c", size=8).list_sha256
 
     make_vtab(tmp_path / "a", "vtab/dtd")
     make_vtab(tmp_path / "b", "vtab/dtd")
@@ -139,19 +138,19 @@ def test_the_hash_tells_lists_apart_not_places(tmp_path: Path) -> None:
 
 def test_png_folders_are_told_from_jpeg(tmp_path: Path) -> None:
     make_vtab(tmp_path, "vtab/svhn", suffix="png")
-    task = load_task(node("vtab/svhn"), data_root=tmp_path, cache_root=tmp_path / "c", size=8, log=print)
+    task = load_task(dataset_of("vtab/svhn"), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
     assert task.encoding == "png"
 
 
 def test_an_unknown_source(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dataset\.source=zip"):
-        load_task(node("vtab/svhn", source="zip"), data_root=tmp_path, cache_root=tmp_path, size=8)
+        load_task(dataset_of("vtab/svhn", source="zip"), data_root=tmp_path, cache_root=tmp_path, size=8)
 
 
 def test_numbers_are_those_of_pillow(tmp_path: Path) -> None:
     """Against `Image.open().convert("RGB").resize()`, what the field's readers do: at most a few levels apart."""
     home = make_vtab(tmp_path, "vtab/dtd")
-    task = load_task(node("vtab/dtd"), data_root=tmp_path, cache_root=tmp_path / "c", size=16, log=print)
+    task = load_task(dataset_of("vtab/dtd"), data_root=tmp_path, cache_root=tmp_path / "c", size=16)
     with Image.open(home / "images/test/000000.jpg") as image:
         oracle = np.asarray(image.convert("RGB").resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
     ours = task.splits["test"].read(torch.tensor([0])).images[0].permute(1, 2, 0).numpy().astype(int)

@@ -1,13 +1,11 @@
 """List files: what is tolerated, what is refused, and the published few-shot lists themselves."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from miniatures import FEWSHOT, node
+from miniatures import FEWSHOT, dataset_of
 
 from karst_bench.data.sources.lists import lists_sha256, read, scan, text_sha256, unique
 from karst_bench.data.sources.published import fewshot_sums
@@ -38,8 +36,8 @@ def test_tolerated_forms_read_the_same(tmp_path: Path, data: bytes) -> None:
 
 
 def test_the_label_follows_the_last_space(tmp_path: Path) -> None:
-    (row,) = read(write(tmp_path, b"my pictures/a 1.jpg 3\n"), 4).rows
-    assert (row.path, row.label) == ("my pictures/a 1.jpg", 3)
+    (row,) = read(write(tmp_path, b"my images/a 1.jpg 3\n"), 4).rows
+    assert (row.path, row.label) == ("my images/a 1.jpg", 3)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +96,7 @@ def test_sums_of_86_lists_are_kept() -> None:
 @pytest.mark.parametrize("name", FEWSHOT)
 def test_the_published_lists(name: str) -> None:
     """Every list reads, has K rows a class, its published hash, and shares nothing with val and test."""
-    dataset = node(f"fewshot/{name}")
+    dataset = dataset_of(f"fewshot/{name}")
     home = Path(LISTS or "") / dataset["folder"] / "annotations"
     sums = fewshot_sums()[dataset["folder"]]
     lists = {file: read(home / file, dataset["classes"]) for file in sums}

@@ -1,7 +1,5 @@
 """The embedded suite: every YAML's task is drawn once and looked at."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Pre-training of the small backbones: what it reads, what it draws, and that a broken run goes on as if unbroken."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import tarfile

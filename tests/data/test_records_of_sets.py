@@ -1,12 +1,10 @@
 """All 24 sets, in miniature, from files to a record: one epoch of a linear read-out on a small random backbone."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import pytest
-from miniatures import OPTIONS, node
+from miniatures import OPTIONS, dataset_of
 
 from karst_bench.config.compose import compose
 from karst_bench.run.pipeline import run
@@ -14,7 +12,7 @@ from karst_bench.run.pipeline import run
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_set_gives_a_record(option: str, all_sets: Path, tmp_path: Path) -> None:
-    dataset = node(option)
+    dataset = dataset_of(option)
     words = [
         f"dataset={option}", "method=linear", "backbone=vit_mini", "backbone.weights=none", "recipe.epochs=1",
         "recipe.warmup=0", "precision=fp32", "tracker=none", "save_adapter=false", f"paths.data={all_sets}",
@@ -23,7 +21,7 @@ def test_every_set_gives_a_record(option: str, all_sets: Path, tmp_path: Path) -
     made = run(compose(words), say=lambda line: None)
     (file,) = (tmp_path / "results" / "runs").glob("*/*.json")
     record = json.loads(file.read_text())
-    assert record["status"] == "done" and record["id"] == made["id"]
+    assert record["status"] == "done" and record["id"] == made.id
     assert record["config"]["dataset"]["name"] == option
     data, metrics = record["data"], record["metrics"]
     assert data["own_split"] is True and data["source"] == "folder" and len(data["list_sha256"]) == 64

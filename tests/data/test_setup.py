@@ -1,7 +1,5 @@
 """Bringing data and weights into place: downloads, few-shot lists and archives, weights by tag; and the page of sets."""
 
-from __future__ import annotations
-
 import http.server
 import io
 import json
@@ -12,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from miniatures import CONF, make_fewshot, node, script
+from miniatures import CONF, dataset_of, make_fewshot, script
 
 import karst_bench.data.setup.fewshot as setup
 from karst_bench.adapt.fetch_weights import SUMS, check_weights, fetch_hub, fetch_url, present_weights
@@ -95,51 +93,50 @@ def archive(path: Path, names: dict[str, bytes]) -> None:
 
 
 def test_archives_are_unpacked_whole_or_not_at_all(tmp_path: Path) -> None:
-    pets = node("fewshot/pets")
-    assert setup.unpack(pets, tmp_path, tmp_path, print) == ["images.tar.gz"]
+    pets = dataset_of("fewshot/pets")
+    assert setup.unpack(pets, tmp_path, tmp_path) == ["images.tar.gz"]
     archive(tmp_path / "images.tar.gz", {"images/a.jpg": b"1", "images/b.jpg": b"2"})
-    assert setup.unpack(pets, tmp_path, tmp_path, print) == []
+    assert setup.unpack(pets, tmp_path, tmp_path) == []
     assert (tmp_path / "oxford-iiit-pet/images/b.jpg").read_bytes() == b"2"
     with pytest.raises(UserError, match="is there already"):
-        setup.unpack(pets, tmp_path, tmp_path, print)
+        setup.unpack(pets, tmp_path, tmp_path)
     (tmp_path / "102flowers.tgz").write_bytes((tmp_path / "images.tar.gz").read_bytes()[:60])
     with pytest.raises(UserError, match="cannot be unpacked"):
-        setup.unpack(node("fewshot/flowers102"), tmp_path, tmp_path, print)
+        setup.unpack(dataset_of("fewshot/flowers102"), tmp_path, tmp_path)
     assert not list((tmp_path / "flowers-102").iterdir())
     archive(tmp_path / "food-101.tar.gz", {"../outside.jpg": b"3"})
     with pytest.raises(UserError, match="cannot be unpacked"):
-        setup.unpack(node("fewshot/food101"), tmp_path / "root", tmp_path, print)
+        setup.unpack(dataset_of("fewshot/food101"), tmp_path / "root", tmp_path)
     assert not (tmp_path / "outside.jpg").exists()
 
 
 def test_missing_images_are_counted(tmp_path: Path) -> None:
     make_fewshot(tmp_path, "fewshot/flowers102", layout="torchvision")
-    assert setup.missing_images(node("fewshot/flowers102"), tmp_path) == []
+    assert setup.missing_images(dataset_of("fewshot/flowers102"), tmp_path) == []
     (tmp_path / "flowers-102/jpg/val_000.jpg").unlink()
-    assert setup.missing_images(node("fewshot/flowers102"), tmp_path) == ["val_000.jpg"]
+    assert setup.missing_images(dataset_of("fewshot/flowers102"), tmp_path) == ["val_000.jpg"]
 
 
 def test_a_list_of_ones_own_is_left_alone(tmp_path: Path) -> None:
     home = make_fewshot(tmp_path, "fewshot/pets")
     before = (home / "test_meta.list").read_text()
     with pytest.raises(UserError, match=r"test_meta\.list differs from the published list"):
-        setup.place_lists(node("fewshot/pets"), tmp_path, str(tmp_path), print)
+        setup.place_lists(dataset_of("fewshot/pets"), tmp_path, str(tmp_path))
     assert (home / "test_meta.list").read_text() == before
 
 
 @pytest.mark.skipif(LISTS is None, reason="KARST_BENCH_FEWSHOT_LISTS does not point to the published lists")
 def test_published_lists_are_placed_and_checked(tmp_path: Path) -> None:
-    lines: list[str] = []
-    pets = node("fewshot/pets")
+    pets = dataset_of("fewshot/pets")
     for _ in range(2):
-        home = setup.place_lists(pets, tmp_path, LISTS, lines.append)
+        home = setup.place_lists(pets, tmp_path, LISTS)
     assert len(list(home.glob("*.list*"))) == 18 and "MIT" in (home / "SOURCE.txt").read_text()
     assert len(setup.missing_images(pets, tmp_path)) == 7349
     bad = tmp_path / "bad" / "oxford-pets" / "annotations"
     bad.mkdir(parents=True)
     (bad / "test_meta.list").write_text("a.jpg 0\n")
     with pytest.raises(UserError, match="SHA-256"):
-        setup.place_lists(pets, tmp_path / "new", str(tmp_path / "bad"), print)
+        setup.place_lists(pets, tmp_path / "new", str(tmp_path / "bad"))
 
 
 def test_the_lists_come_from_one_commit() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from miniatures import VTAB, node
+from miniatures import VTAB, dataset_of
 from PIL import Image
 
 from karst_bench.data import load_task
@@ -45,7 +45,7 @@ def prepare(request: str, splits: Mapping[str, Rows], root: Path, monkeypatch: p
 
 
 def cifar_rows(count: int, rng: np.random.Generator) -> Rows:
-    """Pictures whose first red pixel repeats the label, so that a mix-up would show."""
+    """Images whose first red pixel repeats the label, so that a mix-up would show."""
     rows = []
     for number in range(count):
         image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -54,13 +54,12 @@ def cifar_rows(count: int, rng: np.random.Generator) -> Rows:
     return rows
 
 
-def test_a_prepared_set_is_sliced_as_vtab_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prepared_set_is_sliced_as_vtab_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
     rng = np.random.default_rng(0)
     prepare("cifar100", {"train": cifar_rows(1000, rng), "test": cifar_rows(30, rng)}, tmp_path, monkeypatch)
-    dataset = node("vtab/cifar100", source="tfds")
-    lines: list[str] = []
+    dataset = dataset_of("vtab/cifar100", source="tfds")
     for _ in range(2):
-        task = load_task(dataset, data_root=tmp_path, cache_root=tmp_path / "cache", size=32, log=lines.append)
+        task = load_task(dataset, data_root=tmp_path, cache_root=tmp_path / "cache", size=32)
         sizes = {name: len(task.splits[name]) for name in task.splits}
         assert sizes == {"train800": 800, "val200": 100, "test": 30, "train800val200": 900}
         for name in sizes:
@@ -81,20 +80,20 @@ def test_tfrecord_files_are_refused_with_the_remedy(tmp_path: Path, monkeypatch:
     facts = json.loads(info.read_text())
     info.write_text(json.dumps(facts | {"fileFormat": "tfrecord"}))
     with pytest.raises(UserError, match=r"tfrecord.*TensorFlow alone.*--file_format=array_record"):
-        load_task(node("vtab/cifar100", source="tfds"), data_root=tmp_path, cache_root=tmp_path / "c", size=32)
+        load_task(dataset_of("vtab/cifar100", source="tfds"), data_root=tmp_path, cache_root=tmp_path / "c", size=32)
 
 
 def test_nothing_prepared_says_how(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tfds build dtd --file_format=array_record"):
-        load_task(node("vtab/dtd", source="tfds"), data_root=tmp_path, cache_root=tmp_path / "c", size=32)
+        load_task(dataset_of("vtab/dtd", source="tfds"), data_root=tmp_path, cache_root=tmp_path / "c", size=32)
     with pytest.raises(UserError, match="use folder"):
-        load_task(node("fewshot/pets", source="tfds"), data_root=tmp_path, cache_root=tmp_path / "c", size=32)
+        load_task(dataset_of("fewshot/pets", source="tfds"), data_root=tmp_path, cache_root=tmp_path / "c", size=32)
 
 
 @pytest.mark.parametrize("name", VTAB)
 def test_every_label_rule_fits_its_builder(name: str) -> None:
     """The fields that the rules read are those of the installed builders (tfds' own mock examples)."""
-    spec = node(f"vtab/{name}")["tfds"]
+    spec = dataset_of(f"vtab/{name}")["tfds"]
     with tfds.testing.mock_data(num_examples=4, policy=tfds.testing.MockPolicy.USE_CODE):
         source = tfds.builder(spec["builder"], data_dir="/nowhere").as_data_source(split=spec["test"]["split"])
         example = source[0]
@@ -113,13 +112,13 @@ def test_slices_at_the_published_sizes() -> None:
     val = {"cifar100": 45000, "svhn": 65931, "caltech101": 2754, "pets": 2944, "clevr_count": 63000, "eurosat": 16200,
            "resisc45": 18900, "dsprites_location": 589824, "smallnorb_azimuth": 0, "dtd": 0}  # fmt: skip
     for name, found in sizes.items():
-        dataset = node(f"vtab/{name}")
+        dataset = dataset_of(f"vtab/{name}")
         slices = {split: slice_of(dataset["tfds"][split], found) for split in ("train800", "val200", "test")}
         assert slices["train800"] == ("train", 0, 800)
         assert slices["val200"][1:] == (val[name], val[name] + 200)
         assert slices["test"][2] - slices["test"][1] == dataset["sizes"]["test"]
-    assert slice_of(node("vtab/eurosat")["tfds"]["test"], sizes["eurosat"])[1] == 21600
-    assert slice_of(node("vtab/dsprites_location")["tfds"]["test"], sizes["dsprites_location"])[1] == 663552
+    assert slice_of(dataset_of("vtab/eurosat")["tfds"]["test"], sizes["eurosat"])[1] == 21600
+    assert slice_of(dataset_of("vtab/dsprites_location")["tfds"]["test"], sizes["dsprites_location"])[1] == 663552
 
 
 def test_label_rules_at_their_edges() -> None:

@@ -30,7 +30,7 @@ def test_views_by_name() -> None:
 
 
 def test_fs_test_is_256_then_the_central_224() -> None:
-    """A picture whose left eighth is white loses 16 of 256 columns at each side: 32 - 16 = 16 of 224 stay white."""
+    """An image whose left eighth is white loses 16 of 256 columns at each side: 32 - 16 = 16 of 224 stay white."""
     image = torch.zeros(3, 256, 256, dtype=torch.uint8)
     image[:, :, :32] = 255
     seen = Resize("fs_test", 224)(image)
@@ -77,7 +77,7 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize("aspect", [0.4, 1.0, 4 / 3, 3.0])
-def test_crops_keep_to_their_bounds_in_the_pictures_own_proportions(aspect: float) -> None:
+def test_crops_keep_to_their_bounds_in_the_images_own_proportions(aspect: float) -> None:
     rng = random.Random(0)
     for _ in range(500):
         left, top, right, bottom = crop_box(rng, aspect)
@@ -88,7 +88,7 @@ def test_crops_keep_to_their_bounds_in_the_pictures_own_proportions(aspect: floa
 
 
 def test_crops_use_the_noted_aspect() -> None:
-    """A square of a picture that was twice as wide as high: crops cover fewer of its columns than of its rows."""
+    """A square of an image that was twice as wide as high: crops cover fewer of its columns than of its rows."""
     change = augmentation("fs_dtl", size=8, mean=HALF, std=HALF)
     assert change is not None
     plain = change(batch(), torch.Generator().manual_seed(0))

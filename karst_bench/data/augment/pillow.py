@@ -1,4 +1,4 @@
-"""A plan of random changes carried out on one picture by Pillow: what training on a CPU sees."""
+"""A plan of random changes carried out on one image by Pillow: what training on a CPU sees."""
 
 import numpy as np
 import torch

@@ -1,6 +1,4 @@
-"""What is done at random to one training picture, drawn before it is done, so that any thread or device can do it."""
-
-from __future__ import annotations
+"""What is done at random to one training image, drawn before it is done, so that any thread or device can do it."""
 
 import math
 import random
@@ -9,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-SCALE = (0.08, 1.0)  # area of a crop over the picture's
+SCALE = (0.08, 1.0)  # area of a crop over the image's
 RATIO = (3 / 4, 4 / 3)  # width over height of a crop
 
 CropBox = tuple[float, float, float, float]
@@ -40,12 +38,12 @@ class AugmentPlan:
 
 
 def crop_box(rng: random.Random, aspect: float) -> CropBox:
-    """A random crop of a picture of width over height `aspect`: (left, top, right, bottom), each in 0..1 of its sides.
+    """A random crop of an image of width over height `aspect`: (left, top, right, bottom), each in 0..1 of its sides.
 
     Area and proportions as in torchvision's RandomResizedCrop: ten tries, then the largest central crop within RATIO.
     """
     for _ in range(10):
-        area = rng.uniform(*SCALE) * aspect  # the picture is `aspect` wide and 1 high
+        area = rng.uniform(*SCALE) * aspect  # the image is `aspect` wide and 1 high
         ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
         width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
         if width <= aspect and height <= 1:

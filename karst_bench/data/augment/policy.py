@@ -6,8 +6,6 @@ cutmix belong to the recipe). All random choices come from the generator, in the
 Pillow does it in threads (augment_pillow), or the GPU on which the pictures lie (augment_tensors).
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,11 +1,9 @@
 """Plans of random changes carried out on a batch of tensors, on the device where it lies: what training on a GPU sees.
 
-The same crops, flips, operations and rectangles as by Pillow, hence the same pictures up to rounding, with two
+The same crops, flips, operations and rectangles as by Pillow, hence the same images up to rounding, with two
 exceptions: rotations, shears and shifts are sampled with torch's cubic kernel (a = -0.75; Pillow's has a = -1), and the
 noise of erased rectangles comes from a generator of the device. Nothing here waits for the device.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
@@ -59,7 +57,7 @@ def changed(images: Tensor, plans: Sequence[AugmentPlan], *, size: int, mean: Te
 
 
 def cropped(images: Tensor, boxes: Sequence[tuple[float, ...]], flips: Sequence[bool], size: int) -> Tensor:
-    """Boxes (left, top, right, bottom) of the pictures, resized and some flipped: uint8 (b, 3, S, S) -> (b, 3, size, size).
+    """Boxes (left, top, right, bottom) of the images, resized and some flipped: uint8 (b, 3, S, S) -> (b, 3, size, size).
 
     Bicubic and antialiased, P' = D P A^T with one matrix of weights down and one across, each pass rounded as Pillow does.
     """
@@ -72,7 +70,7 @@ def cropped(images: Tensor, boxes: Sequence[tuple[float, ...]], flips: Sequence[
 
 
 def stepped(image: Tensor, step: Step, fill: Tensor) -> Tensor:
-    """One operation on one picture: uint8 (3, H, H) -> uint8 (3, H, H). fill: uint8 (3, 1, 1)."""
+    """One operation on one image: uint8 (3, H, H) -> uint8 (3, H, H). fill: uint8 (3, 1, 1)."""
     if step.name in WARPS:
         return _warped(image, WARPS[step.name](*step.arguments), fill)
     return LEVELS[step.name](image, *step.arguments)
@@ -88,7 +86,7 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 def _weights(low: Tensor, high: Tensor, size: int, side: int) -> Tensor:
     """(b, size, side): how much each of `side` pixels counts in each of `size` outputs over low..high, (b,) in pixels.
 
-    Keys' cubic with a = -1/2 around each output's centre, widened where the picture is made smaller; rows sum to 1.
+    Keys' cubic with a = -1/2 around each output's centre, widened where the image is made smaller; rows sum to 1.
     """
     scale = ((high - low) / size).view(-1, 1, 1)
     centre = low.view(-1, 1, 1) + (torch.arange(size, device=low.device).view(1, -1, 1) + 0.5) * scale

@@ -5,14 +5,12 @@ and meta.json. The key hashes the list, the size and time of every file, the tra
 entry is built beside its place and renamed into it, under a lock; it is checked when opened, and rebuilt if damaged.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,22 +30,21 @@ CHECK_AT_ONCE = 512 * 2**20  # bytes that are checked on opening (0.25 s); large
 KEEP_IN_MEMORY = 2 * 2**30  # bytes that are held in memory where the disk cannot take them
 SPARE = 2**30  # bytes of disk left alone
 
-Log = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Where decoded splits are kept. root: paths.cache; limit: bytes that all entries may take; log: takes one line."""
+    """Where decoded splits are kept. root: paths.cache; limit: bytes that all entries may take."""
 
     root: Path
     limit: float
-    log: Log
 
     def open(self, source: Source, resize: Resize, *, native: bool) -> Split:
         """The split, decoded at most once.
 
         native: keep the images at their own size where that is smaller and the same for all, and apply `resize` when they
-        are read (test sets). Falls back to memory, or to decoding as it is read, with one logged line, where the disk
+        are read (test sets). Falls back to memory, or to decoding as it is read, with one warning, where the disk
         is full, read-only, or the limit is reached. Raises: BadImageError for the first image that cannot be decoded.
         """
         entry = self.root / source.folder / f"{source.name}-{_key(source, resize)}"
@@ -71,7 +68,7 @@ class Cache:
 
     def _build(self, entry: Path, source: Source, resize: Resize, kept: Resize | None, needed: int) -> Split:
         size = f"{needed / 1e6:.1f} MB" if needed < 1e9 else f"{needed / 1e9:.1f} GB"
-        self.log(f"{source.folder} {source.name}: decoding {len(source)} images once, {size} in {entry.parent}")
+        log.info("%s %s: decoding %d images once, %s in %s", source.folder, source.name, len(source), size, entry.parent)
         write_entry(entry, source, kept, LAYOUT)
         made = self._existing(entry, source, resize)
         if made is None:
@@ -84,7 +81,7 @@ class Cache:
         try:
             return _open_entry(entry, source, resize)
         except (OSError, ValueError, KeyError, EOFError) as error:
-            self.log(f"{entry} is damaged ({error}); decoding again")
+            log.warning("%s is damaged (%s); decoding again", entry, error)
             shutil.rmtree(entry, ignore_errors=True)
             return None
 
@@ -104,10 +101,10 @@ class Cache:
     def _without(self, source: Source, resize: Resize, why: str) -> Split:
         remedy = "free some space, raise cache_gb=, or set paths.cache to another disk"
         if len(source) * 3 * resize.side**2 <= KEEP_IN_MEMORY:
-            self.log(f"{source.folder} {source.name}: held in memory, not cached: {why}; {remedy}")
+            log.warning("%s %s: held in memory, not cached: %s; %s", source.folder, source.name, why, remedy)
             everything = decode_all(source, resize)
             return ArraySplit(source.name, everything.images, source.labels, everything.aspects)
-        self.log(f"{source.folder} {source.name}: decoded again whenever it is read, not cached: {why}; {remedy}")
+        log.warning("%s %s: decoded again whenever it is read, not cached: %s; %s", source.folder, source.name, why, remedy)
         return StreamSplit(source, resize)
 
 

@@ -1,7 +1,5 @@
 """Writing a cache entry: beside its place, in one pass, renamed when it is whole."""
 
-from __future__ import annotations
-
 import json
 import os
 import zlib
@@ -18,11 +16,11 @@ from karst_bench.data.resize import Resize
 
 
 class MixedSizesError(Exception):
-    """The pictures of a split that was to be kept at its own size have several."""
+    """The images of a split that was to be kept at its own size have several."""
 
 
 def write_entry(entry: Path, source: Source, resize: Resize | None, layout: int) -> None:
-    """Decode `source` into the folder `entry`; view None keeps the pictures' own size.
+    """Decode `source` into the folder `entry`; resize None keeps the images' own size.
 
     Nothing is left behind on failure. Raises: OSError (a full disk), BadImageError, MixedSizesError.
     """
@@ -46,7 +44,7 @@ def _fill(folder: Path, source: Source, resize: Resize | None, layout: int) -> N
                 shape = pixels.shape
                 _header(file, (len(source), *shape))
             elif pixels.shape != shape:
-                raise MixedSizesError(f"picture {index} is {pixels.shape}, the first is {shape}")
+                raise MixedSizesError(f"image {index} is {pixels.shape}, the first is {shape}")
             data = pixels.tobytes()
             crcs[index] = zlib.crc32(data)
             aspects[index] = aspect

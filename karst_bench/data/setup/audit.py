@@ -1,8 +1,7 @@
 """What is wrong with a folder of sets: every line and every image looked at, nothing changed."""
 
-from __future__ import annotations
-
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,8 @@ from karst_bench.data.sources.layouts import VTAB_SPLITS, find_images, find_task
 from karst_bench.data.sources.lists import Scan, lists_sha256, overlap, scan, text_sha256
 from karst_bench.data.sources.published import differences, fewshot_sums
 from karst_bench.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -54,59 +55,57 @@ class Finding:
         }
 
 
-def audit(
-    root: Path, nodes: Mapping[str, Mapping[str, Any]], *, images: bool, log: Callable[[str], None]
-) -> dict[str, Finding]:
+def audit(root: Path, datasets: Mapping[str, Mapping[str, Any]], *, images: bool) -> dict[str, Finding]:
     """{option: finding} of the sets that are under `root` (paths.data). images: also read every image.
 
     Raises: UserError if there is none of them.
     """
     found: dict[str, Finding] = {}
-    for option, node in nodes.items():
+    for option, dataset in datasets.items():
         try:
-            home = find_task(node, data_root=root)
+            home = find_task(dataset, data_root=root)
         except UserError:
             continue
-        log(f"{option}: {home}")
-        found[option] = audit_task(node, root=root, home=home, images=images)
+        log.info("%s: %s", option, home)
+        found[option] = audit_task(dataset, root=root, home=home, images=images)
     if not found:
         itself = (root / "test.txt").is_file()
         hint = f"; it is itself a set, so give its parent, root={root.resolve().parent}" if itself else ""
         raise UserError(
-            f"root={root}: none of the {len(nodes)} sets is here (expected vtab-1k/<task>/*.txt or"
+            f"root={root}: none of the {len(datasets)} sets is here (expected vtab-1k/<task>/*.txt or"
             f" few-shot/<set>/annotations/*){hint}. `python scripts/prepare_vtab.py` and"
             " `python scripts/prepare_fewshot.py` say what belongs where."
         )
     return found
 
 
-def audit_task(node: Mapping[str, Any], *, root: Path, home: Path, images: bool) -> Finding:
+def audit_task(dataset: Mapping[str, Any], *, root: Path, home: Path, images: bool) -> Finding:
     """One set: its lists line by line, then each image they name once."""
-    scans = {name: scan(file, node["classes"]) for name, file in list_files(node, home).items()}
-    finding = Finding(node["name"], home, classes=node["classes"])
-    _check_lists(finding, node, scans)
+    scans = {name: scan(file, dataset["classes"]) for name, file in list_files(dataset, home).items()}
+    finding = Finding(dataset["name"], home, classes=dataset["classes"])
+    _check_lists(finding, dataset, scans)
     locate: Callable[[str], Path] = partial(_join, home)
-    if node["suite"] == "fewshot":
-        locate = Locator(find_images(node, data_root=root, lists=home))
+    if dataset["suite"] == "fewshot":
+        locate = Locator(find_images(dataset, data_root=root, lists=home))
     paths = list(dict.fromkeys(row.path for found in scans.values() for row in found.rows))
     files = {path: locate(path) for path in paths}
     finding.files = len(files)
     if images and files:
-        _check_images(finding, node, scans, files)
+        _check_images(finding, dataset, scans, files)
     return finding
 
 
-def list_files(node: Mapping[str, Any], home: Path) -> dict[str, Path]:
+def list_files(dataset: Mapping[str, Any], home: Path) -> dict[str, Path]:
     """The lists that are there, by split; of few-shot sets all of them."""
-    if node["suite"] == "vtab":
+    if dataset["suite"] == "vtab":
         files = {name: home / f"{name}.txt" for name in VTAB_SPLITS}
     else:
-        names = sorted(fewshot_sums()[node["folder"]])
+        names = sorted(fewshot_sums()[dataset["folder"]])
         files = {name.replace("_meta.list", "").replace(".", "_"): home / name for name in names}
     return {name: file for name, file in files.items() if file.is_file()}
 
 
-def _check_lists(finding: Finding, node: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
+def _check_lists(finding: Finding, dataset: Mapping[str, Any], scans: Mapping[str, Scan]) -> None:
     for found in scans.values():
         finding.out_of_range += [f"{found.file.name}:{problem.line}: {problem.text}" for problem in found.problems]
         finding.duplicates += len(found.rows) - len({row.path for row in found.rows})
@@ -117,7 +116,7 @@ def _check_lists(finding: Finding, node: Mapping[str, Any], scans: Mapping[str, 
     finding.label_range = (min(labels), max(labels)) if labels else None
     if finding.duplicates:
         finding.warnings.append(f"{finding.duplicates} rows repeat an image of their own list")
-    if node["suite"] == "vtab":
+    if dataset["suite"] == "vtab":
         absent = [name for name in VTAB_SPLITS if name not in scans]
         finding.warnings += [f"{name}.txt is missing" for name in absent]
         finding.out_of_range += _union_problem(scans)
@@ -125,15 +124,15 @@ def _check_lists(finding: Finding, node: Mapping[str, Any], scans: Mapping[str, 
         finding.overlap += overlap(scans[one].rows, scans[other].rows)
     finding.overlap = list(dict.fromkeys(finding.overlap))
     finding.list_sha256 = lists_sha256({name: found.rows for name, found in scans.items()})
-    own = differences(node, {name: found for name, found in scans.items() if name in (*VTAB_SPLITS, "val", "test")})
-    if node["suite"] == "fewshot":
-        own += _foreign_lists(node, scans)
-    finding.list_state = "own split" if own else "published" if node["suite"] == "fewshot" else "sizes as published"
+    own = differences(dataset, {name: found for name, found in scans.items() if name in (*VTAB_SPLITS, "val", "test")})
+    if dataset["suite"] == "fewshot":
+        own += _foreign_lists(dataset, scans)
+    finding.list_state = "own split" if own else "published" if dataset["suite"] == "fewshot" else "sizes as published"
     finding.warnings += [f"own split: {text}" for text in dict.fromkeys(own)]
 
 
-def _foreign_lists(node: Mapping[str, Any], scans: Mapping[str, Scan]) -> list[str]:
-    sums = fewshot_sums()[node["folder"]]
+def _foreign_lists(dataset: Mapping[str, Any], scans: Mapping[str, Scan]) -> list[str]:
+    sums = fewshot_sums()[dataset["folder"]]
     changed = [found.file.name for found in scans.values() if text_sha256(found.rows) != sums.get(found.file.name)]
     missing = sorted(set(sums) - {found.file.name for found in scans.values()})
     return [f"{name} differs from the published list" for name in changed] + (
@@ -165,7 +164,7 @@ def _pairs(scans: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _check_images(
-    finding: Finding, node: Mapping[str, Any], scans: Mapping[str, Scan], files: Mapping[str, Path]
+    finding: Finding, dataset: Mapping[str, Any], scans: Mapping[str, Scan], files: Mapping[str, Path]
 ) -> None:
     with ThreadPoolExecutor(workers()) as pool:
         digests = dict(zip(files, pool.map(_digest, files.values()), strict=True))
@@ -176,10 +175,10 @@ def _check_images(
     rotated = sum(is_rotated(file) for file in some)
     if rotated:
         finding.warnings.append(f"{rotated} of {len(some)} images looked at carry an EXIF rotation; it is not applied")
-    if finding.encoding.startswith("jpeg") and node["suite"] == "vtab":
+    if finding.encoding.startswith("jpeg") and dataset["suite"] == "vtab":
         finding.warnings.append(f"stored as {finding.encoding}: lossy, compare only with numbers on the same encoding")
     allow_duplicates = _equal_images(scans, digests)
-    if allow_duplicates and node["allow_duplicates"]:
+    if allow_duplicates and dataset["allow_duplicates"]:
         finding.warnings.append(f"{len(allow_duplicates)} images of one split are also in another, as is known of this set")
     elif allow_duplicates:
         finding.overlap = list(dict.fromkeys(finding.overlap + allow_duplicates))

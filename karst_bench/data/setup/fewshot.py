@@ -1,9 +1,8 @@
 """Bringing the few-shot sets into place: the published lists, and the images from what a user has."""
 
-from __future__ import annotations
-
+import logging
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ ARCHIVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "cars": ("stanford_cars", ("cars_train.tgz", "cars_test.tgz")),
 }
 
-Log = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 def lists_url() -> str:
@@ -33,13 +32,13 @@ def lists_url() -> str:
     return f"https://raw.githubusercontent.com/{repository.removeprefix('github.com/')}/{commit}/{folder}"
 
 
-def place_lists(node: Mapping[str, Any], root: Path, origin: str | None, log: Log) -> Path:
+def place_lists(dataset: Mapping[str, Any], root: Path, origin: str | None) -> Path:
     """The published lists of one set under <root>/few-shot/<set>/annotations/; what is there and right is kept.
 
     origin: a folder or an address that holds <set>/annotations/; None: the published commit. Every file must have its
     known SHA-256. Raises: UserError for a list that is there and differs (it may be the user's own), or cannot be had.
     """
-    name = node["folder"]
+    name = dataset["folder"]
     home = root / "few-shot" / name / "annotations"
     for file, sha256 in fewshot_sums()[name].items():
         target = home / file
@@ -54,7 +53,7 @@ def place_lists(node: Mapping[str, Any], root: Path, origin: str | None, log: Lo
     repository, commit, folder = fewshot_source()
     note = f"Lists: {repository}, commit {commit}, {folder}/{name}/annotations; MIT licence of that repository.\n"
     files.write(home / "SOURCE.txt", note.encode(), setting="root")
-    log(f"{node['name']}: {len(fewshot_sums()[name])} lists in {home}")
+    log.info("%s: %d lists in %s", dataset["name"], len(fewshot_sums()[name]), home)
     return home
 
 
@@ -64,26 +63,26 @@ def _address(origin: str, name: str, file: str) -> str:
     return (Path(origin).resolve() / name / "annotations" / file).as_uri()
 
 
-def missing_images(node: Mapping[str, Any], root: Path) -> list[str]:
+def missing_images(dataset: Mapping[str, Any], root: Path) -> list[str]:
     """The paths in the set's lists that no accepted layout has. Raises: UserError for missing or bad lists."""
-    home = find_task(node, data_root=root)
-    locate = Locator(find_images(node, data_root=root, lists=home))
-    lists = [home / file for file in fewshot_sums()[node["folder"]] if (home / file).is_file()]
-    paths = dict.fromkeys(row.path for file in lists for row in read(file, node["classes"]).rows)
+    home = find_task(dataset, data_root=root)
+    locate = Locator(find_images(dataset, data_root=root, lists=home))
+    lists = [home / file for file in fewshot_sums()[dataset["folder"]] if (home / file).is_file()]
+    paths = dict.fromkeys(row.path for file in lists for row in read(file, dataset["classes"]).rows)
     return [path for path in paths if not locate(path).is_file()]
 
 
-def unpack(node: Mapping[str, Any], root: Path, archives: Path, log: Log) -> list[str]:
+def unpack(dataset: Mapping[str, Any], root: Path, archives: Path) -> list[str]:
     """Unpack the set's archives where they are found; the names of those that are not.
 
     A folder is moved into place when its archive was read to the end. Raises: UserError for a bad or unsafe archive.
     """
-    below, names = ARCHIVES[node["task"]]
+    below, names = ARCHIVES[dataset["task"]]
     absent = []
     for name in names:
         file = archives / name
         if file.is_file():
-            log(f"{node['name']}: unpacking {file}")
+            log.info("%s: unpacking %s", dataset["name"], file)
             _unpack_one(file, root / below)
         else:
             absent.append(name)

@@ -1,7 +1,6 @@
 """dataset.source=folder: VTAB-1K folders and few-shot lists as they are found on disk."""
 
-from __future__ import annotations
-
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,15 @@ from karst_bench.data.sources.published import changed_since_first_use, differen
 from karst_bench.data.task import JoinedSplit, LazySplits, Split, Task
 from karst_bench.errors import UserError
 
+log = logging.getLogger(__name__)
+
 AUGMENTED = ("fs_dtl", "fs_noah")
 
 
 def load_folder(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, size: int, augment: str = "none") -> Task:
-    """The task of a configuration node, read from its folder; splits are decoded when they are first asked for.
+    """The task of a dataset's configuration, read from its folder; splits are decoded when they are first asked for.
 
-    size: of the network's input. augment: the recipe's; fs_dtl and fs_noah get training pictures to crop from.
+    size: of the network's input. augment: the recipe's; fs_dtl and fs_noah get training images to crop from.
     Raises: UserError for missing data, bad lines, and lists that contradict each other.
     """
     home = find_task(dataset, data_root=data_root)
@@ -157,7 +158,7 @@ def _task(
 ) -> Task:
     found = differences(dataset, scans)
     if found:
-        cache.log(f"{dataset['name']}: own split, not the published one: {'; '.join(found)}")
+        log.warning("%s: own split, not the published one: %s", dataset["name"], "; ".join(found))
         notes += (f"own split: {'; '.join(found)}",)
     cut = [scan.file.name for scan in scans.values() if not scan.ended]
     if cut:
@@ -166,7 +167,7 @@ def _task(
     if dataset["suite"] == "vtab":
         changed = changed_since_first_use(cache.root / "lists.json", home, list_sha256)
         if changed:
-            cache.log(f"{dataset['name']}: {changed}")
+            log.warning("%s: %s", dataset["name"], changed)
             notes += (changed,)
     return Task(
         name=dataset["name"],

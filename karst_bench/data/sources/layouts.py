@@ -1,7 +1,5 @@
 """Where the images and lists of a set may lie under paths.data: the layouts in use, tried one after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,8 @@ IMAGE_ROOTS = ("", "few-shot", "FGFS", "images")
 def find_task(dataset: Mapping[str, Any], *, data_root: Path) -> Path:
     """The folder that holds the lists of a set (VTAB: <task>/; few-shot: <set>/annotations/).
 
-    dataset: the plain configuration node. Raises: UserError with what is missing, every place looked at, the command
-    that prepares it, and the embedded alternative.
+    dataset: its configuration. Raises: UserError with what is missing, every folder looked at, the command that prepares
+    it, and the embedded alternative.
     """
     few_shot = dataset["suite"] == "fewshot"
     candidates = list(_fewshot_folders(dataset, data_root) if few_shot else _vtab_folders(dataset, data_root))

@@ -1,7 +1,5 @@
 """List files of VTAB-1K folders and few-shot sets, one image a line: `<relative path> <0-based label>`."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence

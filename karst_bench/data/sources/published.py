@@ -1,7 +1,5 @@
 """What the published lists of a set look like: sizes, classes, and the hashes of the few-shot lists."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Mapping

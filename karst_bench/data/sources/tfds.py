@@ -4,8 +4,6 @@ VTAB-1K is a slice of each split in the order on disk, which is that of a hash o
 one split, 200 from a given percentage of one, a test split or its tail (dataset.tfds.*).
 """
 
-from __future__ import annotations
-
 import fnmatch
 import hashlib
 import os
@@ -29,11 +27,11 @@ from karst_bench.data.task import JoinedSplit, LazySplits, Split, Task
 from karst_bench.errors import UserError
 
 SPLITS = ("train800", "val200", "test")
-PLACES = ("", "tensorflow_datasets", "tfds")
+LAYOUTS = ("", "tensorflow_datasets", "tfds")
 
 
 def load_tfds(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, size: int) -> Task:
-    """The task of a VTAB node, read from prepared files under paths.data, TFDS_DATA_DIR or ~/tensorflow_datasets.
+    """The task of a VTAB configuration, read from prepared files under paths.data, TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises: UserError where there are none, or where they are TFRecord files, which TensorFlow alone can read.
     """
@@ -79,7 +77,7 @@ def find_prepared(request: str, data_root: Path) -> Path:
     Raises: UserError with every place looked at and how to prepare it.
     """
     name, _, pattern = request.partition(":")
-    roots = [data_root / place for place in PLACES]
+    roots = [data_root / folder for folder in LAYOUTS]
     roots += [Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()]
     infos = [sorted((root / name).glob("*/dataset_info.json"), reverse=True) for root in roots]
     versions = [info.parent for found in infos for info in found]
@@ -146,21 +144,21 @@ def _lists_sha256(dataset: Mapping[str, Any], builder: Any) -> str:
 
 
 class TfdsSource(Source):
-    """A slice of a prepared split. pictures: its examples; origin: what they are, for messages and the cache's key."""
+    """A slice of a prepared split. images: its examples; origin: what they are, for messages and the cache's key."""
 
     def __init__(self, folder: str, name: str, images: Sequence[Any], labels: torch.Tensor, origin: str) -> None:
         self.folder = folder
         self.name = name
         self.labels = labels
-        self._pictures = images
+        self._images = images
         self._origin = origin
         self._one_at_a_time = threading.Lock()  # the readers below make no promise about threads
 
     def load(self, index: int) -> torch.Tensor:
-        """Picture `index`: uint8 (3, h, w); grey is repeated, black and white of 0 and 1 becomes 0 and 255."""
+        """Image `index`: uint8 (3, h, w); grey is repeated, black and white of 0 and 1 becomes 0 and 255."""
         try:
             with self._one_at_a_time:
-                image = np.asarray(self._pictures[index]["image"])
+                image = np.asarray(self._images[index]["image"])
         except (RuntimeError, ValueError, OSError) as error:
             raise BadImageError(f"{self._origin}: example {index} of {self.name} cannot be read ({error})") from error
         if image.shape[2] == 1:

@@ -1,7 +1,5 @@
 """The label rules of VTAB-1K that are more than a field of the example (Zhai et al. 2019, task_adaptation/data)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 
