@@ -7,9 +7,7 @@ karst_bench.save_adapter(model, "cifar100.safetensors")
 karst_bench.merge(model)                              # plain timm layers again
 """
 
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from karst_bench.errors import UserError
@@ -107,14 +105,3 @@ def _as_override(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_as_override(item)}" for key, item in value.items()) + "}"
     return "null" if value is None else str(value)
-
-
-class _Package(ModuleType):
-    """Keeps `karst_bench.attach` the function: importing the folder attach/ would put that module in its place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name != "attach" or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -16,9 +16,10 @@ from torch import nn
 
 from karst_bench import files
 from karst_bench.adapt import refuse_misfits
+from karst_bench.adapt.block_hooks import BlockHooks
 from karst_bench.adapt.counts import forward_macs
 from karst_bench.adapt.layers import Residual
-from karst_bench.adapt.model import AdaptedModel
+from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.config.compose import compose, options, plain
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Method
@@ -63,7 +64,7 @@ def facts_of(name: str) -> dict[str, Any]:
     fact: dict[str, Any] = {"methods": methods, "about": settings["method"]["about"], "extra": settings["extra"]["name"],
                             "counts": {}}  # fmt: skip
     for backbone in BACKBONES:
-        model = AdaptedModel(copy.deepcopy(_plain(backbone)))
+        model = TimmAdaptedModel(copy.deepcopy(_plain(backbone)))
         try:
             refuse_misfits(methods, model)
             fact["counts"][backbone] = sum(method.expected_params(model.spec) for method in methods)
@@ -81,7 +82,7 @@ def facts_of(name: str) -> dict[str, Any]:
     return fact
 
 
-def _sites(model: AdaptedModel) -> Iterator[str]:
+def _sites(model: TimmAdaptedModel) -> Iterator[str]:
     roles = {site.path: site.role for site in model.spec.sites if site.rows is None}
     chunks = {(site.path, site.rows): site.role for site in model.spec.sites if site.rows is not None}
     for path, wrapper in model.layers.items():
@@ -92,13 +93,14 @@ def _sites(model: AdaptedModel) -> Iterator[str]:
     for name, module in model.net.named_modules():
         if isinstance(module, Residual):
             half = "attention" if name.endswith("drop_path1") else "MLP"
-            yield from (f"{half} half, {position.replace('_', ' ')}, reading `{tap}`" for tap, position in module.places)
+            yield from (f"{half} half, {position.replace('_', ' ')}, reading `{reads}`" for reads, position in module.places)
         kind = type(module).__name__
         if kind in ("WindowTokens", "Readout"):
             yield {"WindowTokens": "inside every window attention", "Readout": "read-out"}[kind]
-        yield from (f"along the blocks (`{type(hook).__name__}`)" for hook in getattr(module, "hooks", ()))
-    own = [name for name, p in model._own.items() if p.requires_grad]
-    if len(own) == len(model._own):
+        if isinstance(module, BlockHooks):
+            yield from (f"along the blocks (`{type(hook).__name__}`)" for hook in module.hooks)
+    own = model.own_trained()
+    if len(own) == len(model.spec.names):
         yield "every parameter of the backbone"
     else:
         yield from (f"own {name.rpartition('.')[2]} of `{roles.get(name.rpartition('.')[0], 'attn')}`" for name in own)

@@ -5,20 +5,20 @@ from typing import Any
 
 from torch import nn
 
-from karst_bench.adapt.model import AdaptedModel
+from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Artefact, Method
 
 
 def attach_methods(
     net: nn.Module, methods: Sequence[Method], *, artefact: Artefact | None = None, method_settings: Mapping[str, Any] | None = None
-) -> AdaptedModel:
+) -> TimmAdaptedModel:
     """Freezes the backbone, attaches the methods in order and returns the adapted model, which is also kept on the model.
 
     spec: the methods' settings as plain data, stored with a saved adapter. The classifier trains.
     Raises: UserError where a method does not fit the family or the company it is in; the model is then unusable.
     """
-    model = AdaptedModel(net)
+    model = TimmAdaptedModel(net)
     refuse_misfits(methods, model)
     for method in methods:
         method.attach(model, artefact)
@@ -28,7 +28,7 @@ def attach_methods(
     return model
 
 
-def refuse_misfits(methods: Sequence[Method], model: AdaptedModel) -> None:
+def refuse_misfits(methods: Sequence[Method], model: TimmAdaptedModel) -> None:
     """Raises a UserError with the reason where a method cannot stand on this family or beside the others."""
     spec = model.spec
     for method in methods:
@@ -51,9 +51,9 @@ def refuse_misfits(methods: Sequence[Method], model: AdaptedModel) -> None:
         )
 
 
-def adapted_model(net: nn.Module) -> AdaptedModel:
+def adapted_model(net: nn.Module) -> TimmAdaptedModel:
     """The adapted model of a model with a method. Raises: UserError if there is none."""
-    model = getattr(net, "_adapted_model", None)
+    model: TimmAdaptedModel | None = getattr(net, "_adapted_model", None)
     if model is None:
         raise UserError(f"this {type(net).__name__} carries no method; call karst_bench.attach(model, name) first")
     return model

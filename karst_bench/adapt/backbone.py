@@ -41,7 +41,8 @@ def build_backbone(
         head = net.get_classifier()
         nn.init.trunc_normal_(head.weight, std=HEAD_STD)
         nn.init.zeros_(head.bias)
-    return net
+    module: nn.Module = net
+    return module
 
 
 def own_values(backbone: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Blocks that let a method walk along: state carried from block to block, tokens added, dropped or read on the way."""
+"""Blocks with hooks: state carried from block to block, tokens added, dropped or read on the way."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from karst_bench.nn.block_hook import HookState
+from karst_bench.nn.reference import Reference
 
 
 class BlockHooks(nn.Module):
-    """The walkers of one model and their carries during a forward pass.
+    """The hooks of one model and their states during a forward pass.
 
-    frozen: the blocks run without a graph, and walkers only read h on their way (until `finish`).
-    recorded: while it is a list, the walkers rest and the blocks put down what they would read.
+    frozen: the blocks run without a graph, and hooks only read h on its way (until `finish`).
+    recorded: while it is a list, the hooks rest and the blocks put down what they would read.
     """
 
     def __init__(self) -> None:
@@ -25,32 +26,35 @@ class BlockHooks(nn.Module):
         self.recorded: list[Tensor] | None = None
 
     def enter(self, i: int, stage: int, first_of_stage: bool, h: Tensor) -> Tensor:
+        """Block i's input as the hooks hand it on; the first block starts their states."""
         if i == 0:
             self.states = [hook.start(h) for hook in self.hooks]
-        for w, hook in enumerate(self.hooks):
+        for n, hook in enumerate(self.hooks):
             if first_of_stage:
-                self.states[w] = hook.stage_start(stage, h, self.states[w])
-            seen, self.states[w] = hook.before(i, h, self.states[w])
-            h = self._kept(hook, h, seen)
+                self.states[n] = hook.stage_start(stage, h, self.states[n])
+            seen, self.states[n] = hook.before(i, h, self.states[n])
+            h = self._checked(hook, h, seen)
         return h
 
     def mid(self, i: int, h: Tensor, cls_attention: Tensor | None) -> Tensor:
-        for w, hook in enumerate(self.hooks):
-            seen, self.states[w] = hook.mid(i, h, self.states[w], cls_attention)
-            h = self._kept(hook, h, seen)
+        """What block i's MLP half is given; cls_attention (B, heads, T) where it was recorded."""
+        for n, hook in enumerate(self.hooks):
+            seen, self.states[n] = hook.mid(i, h, self.states[n], cls_attention)
+            h = self._checked(hook, h, seen)
         return h
 
     def leave(self, i: int, last: bool, h: Tensor) -> Tensor:
-        for w, hook in enumerate(self.hooks):
-            seen, self.states[w] = hook.after(i, h, self.states[w])
-            h = self._kept(hook, h, seen)
+        """Block i's output as the hooks hand it on; the last block ends their states."""
+        for n, hook in enumerate(self.hooks):
+            seen, self.states[n] = hook.after(i, h, self.states[n])
+            h = self._checked(hook, h, seen)
         if last:
             for hook, state in zip(self.hooks, self.states, strict=True):
                 h = hook.finish(h, state)
             self.states = []
         return h
 
-    def _kept(self, hook: nn.Module, h: Tensor, seen: Tensor) -> Tensor:
+    def _checked(self, hook: nn.Module, h: Tensor, seen: Tensor) -> Tensor:
         if self.frozen and seen is not h:
             raise ValueError(f"{type(hook).__name__} changes the tokens of a frozen backbone; return h as it came, or leave "
                              "out frozen_backbone()")  # fmt: skip
@@ -58,29 +62,34 @@ class BlockHooks(nn.Module):
 
 
 class HookedBlock(nn.Module):
-    """One block with its walkers; runs under no_grad where the backbone is frozen, in halves where one needs `mid`."""
+    """One block and the model's hooks; runs under no_grad where the backbone is frozen, in halves where one needs `mid`."""
 
-    block_hook: BlockHooks
     base: Any
 
-    def __init__(self, base: nn.Module, block_hook: BlockHooks, i: int, stage: int, *, first_of_stage: bool, last: bool) -> None:
+    def __init__(self, base: nn.Module, hooks: BlockHooks, i: int, stage: int, *, first_of_stage: bool, last: bool) -> None:
         super().__init__()
         self.base = base
         self.i, self.stage, self.first_of_stage, self.last = i, stage, first_of_stage, last
-        object.__setattr__(self, "block_hook", block_hook)  # registered once, at the root
+        self._hooks = Reference(hooks)
+
+    @property
+    def hooks(self) -> BlockHooks:
+        """The hooks of the model, registered once, at its root."""
+        return self._hooks.module
 
     def forward(self, h: Tensor) -> Tensor:
-        if self.block_hook.recorded is not None:
-            return self._recording(h, self.block_hook.recorded)
-        h = self.block_hook.enter(self.i, self.stage, self.first_of_stage, h)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.block_hook.frozen):
-            h = self._halves(h) if any(hook.uses_mid for hook in self.block_hook.hooks) else self.base(h)
-        return self.block_hook.leave(self.i, self.last, h)
+        hooks = self.hooks
+        if hooks.recorded is not None:
+            return self._recording(h, hooks.recorded)
+        h = hooks.enter(self.i, self.stage, self.first_of_stage, h)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not hooks.frozen):
+            h = self._halves(h) if any(hook.uses_mid for hook in hooks.hooks) else self.base(h)
+        return hooks.leave(self.i, self.last, h)
 
     def replay(self, h: Tensor, recorded: Iterator[Tensor]) -> Tensor:
         """`forward` with what was recorded in the place of the block's arithmetic; h is the last block's output."""
-        h = self.block_hook.enter(self.i, self.stage, self.first_of_stage, next(recorded) if self.first_of_stage else h)
-        return self.block_hook.leave(self.i, self.last, next(recorded))
+        h = self.hooks.enter(self.i, self.stage, self.first_of_stage, next(recorded) if self.first_of_stage else h)
+        return self.hooks.leave(self.i, self.last, next(recorded))
 
     def _recording(self, h: Tensor, recorded: list[Tensor]) -> Tensor:
         if self.first_of_stage:
@@ -94,8 +103,9 @@ class HookedBlock(nn.Module):
         block = self.base
         h = h + block.drop_path1(block.ls1(block.attn(block.norm1(h))))
         seen = getattr(block.attn.attn_drop, "seen", None)
-        h = self.block_hook.mid(self.i, h, seen)
-        return h + block.drop_path2(block.ls2(block.mlp(block.norm2(h))))
+        h = self.hooks.mid(self.i, h, seen)
+        y: Tensor = block.drop_path2(block.ls2(block.mlp(block.norm2(h))))
+        return h + y
 
 
 class AttentionRecorder(nn.Module):
@@ -123,26 +133,32 @@ class WindowTokens(nn.Module):
     """
 
     base: Any
-    norm: nn.Module
 
     def __init__(self, base: nn.Module, norm: nn.Module, prompts: Callable[[], Tensor]) -> None:
         super().__init__()
         self.base = base
         self.prompts = prompts
-        object.__setattr__(self, "norm", norm)  # the block's own norm1, registered there
+        self.norm = Reference(norm)  # the block's own norm1, registered there
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         attn, (windows, L, _) = self.base, x.shape
-        prompts = self.norm(self.prompts())  # (p, d)
+        prompts = self.norm.module(self.prompts())  # (p, d)
         p = prompts.shape[0]
         tokens = torch.cat([prompts.expand(windows, -1, -1), x], dim=1)
         q, k, v = attn.qkv(tokens).reshape(windows, p + L, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-        bias = attn._get_rel_pos_bias()  # (1, heads, L, L)
+        bias = position_bias(attn)
         if mask is not None:
             count = mask.shape[0]
             bias = (bias + mask.unsqueeze(1)).repeat(windows // count, 1, 1, 1)
         bias = F.pad(bias, (p, 0)).to(q.dtype)
         drop = attn.attn_drop.p if self.training else 0.0
-        y = F.scaled_dot_product_attention(q[:, :, p:], k, v, attn_mask=bias, dropout_p=drop)
-        y = y.transpose(1, 2).reshape(windows, L, -1)
-        return attn.proj_drop(attn.proj(y))
+        y: Tensor = F.scaled_dot_product_attention(q[:, :, p:], k, v, attn_mask=bias, dropout_p=drop)
+        y = attn.proj_drop(attn.proj(y.transpose(1, 2).reshape(windows, L, -1)))
+        return y
+
+
+def position_bias(attn: Any) -> Tensor:
+    """The relative position bias of timm's window attention, (1, heads, L, L), from its table and index."""
+    index: Tensor = attn.relative_position_index  # (L, L)
+    table: Tensor = attn.relative_position_bias_table  # (entries, heads)
+    return table[index].permute(2, 0, 1).unsqueeze(0)

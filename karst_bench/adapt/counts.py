@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from karst_bench.adapt import adapted_model
+from karst_bench.adapt.timm_compat import FakeTensorMode
 from karst_bench.methods.base import Method
+from karst_bench.nn.eval_mode import eval_mode
 
 
 def counts(net: nn.Module, methods: Sequence[Method]) -> dict[str, int]:
@@ -23,16 +24,12 @@ def counts(net: nn.Module, methods: Sequence[Method]) -> dict[str, int]:
     }
 
 
-@torch.no_grad()
 def forward_macs(net: nn.Module, size: tuple[int, int]) -> int:
     """Multiply-adds of one image through the model as it stands; shapes are followed, nothing is computed."""
     device = next(net.parameters()).device
-    training = net.training
-    net.eval()
-    with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
+    with eval_mode(net), FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, 3, *size, device=device))
-    net.train(training)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def site_rows(net: nn.Module) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from karst_bench.adapt.linear_forms import linear_with_deltas
 from karst_bench.nn.affine import fold_after, fold_before
 from karst_bench.nn.fused_linear import full_precision
+from karst_bench.nn.recompute import InputSource
+from karst_bench.nn.reference import Reference
 from karst_bench.nn.weight_delta import FactoredDelta, WeightDelta
 
 Rows = tuple[int, int] | None
@@ -40,6 +42,7 @@ class AdaptedLayer(nn.Module):
         self.delta_rows: list[Rows] = []
         self.branch_rows: list[Rows] = []
         self.merges: list[Merge | None] = []
+        self.source: InputSource | None = None  # set where the input is computed again instead of kept
 
     def add_delta(self, update: WeightDelta, rows: Rows) -> None:
         self.deltas.append(update)
@@ -53,11 +56,12 @@ class AdaptedLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for affine in self.before:
             x = affine(x)
+        recompute = None if self.source is None else self.source.take(x)
         fold = self._folds(x)
         if len(self.deltas) or fold:
             with full_precision(x.device.type):
                 factors = self.factors()
-            y = linear_with_deltas(x, self.base, factors, self.after if fold else ())
+            y = linear_with_deltas(x, self.base, factors, self.after if fold else (), recompute)
         else:
             y = self.base(x)
         for fn, rows in zip(self.branches, self.branch_rows, strict=True):
@@ -119,12 +123,9 @@ class InputRecorder(nn.Module):
         self.seen: dict[str, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.base(x)
+        y: Tensor = self.base(x)
         self.seen = {"block": x, "norm": y}
         return y
-
-    def take(self, tap: str) -> Tensor:
-        return self.seen[tap]
 
 
 class Residual(nn.Module):
@@ -136,36 +137,34 @@ class Residual(nn.Module):
     """
 
     base: Any
-    tap: Any  # InputRecorder | None
 
-    def __init__(self, base: nn.Module, tap: InputRecorder | None) -> None:
+    def __init__(self, base: nn.Module, recorder: InputRecorder) -> None:
         super().__init__()
         self.base = base
         self.fns = nn.ModuleList()
         self.places: list[tuple[str, str]] = []
-        object.__setattr__(self, "tap", tap)  # the tap is registered where it stands, not a second time here
+        self.recorder = Reference(recorder)
 
-    def add(self, fn: nn.Module, tap: str, position: str) -> None:
+    def add(self, fn: nn.Module, reads: str, position: str) -> None:
         self.fns.append(fn)
-        self.places.append((tap, position))
+        self.places.append((reads, position))
 
     def forward(self, u: Tensor) -> Tensor:
-        for fn, (tap, position) in zip(self.fns, self.places, strict=True):
+        for fn, (reads, position) in zip(self.fns, self.places, strict=True):
             if position == "inside":
-                u = u + fn(self._tapped(tap, u))
-        y = self.base(u)
-        for fn, (tap, position) in zip(self.fns, self.places, strict=True):
+                u = u + fn(self._read(reads, u))
+        y: Tensor = self.base(u)
+        for fn, (reads, position) in zip(self.fns, self.places, strict=True):
             if position == "after_drop_path":
-                y = y + fn(self._tapped(tap, y))
-        if self.tap is not None:
-            self.tap.seen = {}  # a kept activation would outlive its graph and block copying the model
+                y = y + fn(self._read(reads, y))
+        self.recorder.module.seen = {}  # a kept activation would outlive its graph and block copying the model
         return y
 
-    def _tapped(self, tap: str, own: Tensor) -> Tensor:
-        if tap == "sum":
-            summed: Tensor = self.tap.take("block") + own
-            return summed
-        return own if tap == "out" else self.tap.take(tap)
+    def _read(self, reads: str, own: Tensor) -> Tensor:
+        if reads == "out":
+            return own
+        seen = self.recorder.module.seen
+        return seen["block"] + own if reads == "sum" else seen[reads]
 
 
 class Readout(nn.Module):
@@ -182,7 +181,7 @@ class Readout(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         norm = self.base if self.norm is None else self.norm
-        pooled = norm(self.pool(h))
+        pooled: Tensor = norm(self.pool(h))
         return pooled.view(pooled.shape[0], *[1] * (h.ndim - 2), pooled.shape[-1])
 
 

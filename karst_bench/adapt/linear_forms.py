@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from karst_bench.nn.affine import Affine
 from karst_bench.nn.delta_ops import height
 from karst_bench.nn.fused_linear import LinearForm, Rows, autocast_dtype, fused_linear
-from karst_bench.nn.recompute import recipe_of
+from karst_bench.nn.recompute import Recompute
 from karst_bench.nn.weight_delta import DenseDelta, FactoredDelta, KronDelta, LowRankDelta
 
 # Measured on AVX2 cores with MKL (make bench, rows `forms`). In units of one multiply-add of a wide product:
@@ -18,9 +18,13 @@ PASS = 24.0  # reading and writing one element of a weight
 
 
 def linear_with_deltas(
-    x: Tensor, base: nn.Linear, deltas: Sequence[tuple[FactoredDelta, Rows]], affines: Sequence[Affine]
-) -> Tensor:
-    """The affines after (W0 + sum dW) x + b; with all of them folded into one product where that is cheaper."""
+    x: Tensor, base: nn.Linear, deltas: Sequence[tuple[FactoredDelta, Rows]], affines: Sequence[Affine],
+    recompute: Recompute | None = None,
+) -> Tensor:  # fmt: skip
+    """The affines after (W0 + sum dW) x + b; with all of them folded into one product where that is cheaper.
+
+    Shapes: x (..., d_in) -> (..., d_out); each delta covers its rows of the output. recompute: how to make x again.
+    """
     factors = [update for update, _ in deltas]
     rows = tuple(rows for _, rows in deltas)
     device, weight = x.device.type, base.weight
@@ -28,7 +32,7 @@ def linear_with_deltas(
     shapes = tuple(_shape(update) for update in factors)
     narrow = torch.finfo(weight.dtype).bits < 32  # an update added to such a weight would be rounded away
     merge, dense = (False, False) if narrow else forms(x.numel() // x.shape[-1], *weight.shape, shapes)
-    plan = LinearForm(tuple(type(update) for update in factors), rows, merge, dense, dtype, recipe_of(x))
+    plan = LinearForm(tuple(type(update) for update in factors), rows, merge, dense, dtype, recompute)
     gain, offset = composed(affines, weight.shape[0])
     return fused_linear(plan, x, weight, base.bias, gain, offset, factors)
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,7 +67,7 @@ def merged(net: nn.Module) -> Iterator[None]:
 
 
 def _plain(path: str, wrapper: AdaptedLayer) -> nn.Module:
-    base = wrapper.base
+    base: nn.Module = wrapper.base
     if base.weight.dtype in (torch.bfloat16, torch.float16):
         raise UserError(
             f"{path} is stored in {base.weight.dtype}: merging would round most of the update away; "
@@ -75,9 +76,7 @@ def _plain(path: str, wrapper: AdaptedLayer) -> nn.Module:
     weight, bias = wrapper.fold()
     if bias is not None and base.bias is None:
         raise UserError(f"{path} has no bias to take the shift; leave this site out to merge")
-    layer = copy.copy(base)
-    layer._parameters = dict(base._parameters)
-    layer.weight = nn.Parameter(weight, requires_grad=False)
+    folded: dict[int, Any] = {id(base.weight): nn.Parameter(weight, requires_grad=False)}
     if bias is not None:
-        layer.bias = nn.Parameter(bias, requires_grad=False)
-    return layer
+        folded[id(base.bias)] = nn.Parameter(bias, requires_grad=False)
+    return copy.deepcopy(base, folded)  # the same layer around the folded values

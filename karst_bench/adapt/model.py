@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from karst_bench.adapt.block_hooks import AttentionRecorder, BlockHooks, HookedBlock, WindowTokens
 from karst_bench.adapt.layers import AdaptedLayer, InputRecorder, Merge, Readout, Residual
-from karst_bench.adapt.timm_sites import model_spec
+from karst_bench.adapt.timm_sites import model_spec, producer_path
 from karst_bench.errors import UserError
 from karst_bench.nn.affine import Affine
 from karst_bench.nn.block_hook import BlockHook
@@ -17,17 +17,19 @@ from karst_bench.nn.model_spec import ModelSpec, Site
 from karst_bench.nn.weight_delta import WeightDelta
 
 HALVES = {"attn": ("norm1", "drop_path1"), "mlp": ("norm2", "drop_path2")}
-ROOT = "karst"  # the one child that attach adds to the model: shared modules and walkers
-
+READS = ("block", "norm", "out", "sum")
+POSITIONS = ("inside", "after_drop_path")
+ROOT = "karst"  # the one child that attaching adds to the model: shared modules and block hooks
 
 M = TypeVar("M", bound=nn.Module)
 
 
-class AdaptedModel:
-    """One model under change: places modules in its tree and keeps the list of what trains.
+class TimmAdaptedModel:
+    """A timm model and what methods put into it: the AdaptedModel of methods/base.py.
 
-    The list is the single source for counting, saving, optimising and merging. Nothing rebinds a forward, nothing is
-    selected by substring. Raises: UserError where a site, a block or a parameter pattern does not exist.
+    It places modules in the tree and keeps the list of what trains, the single source for counting, saving, optimising
+    and merging. Nothing rebinds a forward, nothing is selected by substring. Raises: UserError where a site, a block or
+    a parameter pattern does not exist.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -48,7 +50,6 @@ class AdaptedModel:
         self.root: nn.Module | None = None
         self.merged = False
         self.method_settings: dict[str, Any] = {}
-        self.attributes: list[tuple[nn.Module, str, object]] = []  # (owner, name, timm's value)
         self.unmergeable: list[str] = []
         for parameter in net.parameters():
             parameter.requires_grad_(False)
@@ -56,11 +57,14 @@ class AdaptedModel:
             parameter.requires_grad_(True)
 
     def sites(self, *roles: str) -> list[Site]:
-        """The sites of these roles, in network order."""
+        """The sites of these roles, in network order. Raises: UserError for a role that does not exist."""
         return self.spec.having(*roles)
 
     def add_delta(self, site: Site, update: WeightDelta) -> None:
-        """y = (W0 + dW) x + b on this site, or on its rows of a fused projection."""
+        """y = (W0 + dW) x + b on this site, or on its rows of a fused projection.
+
+        Raises: UserError where the site is no linear layer.
+        """
         if site.kind != "linear":
             raise UserError(f"{site.name}: a weight change needs a linear layer, this is a {site.kind}")
         self._layer(site).add_delta(self._train(update), site.rows)
@@ -68,7 +72,10 @@ class AdaptedModel:
     def affine(
         self, site: Site, scale: nn.Parameter | None, shift: nn.Parameter | None, *, where: str = "after", centre: float
     ) -> None:
-        """y = (centre + scale) * f(x) + shift after the site, or the same on its input (`before`, linear sites only)."""
+        """y = (centre + scale) * f(x) + shift after the site, or the same on its input (`before`, linear sites only).
+
+        Shapes: scale and shift (C,) or (1,). Raises: UserError where the place is not defined.
+        """
         if where not in ("after", "before"):
             raise UserError(f"{site.name}: an affine stands before or after, not {where!r}")
         if site.rows is not None or (where == "before" and site.kind != "linear"):
@@ -76,34 +83,43 @@ class AdaptedModel:
                 f"{site.name}: an affine {where} a {site.role} site is not defined; use qkv, proj, fc1 or fc2"
             )
         affine = self._train(Affine(scale, shift, centre=centre))
-        wrapper = self._layer(site)
-        (wrapper.after if where == "after" else wrapper.before).append(affine)
+        layer = self._layer(site)
+        (layer.after if where == "after" else layer.before).append(affine)
 
     def branch(self, site: Site, fn: nn.Module, merge: Merge | None = None) -> None:
-        """y = base(x) + fn(x); merge(fn, W0) -> dW where the branch has a weight form in evaluation."""
+        """y = base(x) + fn(x); merge(fn, W0) -> dW where the branch has a weight form in evaluation.
+
+        Shapes: x (..., d_in), fn(x) (..., rows of the site).
+        """
         self._layer(site).add_branch(self._train(fn), site.rows, merge)
         if merge is None:
             self.unmergeable.append(f"{type(fn).__name__} at {site.name}")
 
-    def residual(self, block: int, half: str, fn: nn.Module, *, tap: str = "block", position: str = "inside") -> None:
-        """An adapter on one half of a block; see Residual for tap (block | norm | out | sum) and position."""
-        if tap not in ("block", "norm", "out", "sum") or position not in ("inside", "after_drop_path") or half not in HALVES:
-            raise UserError(f"residual({half!r}, tap={tap!r}, position={position!r}) is not defined")
-        self._residual(block, half).add(self._train(fn), tap, position)
+    def residual(self, block: int, half: str, fn: nn.Module, *, reads: str = "block", position: str = "inside") -> None:
+        """An adapter on one half of a block; see Residual for what it reads (block | norm | out | sum) and its position.
+
+        Raises: UserError for a half, a reading or a position that does not exist.
+        """
+        if reads not in READS or position not in POSITIONS or half not in HALVES:
+            raise UserError(f"residual({half!r}, reads={reads!r}, position={position!r}) is not defined; use a half of "
+                            f"{', '.join(HALVES)}, reads of {', '.join(READS)}, position of {', '.join(POSITIONS)}")  # fmt: skip
+        self._residual(block, half).add(self._train(fn), reads, position)
         self.unmergeable.append(f"{type(fn).__name__} in block {block}")
 
     def block_hook(self, hook: BlockHook, *, needs_attention: bool = False) -> None:
-        """Walks along the blocks with a carry; see BlockHook."""
+        """Calls the hook before, within and after every block, with a state of its own; see BlockHook.
+
+        needs_attention: `mid` gets the class token's attention row. Raises: UserError for a hook with `mid` on Swin.
+        """
         if hook.uses_mid and self.spec.family != "vit":
-            raise UserError(f"{type(hook).__name__} works between attention and MLP, which only a ViT block allows")
+            raise UserError(f"{type(hook).__name__} works between attention and MLP, which only a ViT block allows; use a ViT")
         if self._block_hooks is None:
             self._block_hooks = self._at_root("block_hooks", BlockHooks())
             self._wrap_blocks(self._block_hooks)
         self._block_hooks.hooks.append(self._train(hook))
         self.unmergeable.append(type(hook).__name__)
         for i in range(self.spec.depth) if needs_attention else ():
-            attention = self._block_module(i, "attn")
-            self._set_attribute(attention, "fused_attn", False)
+            self._block_module(i, "attn").fused_attn = False  # the fused form shows no probabilities
             self._put(f"{self._block_path(i)}.attn.attn_drop", AttentionRecorder)
 
     def window_tokens(self, block: int, prompts: nn.Module) -> None:
@@ -116,22 +132,31 @@ class AdaptedModel:
     def readout(
         self, pool: str | Callable[[Tensor], Tensor], norm: nn.Module | None = None, head: nn.Module | None = None
     ) -> None:
-        """What the head sees: `cls`, `mean_patch` or fn(h), then the final norm (or `norm`), then the head (or `head`)."""
+        """What the head sees: `cls`, `mean_patch` or fn(h), then the final norm (or `norm`), then the head (or `head`).
+
+        Raises: UserError for a pooling that the family does not have.
+        """
         self._put("norm", lambda base: Readout(base, self._pooling(pool), self._train(norm) if norm else None))
         if self.spec.family == "vit":
-            self._set_attribute(self.net, "global_pool", "token")
+            self.net.global_pool = "token"  # type: ignore[assignment]
         if head is not None:
             self._put(self._head_path, lambda _: self._train(head))
         self.unmergeable.append("Readout")
 
     def frozen_backbone(self) -> None:
-        """Runs every block without a graph; only what walks beside it, reading, trains. Its features can be stored (taps.py)."""
+        """Runs every block without a graph; only what block hooks compute from it trains, so that activations can be stored.
+
+        Raises: UserError where no hook was given before.
+        """
         if self._block_hooks is None:
-            raise UserError("frozen_backbone() without a walker leaves nothing that could train but the head")
+            raise UserError("frozen_backbone() without a block hook leaves nothing that could train but the head")
         self._block_hooks.frozen = True
 
     def unfreeze(self, pattern: str) -> None:
-        """Trains the backbone's own parameters whose name, before any wrapping, fits the fnmatch pattern."""
+        """Trains the backbone's own parameters whose name, before any wrapping, fits the fnmatch pattern.
+
+        Raises: UserError where none does.
+        """
         names = fnmatch.filter(self._own, pattern)
         if not names:
             raise UserError(
@@ -142,22 +167,37 @@ class AdaptedModel:
             self._trained.append(self._own[name])
 
     def share(self, name: str, module: M) -> M:
-        """Registers a module that several sites use; its parameters count once, under their first site's name."""
+        """Registers a module that several sites use; its parameters count once, under their first site's name.
+
+        Raises: UserError where another method took the name.
+        """
         return self._at_root(name.replace(".", "_"), self._train(module))
 
     def place(self, path: str, module: nn.Module) -> None:
-        """Puts a module where the backbone's own one of this path stands; merge and unmerge swap layers with it."""
-        parent, name = self._homes[path]
-        setattr(parent, name, module)
+        """Puts a module where the model has one of this path now; merge and unmerge swap layers with it."""
+        parent, _, name = path.rpartition(".")
+        setattr(self.net.get_submodule(parent), name, module)
+
+    def producer(self, path: str) -> nn.Module | None:
+        """The module whose output is the input of the layer at this path as it stands; None where another comes between."""
+        before = producer_path(path, self.spec.family)
+        if before is None or before not in self._homes:
+            return None
+        module = self._home_of(before)
+        return module.base if isinstance(module, InputRecorder) else module
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every trained parameter of the methods by its name in the tree, the head not included."""
         ids = {id(p) for p in self._trained}
         return {name: p for name, p in self.net.named_parameters() if id(p) in ids}
 
+    def own_trained(self) -> list[str]:
+        """The names of the backbone's own parameters that train, before any wrapping."""
+        return [name for name, p in self._own.items() if p.requires_grad]
+
     @property
     def block_hooks(self) -> BlockHooks | None:
-        """The walkers of this model, if a method walks."""
+        """The block hooks of this model, if a method gave one."""
         return self._block_hooks
 
     def head(self) -> dict[str, nn.Parameter]:
@@ -177,26 +217,27 @@ class AdaptedModel:
             parent, name = self._homes[site.path]
             current = getattr(parent, name)
             inner = current if isinstance(current, InputRecorder | Readout) else None
-            wrapper = AdaptedLayer(inner.base if inner else current)
-            self._originals.setdefault(site.path, wrapper.base)
-            setattr(inner or parent, "base" if inner else name, wrapper)
-            self.layers[site.path] = wrapper
+            layer = AdaptedLayer(inner.base if inner else current)
+            self._originals.setdefault(site.path, layer.base)
+            setattr(inner or parent, "base" if inner else name, layer)
+            self.layers[site.path] = layer
         return self.layers[site.path]
 
     def _residual(self, block: int, half: str) -> Residual:
         if (block, half) not in self._residuals:
             norm, drop_path = (f"{self._block_path(block)}.{name}" for name in HALVES[half])
-            tap = self._put(norm, InputRecorder)
-            self._residuals[block, half] = self._put(drop_path, lambda base: Residual(base, tap))
+            recorder = self._put(norm, InputRecorder)
+            self._residuals[block, half] = self._put(drop_path, lambda base: Residual(base, recorder))
         return self._residuals[block, half]
 
-    def _wrap_blocks(self, block_hook: BlockHooks) -> None:
+    def _wrap_blocks(self, hooks: BlockHooks) -> None:
         stages: Sequence[int] = self.spec.stages
         for i, stage in enumerate(stages):
             first = i == 0 or stages[i - 1] != stage
             last = i == len(stages) - 1
-            wrap = partial(HookedBlock, block_hook=block_hook, i=i, stage=stage, first_of_stage=first, last=last)
-            self._put(self._block_path(i), wrap)
+            self._put(
+                self._block_path(i), partial(HookedBlock, hooks=hooks, i=i, stage=stage, first_of_stage=first, last=last)
+            )
 
     def _put(self, path: str, wrap: Callable[[nn.Module], M]) -> M:
         parent, name = self._homes[path]
@@ -213,10 +254,6 @@ class AdaptedModel:
             raise UserError(f"two methods share a module under the name {name!r}; attach one of them only")
         self.root.add_module(name, module)
         return module
-
-    def _set_attribute(self, owner: nn.Module, name: str, value: object) -> None:
-        self.attributes.append((owner, name, getattr(owner, name)))
-        setattr(owner, name, value)
 
     def _pooling(self, pool: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         prefix = self.spec.prefix_tokens
@@ -236,5 +273,5 @@ class AdaptedModel:
         parent, name = self._homes[path]
         return getattr(parent, name)
 
-    def _block_module(self, block: int, name: str) -> nn.Module:
+    def _block_module(self, block: int, name: str) -> Any:
         return getattr(self._originals.get(self._block_path(block)) or self._home_of(self._block_path(block)), name)

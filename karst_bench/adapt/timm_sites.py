@@ -11,6 +11,8 @@ from karst_bench.nn.model_spec import ModelSpec, Site
 BLOCK_PATHS = {
     "qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2", "norm1": "norm1", "norm2": "norm2",
 }  # fmt: skip
+# layer -> whose output it is given, unchanged; Swin's attention is given windows of the norm's output
+PRODUCERS = {"attn.qkv": "norm1", "mlp.fc1": "norm2", "mlp.fc2": "mlp.act"}
 
 
 def family_of(net: nn.Module) -> str:
@@ -29,7 +31,7 @@ def family_of(net: nn.Module) -> str:
 
 
 def model_spec(net: Any) -> ModelSpec:
-    """Reads an unmodified timm model into a View. Raises: UserError if the family or a block's layout is foreign."""
+    """Reads an unmodified timm model into a ModelSpec. Raises: UserError if the family or a block's layout is foreign."""
     family = family_of(net)
     if not isinstance(net.get_classifier(), nn.Module):
         raise UserError(f"this {type(net).__name__} has 2 heads (distillation); use the variant with one classifier")
@@ -51,6 +53,14 @@ def model_spec(net: Any) -> ModelSpec:
     )  # fmt: skip
 
 
+def producer_path(path: str, family: str) -> str | None:
+    """The path of the module whose output is the input of the block layer at `path` as it stands; None where none is."""
+    for layer, before in PRODUCERS.items():
+        if path.endswith(f".{layer}") and (family == "vit" or layer != "attn.qkv"):
+            return path.removesuffix(layer) + before
+    return None
+
+
 def _blocks(net: Any, family: str) -> Iterator[tuple[int, str, Any]]:
     if family == "vit":
         for i, block in enumerate(net.blocks):
@@ -62,7 +72,7 @@ def _blocks(net: Any, family: str) -> Iterator[tuple[int, str, Any]]:
 
 
 def _site_width(block: Any) -> int:
-    return block.norm1.normalized_shape[0]
+    return int(block.norm1.normalized_shape[0])
 
 
 def _block_sites(path: str, block: Any, index: int, stage: int) -> Iterator[Site]:
@@ -108,7 +118,7 @@ def _site(
     return Site(role, path, kind, d_in, d_out, module.bias is not None, stage, block, heads)
 
 
-def _before(site: Site, blocks: list) -> float:
+def _before(site: Site, blocks: list[tuple[int, str, Any]]) -> float:
     """Sort key of a site outside blocks: patch merging comes before its stage's first block, the final norm last."""
     if site.role == "final_norm":
         return float(len(blocks))

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from karst_bench.adapt.timm_compat import renamed_checkpoint
 from karst_bench.errors import UserError
 
 SUFFIXES = (".safetensors", ".npz", ".pth")
@@ -103,15 +104,10 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _filtered(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-    """timm's own renaming of published checkpoints to its current names."""
-    from timm.models import swin_transformer, vision_transformer
-
-    family = swin_transformer if isinstance(net, swin_transformer.SwinTransformer) else vision_transformer
     try:
-        renamed = family.checkpoint_filter_fn(dict(state), net)
+        return renamed_checkpoint(state, net)
     except (KeyError, RuntimeError, AttributeError, IndexError):  # a foreign layout: the caller names what is missing
         return state
-    return dict(renamed)
 
 
 def _head_keys(net: nn.Module) -> set[str]:

@@ -1,7 +1,7 @@
 """One pass over a split."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from karst_bench.errors import UserError
+from karst_bench.nn.eval_mode import eval_mode
 
 
 class Batches(Protocol):
@@ -36,20 +37,6 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     if precision == "fp32":
         return nullcontext()
     raise UserError(f"precision={precision} is unknown; use bf16 or fp32")
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; every module gets back the mode it had, mixed ones too."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        # not inference_mode: what wrappers cache here may be needed by autograd afterwards
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def top1(model: nn.Module, batches: Batches, *, precision: str, device: torch.device) -> Score:

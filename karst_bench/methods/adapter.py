@@ -32,7 +32,7 @@ class Adapter(Method):
         for block, width in enumerate(model.spec.widths):
             for half in self.halves:
                 adapter = Bottleneck(width, h=self.h, s=1.0, act=self.act, dropout=self.dropout, init=self.init)
-                model.residual(block, half, adapter, tap="out", position=self.position)
+                model.residual(block, half, adapter, reads="out", position=self.position)
 
     def expected_params(self, spec: ModelSpec) -> int:
         return len(self.halves) * sum(2 * width * self.h + self.h + width for width in spec.widths)
@@ -64,7 +64,7 @@ class AdapterPlus(Method):
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
         for block, width in enumerate(model.spec.widths):
             adapter = ScaledBottleneck(width, h=self.h, act="gelu", dropout=self.dropout, init="houlsby")
-            model.residual(block, "mlp", adapter, tap="sum", position="after_drop_path")
+            model.residual(block, "mlp", adapter, reads="sum", position="after_drop_path")
 
     def expected_params(self, spec: ModelSpec) -> int:
         return sum(2 * width * self.h + self.h + 2 * width for width in spec.widths)

@@ -20,7 +20,7 @@ class AdaptFormer(Method):
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
         for block, width in enumerate(model.spec.widths):
             adapter = Bottleneck(width, h=self.h, s=self.s, act="relu", dropout=self.dropout)
-            model.residual(block, "mlp", adapter, tap="block", position="after_drop_path")
+            model.residual(block, "mlp", adapter, reads="block", position="after_drop_path")
 
     def expected_params(self, spec: ModelSpec) -> int:
         return sum(2 * width * self.h + self.h + width for width in spec.widths)

@@ -34,7 +34,8 @@ class Bypass(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z = over_patches(self.act(self.down(x)), self.conv, self.conv, prefix=self.prefix, grid=self.grid)
-        return self.s * self.up(self.drop(self.act(z)))
+        y: Tensor = self.up(self.drop(self.act(z)))
+        return self.s * y
 
 
 @dataclass(kw_only=True)
@@ -55,7 +56,7 @@ class Convpass(Method):
             for half in ("attn", "mlp"):
                 bypass = Bypass(width, h=self.h, s=self.s, dropout=self.dropout, prefix=spec.prefix_tokens,
                                 grid=spec.grid_of(block))  # fmt: skip
-                model.residual(block, half, bypass, tap="norm", position="inside")
+                model.residual(block, half, bypass, reads="norm", position="inside")
 
     def expected_params(self, spec: ModelSpec) -> int:
         h = self.h

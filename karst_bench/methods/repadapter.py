@@ -21,11 +21,16 @@ class Reparameterised(WeightDelta):
         self.D = nn.Parameter(nn.init.xavier_uniform_(torch.empty(h, d)))
         self.U = nn.Parameter(torch.zeros(groups, d // groups, h // groups))
 
+    def blocks(self) -> Tensor:
+        """U (d, h), its groups on the diagonal."""
+        U: Tensor = torch.block_diag(*self.U)
+        return U
+
     def delta(self, W0: Tensor) -> Tensor:
-        return self.s * W0 @ torch.block_diag(*self.U) @ self.D
+        return self.s * W0 @ self.blocks() @ self.D
 
     def factors(self, W0: Tensor) -> LowRankDelta:
-        return LowRankDelta(up=W0 @ torch.block_diag(*self.U), down=self.s * self.D)
+        return LowRankDelta(up=W0 @ self.blocks(), down=self.s * self.D)
 
 
 @dataclass(kw_only=True)

@@ -47,7 +47,8 @@ class Bottleneck(nn.Module):
             raise ValueError(f"init={init!r} is unknown; use near_identity, trunc_normal or houlsby")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.s * self.up(self.drop(self.act(self.down(x))))
+        y: Tensor = self.up(self.drop(self.act(self.down(x))))
+        return self.s * y
 
 
 class ScaledBottleneck(Bottleneck):

@@ -23,7 +23,7 @@ class LinearForm:
 
     merge_forward: build the changed weight, or add each change to the output. dense_backward: factor gradients through
     the (d_out, d_in) gradient, or by the rank path. dtype: of the products (bf16 under autocast); the weight is always
-    built in the precision it is stored in. recipe: recomputes x in backward instead of keeping it.
+    built in the precision it is stored in. recompute: makes x again in backward instead of keeping it.
     """
 
     kinds: tuple[type[Any], ...]
@@ -31,7 +31,7 @@ class LinearForm:
     merge_forward: bool
     dense_backward: bool
     dtype: torch.dtype
-    recipe: Recompute | None = None
+    recompute: Recompute | None = None
 
     def deltas(self, tensors: tuple[Tensor, ...]) -> list[FactoredDelta]:
         deltas, at = [], 0
@@ -64,7 +64,8 @@ def fused_linear(
     rows each change covers (None: all).
     """
     tensors = [tensor for update in deltas for tensor in tensors_of(update)]
-    return _FusedLinear.apply(plan, x, weight, bias, gain, offset, *tensors)
+    y: Tensor = _FusedLinear.apply(plan, x, weight, bias, gain, offset, *tensors)
+    return y
 
 
 class _FusedLinear(torch.autograd.Function):
@@ -87,7 +88,7 @@ class _FusedLinear(torch.autograd.Function):
             ctx.plan, ctx.x_dtype = plan, x.dtype
             ctx.unsafe = gain is not None and needs[4] and _unsafe(gain, offset)
             keep_x = needs[2] or any(needs[6:]) or ctx.unsafe
-            source = () if not keep_x else (x_cast,) if plan.recipe is None else plan.recipe.sources
+            source = () if not keep_x else (x_cast,) if plan.recompute is None else plan.recompute.sources
             ctx.sources = len(source)
             # the dense path serves narrow layers, whose merged weight is small; else dx comes from W0 and the factors
             kept = merged if plan.dense_backward else None
@@ -167,8 +168,8 @@ def _unsafe(gain: Tensor, offset: Tensor | None) -> bool:
 def _flat_x(ctx: Any, saved: list[Tensor]) -> Tensor | None:
     if not ctx.sources:
         return None
-    recipe = ctx.plan.recipe
-    x = saved[0] if recipe is None else recipe.redo(*saved[: ctx.sources]).to(ctx.plan.dtype)
+    recompute = ctx.plan.recompute
+    x = saved[0] if recompute is None else recompute.redo(*saved[: ctx.sources]).to(ctx.plan.dtype)
     return x.reshape(-1, x.shape[-1])
 
 

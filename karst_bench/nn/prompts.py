@@ -21,7 +21,8 @@ class Prompts(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self) -> Tensor:
-        return self.drop(self.tokens)
+        tokens: Tensor = self.drop(self.tokens)
+        return tokens
 
 
 def insert_after(h: Tensor, tokens: Tensor, prefix: int) -> Tensor:

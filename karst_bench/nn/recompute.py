@@ -1,11 +1,9 @@
-"""Activations that are cheaper to compute again than to keep: the recipe that travels with them."""
+"""Activations that are cheaper to compute again than to keep."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
-
-ATTRIBUTE = "_karst_recipe"
 
 
 @dataclass(frozen=True)
@@ -16,12 +14,20 @@ class Recompute:
     sources: tuple[Tensor, ...]
 
 
-def with_recipe(y: Tensor, redo: Callable[..., Tensor], *sources: Tensor) -> Tensor:
-    """y, marked so that a fused linear receiving it keeps the sources instead. Any operation on y drops the mark."""
-    setattr(y, ATTRIBUTE, Recompute(redo, tuple(source.detach() for source in sources)))
-    return y
+class InputSource:
+    """Where a layer's input came from in the forward pass under way: the layer before it records, the layer takes.
 
+    Nothing is held from one pass to the next: what was recorded leaves with `take`.
+    """
 
-def recipe_of(x: Tensor) -> Recompute | None:
-    """The recipe that x carries, if any."""
-    return getattr(x, ATTRIBUTE, None)
+    def __init__(self) -> None:
+        self._recorded: tuple[Tensor, Recompute] | None = None
+
+    def record(self, output: Tensor, redo: Callable[..., Tensor], *sources: Tensor) -> None:
+        """Notes that output = redo(*sources)."""
+        self._recorded = output, Recompute(redo, tuple(source.detach() for source in sources))
+
+    def take(self, x: Tensor) -> Recompute | None:
+        """How to compute x again; None where x is not the very tensor that was recorded."""
+        recorded, self._recorded = self._recorded, None
+        return recorded[1] if recorded is not None and recorded[0] is x else None

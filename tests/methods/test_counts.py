@@ -9,7 +9,7 @@ import torch
 
 from karst_bench.adapt import attach_methods
 from karst_bench.adapt.counts import counts
-from karst_bench.adapt.model import AdaptedModel
+from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.config.compose import options
 from karst_bench.errors import UserError
 from karst_bench.methods.build import build_methods
@@ -48,7 +48,7 @@ OTHERS = ["vit_large_patch16_224", "vit_huge_patch14_224"]
 def seen(name):
     """The backbone's view, which a count needs; built once."""
     with torch.device("meta"):
-        return AdaptedModel(timm.create_model(name, num_classes=10)).spec
+        return TimmAdaptedModel(timm.create_model(name, num_classes=10)).spec
 
 
 @pytest.mark.filterwarnings("ignore:share_c")

@@ -11,7 +11,7 @@ import karst_bench
 from karst_bench.adapt.counts import counts
 from karst_bench.adapt.layers import Readout
 from karst_bench.adapt.merge import merge, mergeable, unmerge
-from karst_bench.adapt.model import AdaptedModel
+from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.config.compose import options
 from karst_bench.errors import UserError
 
@@ -42,7 +42,7 @@ def reference(case, tiny):
     for module in case.net.modules():
         if isinstance(module, Readout):
             assert module.norm is None, "a read-out with its own norm has no plain reference"
-            AdaptedModel(net).readout(module.pool)
+            TimmAdaptedModel(net).readout(module.pool)
     return net.eval()
 
 

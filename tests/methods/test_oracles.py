@@ -171,8 +171,8 @@ def test_vpt_is_token_concatenation(attached, tiny, images):
     deep = attached("vit", "method=vpt_deep", "method.p=3")
     shallow = attached("vit", "method=vpt_shallow", "method.p=3")
     net = tiny("vit")
-    prompts = deep.net.blocks[0].block_hook.hooks[0].prompts
-    only = shallow.net.blocks[0].block_hook.hooks[0].prompts.tokens
+    prompts = deep.net.blocks[0].hooks.hooks[0].prompts
+    only = shallow.net.blocks[0].hooks.hooks[0].prompts.tokens
 
     def run(tokens_of):
         h = net._pos_embed(net.patch_embed(images))

@@ -11,7 +11,7 @@ from karst_bench.nn.affine import Affine
 from karst_bench.nn.fused_linear import LinearForm, fused_linear
 from karst_bench.nn.kronecker import KroneckerSum
 from karst_bench.nn.lowrank import LowRankProduct
-from karst_bench.nn.recompute import recipe_of, with_recipe
+from karst_bench.nn.recompute import InputSource, Recompute
 from karst_bench.nn.weight_delta import WeightDelta
 
 FORMS = [(merge, dense) for merge in (True, False) for dense in (True, False)]
@@ -61,9 +61,9 @@ def oracle(x, linear, update, rows, affines):
     return y
 
 
-def fast(x, linear, update, rows, affines, form):
+def fast(x, linear, update, rows, affines, form, recompute=None):
     factors = update.factors(linear.weight)
-    plan = LinearForm((type(factors),), (rows,), *form, x.dtype, recipe_of(x))
+    plan = LinearForm((type(factors),), (rows,), *form, x.dtype, recompute)
     return fused_linear(plan, x, linear.weight, linear.bias, *composed(affines, linear.out_features), [factors])
 
 
@@ -141,9 +141,9 @@ def test_partly_frozen_change(form, kind):
 def test_input_without_gradient_and_frozen_change(form):
     x, linear, update, rows, affines = case("kron")
     agree((x, linear, update, rows, affines), form)
-    eval_mode = x.detach()
-    grads = torch.autograd.grad(fast(eval_mode, linear, update, rows, affines, form).sum(), list(update.parameters()))
-    others = torch.autograd.grad(oracle(eval_mode, linear, update, rows, affines).sum(), list(update.parameters()))
+    fixed = x.detach()
+    grads = torch.autograd.grad(fast(fixed, linear, update, rows, affines, form).sum(), list(update.parameters()))
+    others = torch.autograd.grad(oracle(fixed, linear, update, rows, affines).sum(), list(update.parameters()))
     for grad, other in zip(grads, others, strict=True):
         torch.testing.assert_close(grad, other, rtol=1e-10, atol=1e-10)
     update.requires_grad_(False)
@@ -209,19 +209,31 @@ def test_update_below_bf16_resolution_survives():
     assert 0.9 < slope < 1.1  # merged onto the bf16 weight, most of it would be gone
 
 
-def test_backward_keeps_nothing_but_the_recipe():
+def test_backward_keeps_nothing_but_the_source():
     x, linear, update, _, _ = case("kron", gain=False)
     source = torch.randn_like(x).requires_grad_(True)
-    activated = with_recipe(F.gelu(source), F.gelu, source)
+    activated = F.gelu(source)
+    recompute = Recompute(F.gelu, (source.detach(),))
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        y = fast(activated, linear, update, None, [], (False, False))
+        y = fast(activated, linear, update, None, [], (False, False), recompute)
     assert source.data_ptr() in {t.data_ptr() for t in kept}
     assert activated.data_ptr() not in {t.data_ptr() for t in kept}
     wanted = [source, *update.parameters()]
     expected = torch.autograd.grad(oracle(F.gelu(source), linear, update, None, []).sum(), wanted)
     for grad, other in zip(torch.autograd.grad(y.sum(), wanted), expected, strict=True):
         torch.testing.assert_close(grad, other, rtol=1e-10, atol=1e-10)
+
+
+def test_a_source_answers_for_the_recorded_tensor_once():
+    source, x = InputSource(), torch.randn(3)
+    y = F.gelu(x)
+    source.record(y, F.gelu, x)
+    assert source.take(y.clone()) is None, "another tensor, though an equal one"
+    assert source.take(y) is None, "nothing is held for a second call"
+    source.record(y, F.gelu, x)
+    recompute = source.take(y)
+    assert torch.equal(recompute.redo(*recompute.sources), y)
 
 
 def test_forms_follow_the_operation_count():

@@ -3,19 +3,20 @@
 from typing import Any
 
 import torch.nn.functional as F
-from timm.layers import Attention
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from karst_bench.adapt.layers import AdaptedLayer, Readout, Residual
+from karst_bench.adapt.speed.frozen_features import DROPOUTS
+from karst_bench.adapt.timm_compat import Attention, Block
 from karst_bench.adapt.timm_sites import family_of
+from karst_bench.nn.reference import Reference
 
 
 class ClassTokenBlock(nn.Module):
     """timm's pre-norm block, keys and values from every token, all else for token 0. Shapes: x (B, T, d) -> (B, 1, d).
 
-    It holds the very children of the block whose place it takes, under the same names: the state_dict keys stay timm's,
-    and whatever is placed in either block later (merging, unmerging) stands in both.
+    It takes the children of the block whose place it takes, under the same names, so that the state_dict keys stay
+    timm's; `restored` gives them back, as merging and unmerging left them.
     """
 
     norm1: Any
@@ -26,17 +27,26 @@ class ClassTokenBlock(nn.Module):
     mlp: Any
     ls2: Any
     drop_path2: Any
-    whole: nn.Module
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
-        self._modules = block._modules
+        self.whole = Reference(block)
         self.training = block.training
-        object.__setattr__(self, "whole", block)
+        for name, child in block.named_children():
+            self.add_module(name, child)
 
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = x[:, :1] + self.drop_path1(self.ls1(self._attended(self.norm1(x))))
-        return h + self.drop_path2(self.ls2(self.mlp(self.norm2(h))))
+        y: Tensor = self.drop_path2(self.ls2(self.mlp(self.norm2(h))))
+        return h + y
+
+    def restored(self) -> nn.Module:
+        """The block that computes every token, with the children that stand here now."""
+        block = self.whole.module
+        for name, child in self.named_children():
+            setattr(block, name, child)
+        block.training = self.training
+        return block
 
     def _attended(self, x: Tensor) -> Tensor:
         attn, (B, T, _) = self.attn, x.shape
@@ -67,9 +77,7 @@ def all_tokens(net: Any) -> None:
     """Undoes `class_token_only`; does nothing where it was not done."""
     blocks = getattr(net, "blocks", None)
     if blocks is not None and isinstance(blocks[-1], ClassTokenBlock):
-        whole = blocks[-1].whole
-        whole.train(blocks[-1].training)
-        blocks[-1] = whole
+        blocks[-1] = blocks[-1].restored()
 
 
 def needs_all_tokens(net: Any) -> str | None:
@@ -90,6 +98,6 @@ def needs_all_tokens(net: Any) -> str | None:
     later = [module for name, module in block.named_modules() if not name.startswith("attn.qkv")]
     if any(isinstance(module, AdaptedLayer) and module.unmergeable() for module in later):
         return "a branch of the last block may mix tokens"
-    if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in later):
+    if any(isinstance(module, DROPOUTS) and module.p > 0 for module in later):
         return "dropout would draw other numbers for fewer tokens"
     return None

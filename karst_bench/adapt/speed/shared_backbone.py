@@ -53,9 +53,8 @@ class SharedBackbones:
         if drop_path not in stored.templates:
             empty = build_backbone(backbone, classes=1, weights=None, drop_path=drop_path, device="meta")
             stored.templates[drop_path] = empty
-        net: Any = _filled(stored.templates[drop_path], stored)
-        net.reset_classifier(classes)
-        head = net.get_classifier()
+        net = _filled(stored.templates[drop_path], stored)
+        head = _new_head(net, classes)
         nn.init.trunc_normal_(head.weight, std=HEAD_STD)
         nn.init.zeros_(head.bias)
         return net.to(device)
@@ -84,6 +83,11 @@ class SharedBackbones:
             trunk = {name: p.detach() for name, p in net.named_parameters() if id(p) not in head}
             self._stored[key] = Stored(trunk, dict(net.named_buffers()))
         return self._stored[key]
+
+
+def _new_head(net: Any, classes: int) -> Any:
+    net.reset_classifier(classes)
+    return net.get_classifier()
 
 
 def _filled(template: nn.Module, stored: Stored) -> nn.Module:
