@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from karst_bench.adapt import attach_methods
+from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.layers import AdaptedLayer
 from karst_bench.adapt.speed.activation_recompute import recompute
 from karst_bench.adapt.speed.cls_token_block import class_token_only

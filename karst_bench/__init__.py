@@ -35,7 +35,7 @@ def attach(
     draws from torch's global generator. Everything but the head and the methods is frozen.
     Raises: UserError for an unknown name or value, or where the method does not fit the model.
     """
-    from karst_bench.adapt import attach_methods
+    from karst_bench.adapt.attach import attach_methods
     from karst_bench.config.compose import compose, plain
     from karst_bench.engine import Streams, seeded
     from karst_bench.methods.build import build_methods
@@ -87,8 +87,8 @@ def load_adapter(model: "nn.Module", path: str | Path) -> "nn.Module":
 
     Raises: UserError if the file is damaged or the model is of another shape; the model's values are then untouched.
     """
-    from karst_bench.adapt import attach_methods
     from karst_bench.adapt.adapter_file import put_adapter, read_adapter
+    from karst_bench.adapt.attach import attach_methods
     from karst_bench.methods.build import build_methods
 
     tensors, method_settings = read_adapter(path)

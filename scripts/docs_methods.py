@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from karst_bench import files
-from karst_bench.adapt import refuse_misfits
+from karst_bench.adapt.attach import refuse_misfits
 from karst_bench.adapt.block_hooks import BlockHooks
 from karst_bench.adapt.counts import forward_macs
 from karst_bench.adapt.layers import Residual

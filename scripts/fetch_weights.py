@@ -15,7 +15,8 @@ from pathlib import Path
 
 import timm
 
-from karst_bench.adapt.fetch_weights import check_weights, fetch_hub, fetch_url, present_weights, read_sums
+from karst_bench.adapt.fetch_weights import fetch_hub, fetch_url
+from karst_bench.adapt.weights_file import check_weights, present_weights, read_sums
 from karst_bench.cli.options import main
 from karst_bench.errors import UserError
 

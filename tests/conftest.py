@@ -65,7 +65,7 @@ def attached() -> Callable[..., Attached]:
     """attached(family, *overrides, seed=0): a tiny model with the methods that the overrides name."""
 
     def build(family: str, *overrides: str, seed: int = 0) -> Attached:
-        from karst_bench.adapt import attach_methods
+        from karst_bench.adapt.attach import attach_methods
         from karst_bench.methods.build import build_methods
 
         chosen = _settings(overrides)

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from karst_bench.adapt import adapted_model
+from karst_bench.adapt.attach import adapted_model
 from karst_bench.errors import UserError
+from karst_bench.nn.named_tensors import copy_tensors
 
 FORMAT = "karst_bench-adapter-1"
 
@@ -51,23 +51,8 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(metadata["spec"])
 
 
-@torch.no_grad()
 def put_adapter(net: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
     """Copies saved values into an attached model. Raises: UserError if names or shapes differ; nothing is copied then."""
     model = adapted_model(net)
-    own = model.trained() | model.head()
-    missing, foreign = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    if missing or foreign:
-        example = (missing or foreign)[0]
-        raise UserError(
-            f"{source} does not fit this model: {len(missing)} parameters missing, {len(foreign)} unknown (such as {example}); "
-            "use the backbone and method it was trained with"
-        )
-    for name, parameter in own.items():
-        if parameter.shape != tensors[name].shape:
-            raise UserError(
-                f"{source}: {name} has shape {tuple(tensors[name].shape)}, this model needs {tuple(parameter.shape)}; "
-                "use the backbone, method and class count it was trained with"
-            )
-    for name, parameter in own.items():
-        parameter.copy_(tensors[name])
+    remedy = "use the backbone, method and class count it was trained with"
+    copy_tensors(model.trained() | model.head(), tensors, source=source, remedy=remedy)

@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import nn
 
+from karst_bench.adapt.timm_sites import classifier
 from karst_bench.adapt.weights import load_weights
 from karst_bench.errors import UserError
 
@@ -25,7 +26,7 @@ def build_backbone(
     name, arguments = str(backbone["timm_name"]), dict(backbone.get("model_args") or {})
     try:
         with torch.device(device):
-            net: Any = timm.create_model(
+            net: nn.Module = timm.create_model(
                 name, pretrained=False, num_classes=classes, drop_path_rate=drop_path, **arguments
             )
     except RuntimeError as error:
@@ -38,11 +39,15 @@ def build_backbone(
     if weights is not None:
         load_weights(net, weights)
     if device != "meta":
-        head = net.get_classifier()
-        nn.init.trunc_normal_(head.weight, std=HEAD_STD)
-        nn.init.zeros_(head.bias)
-    module: nn.Module = net
-    return module
+        draw_head(net)
+    return net
+
+
+def draw_head(net: nn.Module) -> None:
+    """Draws a fresh classifier from the global generator: weight trunc-normal 0.02, bias 0."""
+    head: Any = classifier(net)
+    nn.init.trunc_normal_(head.weight, std=HEAD_STD)
+    nn.init.zeros_(head.bias)
 
 
 def own_values(backbone: Mapping[str, Any]) -> dict[str, Any]:

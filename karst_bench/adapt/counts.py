@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from karst_bench.adapt import adapted_model
+from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.timm_compat import FakeTensorMode
 from karst_bench.methods.base import Method
 from karst_bench.nn.eval_mode import eval_mode

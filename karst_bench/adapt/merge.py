@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from karst_bench.adapt import adapted_model
+from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.layers import AdaptedLayer
 from karst_bench.adapt.model import ROOT
 from karst_bench.errors import UserError

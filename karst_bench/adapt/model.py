@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from karst_bench.adapt.block_hooks import AttentionRecorder, BlockHooks, HookedBlock, WindowTokens
 from karst_bench.adapt.layers import AdaptedLayer, InputRecorder, Merge, Readout, Residual
-from karst_bench.adapt.timm_sites import model_spec, producer_path
+from karst_bench.adapt.timm_sites import classifier, model_spec, producer_path
 from karst_bench.errors import UserError
 from karst_bench.nn.affine import Affine
 from karst_bench.nn.block_hook import BlockHook
@@ -39,7 +39,7 @@ class TimmAdaptedModel:
         self.spec: ModelSpec = model_spec(net)
         modules = dict(net.named_modules())
         self._homes = {path: (modules[path.rpartition(".")[0]], path.rpartition(".")[2]) for path in modules if path}
-        head = net.get_classifier()  # type: ignore[operator]
+        head = classifier(net)
         self._head_path = next(path for path, module in modules.items() if module is head)
         self._own = {name: p for name, p in net.named_parameters() if not name.startswith(f"{self._head_path}.")}
         self._originals: dict[str, nn.Module] = {}
@@ -202,7 +202,7 @@ class TimmAdaptedModel:
 
     def head(self) -> dict[str, nn.Parameter]:
         """The classifier's parameters by name."""
-        head = self.net.get_classifier()  # type: ignore[operator]
+        head = classifier(self.net)
         ids = {id(p) for p in head.parameters()} - {id(p) for p in self._trained}
         return {name: p for name, p in self.net.named_parameters() if id(p) in ids}
 

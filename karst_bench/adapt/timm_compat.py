@@ -40,4 +40,4 @@ def renamed_checkpoint(state: Mapping[str, Tensor], net: nn.Module) -> dict[str,
     if "layers.0.downsample.reduction.weight" not in state and HEAD not in state:
         shown[HEAD] = torch.empty(0)
     renamed = dict(swin_transformer.checkpoint_filter_fn(shown, net))
-    return renamed if HEAD in state or HEAD not in shown else {k: v for k, v in renamed.items() if k != HEAD}
+    return {name: tensor for name, tensor in renamed.items() if tensor.numel()}

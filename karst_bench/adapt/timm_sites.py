@@ -30,18 +30,24 @@ def family_of(net: nn.Module) -> str:
     )
 
 
+def classifier(net: Any) -> nn.Module:
+    """timm's classifier of this model. Raises: UserError where there are two (distillation)."""
+    head = net.get_classifier()
+    if not isinstance(head, nn.Module):
+        raise UserError(f"this {type(net).__name__} has 2 heads (distillation); use the variant with one classifier")
+    return head
+
+
 def model_spec(net: Any) -> ModelSpec:
     """Reads an unmodified timm model into a ModelSpec. Raises: UserError if the family or a block's layout is foreign."""
     family = family_of(net)
-    if not isinstance(net.get_classifier(), nn.Module):
-        raise UserError(f"this {type(net).__name__} has 2 heads (distillation); use the variant with one classifier")
+    head = {id(parameter) for parameter in classifier(net).parameters()}
     blocks = list(_blocks(net, family))
     sites = [*_outer_sites(net, family)]
     for index, (stage, path, block) in enumerate(blocks):
         sites += _block_sites(path, block, index, stage)
     sites.sort(key=lambda site: (-1 if site.role in ("embed", "embed_norm") else site.block if site.block is not None
                                  else _before(site, blocks)))  # fmt: skip
-    head = {id(parameter) for parameter in net.get_classifier().parameters()}
     names = tuple((name, p.numel()) for name, p in net.named_parameters() if id(p) not in head)
     patch_embed = net.patch_embed
     return ModelSpec(

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from karst_bench.engine.streams import Streams
 from karst_bench.errors import UserError
+from karst_bench.nn.named_tensors import copy_tensors
 
 
 class State(TypedDict):
@@ -49,24 +50,13 @@ def copy_out(live: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in live.items()}
 
 
-@torch.no_grad()
 def copy_in(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Write saved tensors into the live ones, in place.
 
     Raises: UserError if names or shapes differ (another method, backbone or option than the checkpoint's).
     """
-    if odd := sorted(live.keys() ^ saved.keys()):
-        raise UserError(
-            f"checkpoint holds {len(saved)} trained tensors, this model has {len(live)}; the first that differs is "
-            f"{odd[0]}. Resume with the configuration that wrote it, or delete it to start anew"
-        )
-    for name, t in live.items():
-        if t.shape != saved[name].shape:
-            raise UserError(
-                f"checkpoint: {name} has shape {tuple(saved[name].shape)}, this model's {tuple(t.shape)}. "
-                "Resume with the configuration that wrote it, or delete it to start anew"
-            )
-        t.copy_(saved[name])
+    remedy = "resume with the configuration that wrote it, or delete it to start anew"
+    copy_tensors(live, saved, source="checkpoint", remedy=remedy)
 
 
 def optimizer_out(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, Tensor]:

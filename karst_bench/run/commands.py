@@ -12,11 +12,11 @@ from tabulate import tabulate
 from torch import nn
 
 from karst_bench import engine, files, load_adapter
-from karst_bench.adapt import attach_methods
 from karst_bench.adapt import counts as account
+from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.backbone import build_backbone, own_values
 from karst_bench.adapt.merge import merge, mergeable
-from karst_bench.adapt.weights import find_weights
+from karst_bench.adapt.weights_file import find_weights
 from karst_bench.config.compose import plain
 from karst_bench.data.augment.policy import normalisation
 from karst_bench.data.loader import Batches

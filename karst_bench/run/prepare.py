@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from karst_bench import engine
-from karst_bench.adapt import attach_methods
+from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.backbone import own_values
 from karst_bench.adapt.speed.activation_recompute import recompute
 from karst_bench.adapt.speed.cls_token_block import class_token_only
 from karst_bench.adapt.speed.shared_backbone import SharedBackbones
-from karst_bench.adapt.weights import find_weights, weights_sha256
+from karst_bench.adapt.weights_file import find_weights, weights_sha256
 from karst_bench.data import find_task, load_task
 from karst_bench.data.augment.policy import augmentation, normalisation
 from karst_bench.data.loader import Batches
@@ -49,7 +49,7 @@ class PreparedRun:
             cache_gb=settings["cache_gb"], size=backbone["input_size"], augment=settings["recipe"]["augment"],
         )  # fmt: skip
         self.mean, self.std = normalisation(settings["normalization"], backbone["mean"], backbone["std"])
-        self.weights_sha256 = weights_sha256(self.weights)
+        self.weights_sha256 = weights_sha256(self.weights, Path(settings["paths"]["weights"]))
         self.plan = engine.plan(settings["protocol"], self.recipe.epochs, self.task.splits)
         self.id = identify(settings, weights_sha256=self.weights_sha256, list_sha256=self.task.list_sha256,
                            encoding=self.task.encoding)  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from small import SWIN, VIT, Images
 from torch import nn
 
-from karst_bench.adapt import attach_methods
+from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.speed.cached_activations import CachedActivations, split_cached_activations
 from karst_bench.adapt.speed.frozen_features import FeatureBatches
 from karst_bench.config.compose import compose

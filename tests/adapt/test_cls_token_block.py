@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from karst_bench.adapt import attach_methods
+from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.merge import merge, unmerge
 from karst_bench.adapt.speed.cls_token_block import ClassTokenBlock, all_tokens, class_token_only
 from karst_bench.methods.karst import Karst

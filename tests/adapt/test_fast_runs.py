@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from small import SWIN, VIT, Images
 
-from karst_bench.adapt import attach_methods
+from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.speed.activation_recompute import recompute
 from karst_bench.adapt.speed.frozen_features import FeatureBatches, split_head
 from karst_bench.adapt.speed.shared_backbone import SharedBackbones

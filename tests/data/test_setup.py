@@ -13,7 +13,8 @@ import pytest
 from miniatures import CONF, dataset_of, make_fewshot, script
 
 import karst_bench.data.setup.fewshot as setup
-from karst_bench.adapt.fetch_weights import SUMS, check_weights, fetch_hub, fetch_url, present_weights
+from karst_bench.adapt.fetch_weights import fetch_hub, fetch_url
+from karst_bench.adapt.weights_file import SUMS, check_weights, present_weights
 from karst_bench.cli.options import parse
 from karst_bench.download import download
 from karst_bench.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 
-from karst_bench.adapt import attach_methods
+from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.counts import counts
 from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.config.compose import options

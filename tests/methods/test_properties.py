@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings, strategies
 from torch.nn.functional import linear
 
-from karst_bench.adapt import attach_methods
+from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.counts import counts
 from karst_bench.adapt.merge import merge
 from karst_bench.methods.adapter import Adapter

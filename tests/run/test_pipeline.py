@@ -14,7 +14,7 @@ from torchvision.io import write_png
 
 from karst_bench import engine, load_adapter
 from karst_bench.adapt.backbone import build_backbone
-from karst_bench.adapt.weights import find_weights
+from karst_bench.adapt.weights_file import find_weights
 from karst_bench.cli.hydra_app import main
 from karst_bench.config.compose import compose, plain
 from karst_bench.errors import UserError

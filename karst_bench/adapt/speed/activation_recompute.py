@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from karst_bench.adapt import adapted_model
+from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.layers import AdaptedLayer
 from karst_bench.adapt.timm_compat import is_plain_gelu, is_plain_layer_norm
 from karst_bench.nn.recompute import InputSource

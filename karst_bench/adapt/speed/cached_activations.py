@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from karst_bench.adapt import adapted_model
+from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.block_hooks import BlockHooks, HookedBlock
 from karst_bench.adapt.speed.frozen_features import is_random
 from karst_bench.nn.reference import Reference

@@ -9,6 +9,7 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from karst_bench.adapt.timm_sites import classifier
 from karst_bench.nn.eval_mode import eval_mode
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -55,7 +56,7 @@ def split_head(net: nn.Module, *, backbone_mode: str) -> tuple[FrozenBackbone, H
     They can where every trained parameter belongs to the classifier and nothing random runs before it: backbone_mode is
     "eval", or the model has neither dropout nor drop-path.
     """
-    head = net.get_classifier()  # type: ignore[operator]
+    head = classifier(net)
     own = {id(p) for p in head.parameters()}
     if not own or any(p.requires_grad and id(p) not in own for p in net.parameters()):
         return None

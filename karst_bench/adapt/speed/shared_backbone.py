@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from karst_bench.adapt.backbone import HEAD_STD, build_backbone
+from karst_bench.adapt.backbone import build_backbone, draw_head
+from karst_bench.adapt.timm_sites import classifier
 
 Key = tuple[str, ...]
 
@@ -53,11 +54,11 @@ class SharedBackbones:
         if drop_path not in stored.templates:
             empty = build_backbone(backbone, classes=1, weights=None, drop_path=drop_path, device="meta")
             stored.templates[drop_path] = empty
-        net = _filled(stored.templates[drop_path], stored)
-        head = _new_head(net, classes)
-        nn.init.trunc_normal_(head.weight, std=HEAD_STD)
-        nn.init.zeros_(head.bias)
-        return net.to(device)
+        net: Any = _filled(stored.templates[drop_path], stored)
+        net.reset_classifier(classes)
+        draw_head(net)
+        filled: nn.Module = net.to(device)
+        return filled
 
     def own_trained(self, net: nn.Module) -> None:
         """Gives every parameter that trains storage of its own; call it after the methods are attached."""
@@ -79,15 +80,10 @@ class SharedBackbones:
         if known is None or known.sums != known.sum_up():
             with torch.random.fork_rng(devices=[]):  # drawing a backbone that is then overwritten must not move the seed
                 net = build_backbone(backbone, classes=1, weights=weights).to(device)
-            head = {id(p) for p in net.get_classifier().parameters()}  # type: ignore[operator]
-            trunk = {name: p.detach() for name, p in net.named_parameters() if id(p) not in head}
-            self._stored[key] = Stored(trunk, dict(net.named_buffers()))
+            head = {id(p) for p in classifier(net).parameters()}
+            frozen = {name: p.detach() for name, p in net.named_parameters() if id(p) not in head}
+            self._stored[key] = Stored(frozen, dict(net.named_buffers()))
         return self._stored[key]
-
-
-def _new_head(net: Any, classes: int) -> Any:
-    net.reset_classifier(classes)
-    return net.get_classifier()
 
 
 def _filled(template: nn.Module, stored: Stored) -> nn.Module:

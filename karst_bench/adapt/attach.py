@@ -1,0 +1,59 @@
+"""Puts methods onto an unmodified timm ViT or Swin, and finds what was put there."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from karst_bench.adapt.model import TimmAdaptedModel
+from karst_bench.errors import UserError
+from karst_bench.methods.base import Artefact, Method
+
+
+def attach_methods(
+    net: nn.Module, methods: Sequence[Method], *, artefact: Artefact | None = None, method_settings: Mapping[str, Any] | None = None
+) -> TimmAdaptedModel:
+    """Freezes the backbone, attaches the methods in order and returns the adapted model, which is also kept on the model.
+
+    spec: the methods' settings as plain data, stored with a saved adapter. The classifier trains.
+    Raises: UserError where a method does not fit the family or the company it is in; the model is then unusable.
+    """
+    model = TimmAdaptedModel(net)
+    refuse_misfits(methods, model)
+    for method in methods:
+        method.attach(model, artefact)
+    model.method_settings = dict(method_settings or {})
+    net.train(net.training)  # what was added takes the mode of the model it was added to
+    net._adapted_model = model  # type: ignore[assignment]
+    return model
+
+
+def refuse_misfits(methods: Sequence[Method], model: TimmAdaptedModel) -> None:
+    """Raises a UserError with the reason where a method cannot stand on this family or beside the others."""
+    spec = model.spec
+    for method in methods:
+        if spec.family not in method.families:
+            raise UserError(
+                f"{method.name} is defined for {' and '.join(sorted(method.families))}, the backbone is a {spec.family}; "
+                "choose another backbone or method"
+            )
+        if method.needs_cls and not spec.prefix_tokens:
+            raise UserError(f"{method.name} reads the class token, which a {spec.family} does not have; use a ViT")
+        if not method.composable and len(methods) > 1:
+            others = ", ".join(other.name for other in methods if other is not method)
+            raise UserError(f"{method.name} leaves nothing frozen for {others} to adapt; run it with also=none extra=none")
+    tokens = [method.name for method in methods if method.changes_tokens]
+    grids = [method.name for method in methods if method.needs_grid]
+    if len(tokens) > 1 or (tokens and grids):
+        raise UserError(
+            f"{' and '.join(tokens + grids)} do not hold together: one changes the token sequence that another relies on; "
+            "attach one of them"
+        )
+
+
+def adapted_model(net: nn.Module) -> TimmAdaptedModel:
+    """The adapted model of a model with a method. Raises: UserError if there is none."""
+    model: TimmAdaptedModel | None = getattr(net, "_adapted_model", None)
+    if model is None:
+        raise UserError(f"this {type(net).__name__} carries no method; call karst_bench.attach(model, name) first")
+    return model
