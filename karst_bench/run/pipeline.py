@@ -89,7 +89,7 @@ def _standing(inputs: PreparedRun, store: Store, say: Say) -> RunRecord | None:
 
 def _tracked(inputs: PreparedRun, store: Store, say: Say, on_check: OnCheck | None) -> RunRecord:
     """Trains under the trackers; whatever happens to them, the record is written."""
-    tracker = client.build(inputs.settings["tracker"], say)
+    tracker = client.build_trackers(inputs.settings["tracker"])
     found = store.load_checkpoint(inputs.id)
     state = engine.State(tensors=found[0], meta=found[1]) if found else None
     tracker.start(inputs.settings, inputs.id, resumed=state is not None)

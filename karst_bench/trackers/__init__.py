@@ -1,1 +1,1 @@
-"""W&B and TensorBoard as mirrors of a run: a client in the training process, a worker process for each."""
+"""W&B and TensorBoard: a client in the training process, a worker process for each; the record is the source."""

@@ -1,24 +1,27 @@
-"""Trackers as the pipeline sees them: mirrors of a run that copy what happens and can never hold it up.
+"""Trackers as the pipeline sees them: they copy what happens in a run and can never hold it up.
 
-Each tracker is a process of its own (trackers.py) that reads events, JSON lines, from a pipe; a thread feeds the pipe.
+Each tracker is a process of its own (worker.py) that reads events, JSON lines, from a pipe; a thread feeds the pipe.
 Training only ever puts an event into a queue, so a server that hangs, a missing key, a full disk or a crash in a
-tracker's code cost it nothing; one line at the end says what became of the mirror and how to sync it later.
+tracker's code cost it nothing; one warning at the end says what was not tracked and how to sync it later.
 """
 
 import json
+import logging
 import os
 import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+log = logging.getLogger(__name__)
+
 KINDS = ("wandb", "tensorboard")
 PROGRAM = Path(__file__).with_name("worker.py")
-WAIT_S = 8.0  # how long the end of a run waits for its mirrors before it leaves them to finish alone
+WAIT_S = 8.0  # how long the end of a run waits for a tracker before it leaves it to finish alone
 
 
 class Tracker(Protocol):
@@ -56,25 +59,23 @@ class Trackers:
             tracker.finish(record, adapter)
 
 
-def build(settings: Mapping[str, Any] | None, say: Callable[[str], None] = print) -> Trackers:
+def build_trackers(settings: Mapping[str, Any] | None) -> Trackers:
     """The trackers of a `tracker` config node: {kind: its settings}, kinds as in KINDS; `none` and null mean none.
 
-    `say` gets the one line a mirror has to report. Raises ValueError for an unknown kind.
+    Raises: ValueError for an unknown kind.
     """
     chosen = {kind: node for kind, node in (settings or {}).items() if isinstance(node, Mapping) and kind != "none"}
     for kind in chosen:
         if kind not in KINDS:
             raise ValueError(f"tracker {kind!r} is unknown; use {', '.join(KINDS)} or none")
-    return Trackers(TrackerClient(kind, node, say) for kind, node in chosen.items())
+    return Trackers(TrackerClient(kind, node) for kind, node in chosen.items())
 
 
 class TrackerClient:
-    """The training side of one tracker process."""
+    """The training side of one tracker process. wait_s: how long `finish` waits for it, in seconds."""
 
-    def __init__(
-        self, kind: str, settings: Mapping[str, Any], say: Callable[[str], None] = print, wait_s: float = WAIT_S
-    ) -> None:
-        self.kind, self.settings, self.say, self.wait_s = kind, dict(settings), say, wait_s
+    def __init__(self, kind: str, settings: Mapping[str, Any], wait_s: float = WAIT_S) -> None:
+        self.kind, self.settings, self.wait_s = kind, dict(settings), wait_s
         self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._outcome = self._run_id = ""
         self._thread: threading.Thread | None = None
@@ -92,7 +93,7 @@ class TrackerClient:
         self._put("log", row=dict(row))
 
     def finish(self, record: Mapping[str, Any] | None, adapter: Path | None = None) -> None:
-        """See Tracker. Waits `wait_s` at most; a mirror that needs longer goes on by itself."""
+        """See Tracker. Waits `wait_s` at most; a tracker that needs longer goes on by itself."""
         if self._thread is None:
             return
         self._put("finish", record=record, adapter=str(adapter) if adapter else None)
@@ -103,7 +104,7 @@ class TrackerClient:
             sync = f"; if it stays offline: wandb sync {folder}/wandb/*-{self._run_id}" if self.kind == "wandb" else ""
             self._outcome = f"still busy after {self.wait_s:.0f} s, left to finish alone in {folder}{sync}"
         if self._outcome:
-            self.say(f"{self.kind}: {self._outcome}")
+            log.warning("%s: %s", self.kind, self._outcome)
         self._thread = None
 
     def _put(self, event: str, **content: Any) -> None:
@@ -114,7 +115,7 @@ class TrackerClient:
         command = [sys.executable, "-P", str(PROGRAM), self.kind, json.dumps(self.settings, default=str)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         try:
-            # A session of its own: Ctrl-C is for the training; the mirror learns of its end by the pipe.
+            # A session of its own: Ctrl-C is for the training; the tracker learns of its end by the pipe.
             with subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -126,7 +127,7 @@ class TrackerClient:
             ) as process:
                 self._outcome = self._talk(process)
         except OSError as error:
-            self._outcome = f"could not be started ({error.strerror}); this run has no mirror, its record is whole"
+            self._outcome = f"could not be started ({error.strerror}); nothing is tracked, the record is whole"
 
     def _talk(self, process: subprocess.Popen[str]) -> str:
         assert process.stdin is not None and process.stdout is not None
@@ -137,4 +138,4 @@ class TrackerClient:
         with suppress(BrokenPipeError):
             process.stdin.close()
         said = process.stdout.read()
-        return said.strip() if said else "ended without a word; the mirror is not whole, the record is"
+        return said.strip() if said else "ended without a word; what it tracked is not whole, the record is"

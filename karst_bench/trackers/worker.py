@@ -1,4 +1,4 @@
-"""The tracker process: W&B and TensorBoard behind one small interface, fed by mirror.py.
+"""The tracker process: W&B and TensorBoard behind one small interface, fed by client.py.
 
 Run by path, so that it starts without torch: standard library at the top, the tracker's package when it is needed.
 """
@@ -24,6 +24,7 @@ class Wandb:
 
     def start(self, config: Mapping[str, Any], run_id: str, resumed: bool) -> None:
         """Open the run under the record's id; fall back to offline with a note why."""
+        Path(self.settings["folder"]).mkdir(parents=True, exist_ok=True)  # first: importing wandb takes seconds
         import wandb
 
         self.wandb = wandb
@@ -39,7 +40,6 @@ class Wandb:
             "config": dict(config),
             "dir": self.settings["folder"],
         }
-        Path(self.settings["folder"]).mkdir(parents=True, exist_ok=True)
         mode = self.settings.get("mode") or "online"
         try:
             live: dict[str, Any] = {"mode": mode, "resume": "allow" if resumed and mode == "online" else None}
@@ -131,7 +131,7 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _rows(record: Mapping[str, Any] | None, seen: set[int]) -> list[dict[str, Any]]:
-    """The epochs of a record's curves that were not told live: those before a resume, or all."""
+    """The epochs of a record's curves that were not logged live: those before a resume, or all."""
     curves = (record or {}).get("curves") or {}
     rows = {epoch: {"epoch": epoch} for epoch in curves.get("epoch", []) if epoch not in seen}
     for position, epoch in enumerate(curves.get("epoch", [])):
@@ -175,11 +175,11 @@ def main() -> None:
         outcome = serve(sys.argv[1], json.loads(sys.argv[2]), sys.stdin)
     except ModuleNotFoundError as error:
         outcome = (
-            f"needs the package {error.name} (pip install {error.name}); this run has no mirror, its record is whole"
+            f"needs the package {error.name} (pip install {error.name}); nothing is tracked, the record is whole"
         )
     except BaseException as error:
         outcome = (
-            f"{type(error).__name__}: {' '.join(str(error).split())[:160]}; the mirror is not whole, the record is"
+            f"{type(error).__name__}: {' '.join(str(error).split())[:160]}; what it tracked is not whole, the record is"
         )
     speak.write(outcome + "\n")
     speak.close()

@@ -28,7 +28,7 @@ CONFIG: dict[str, Any] = {
     "normalization": "model",
     "device": "cpu",
     "threads": 1,
-    "paths": {"data": "/a", "weights": "/b", "results": "/c", "cache": "/d"},
+    "paths": {key: f"/somewhere/{key}" for key in ("data", "weights", "results", "cache")},
     "method": {"name": "karst", "N": 2, "m": 8, "r": 8, "sigma": 1.0},
     "extra": {"name": "rst"},
     "also": {"name": "none"},

@@ -15,13 +15,13 @@ RESULTS = Path(__file__).resolve().parents[2] / "results"
 OLD = sorted(path for path in RESULTS.rglob("*.json") if '"schema": 1' in path.read_text())
 
 
-def told(value):
+def facts_of(value):
     """The facts of a parsed record: what is null, false or empty and what says its layout left out."""
     if isinstance(value, list):
-        return [told(item) for item in value]
+        return [facts_of(item) for item in value]
     if not isinstance(value, dict):
         return value
-    kept = {key: told(item) for key, item in value.items() if key not in ("schema", "id_schema")}
+    kept = {key: facts_of(item) for key, item in value.items() if key not in ("schema", "id_schema")}
     return {key: item for key, item in kept.items() if item not in (None, [], {}) and item is not False}
 
 
@@ -34,7 +34,7 @@ def test_committed_records_say_the_same_in_the_present_layout():
         old, new = json.loads(path.read_text()), json.loads(schema.dumps(schema.load(path)))
         assert old.pop("config") == new.pop("config"), path.name
         old["provenance"]["packages"] = {key: old["provenance"].pop(key) for key in PACKAGES_1}
-        assert told(old) == told(new), path.name
+        assert facts_of(old) == facts_of(new), path.name
 
 
 def test_a_migrated_record_read_again_is_the_same():
