@@ -8,6 +8,7 @@ and what is asked are dense maps, regressions, and the number of figures.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -35,13 +36,20 @@ class Scenes:
     pose: np.ndarray
 
 
-def make_scenes(n: int, seed: int) -> Scenes:
-    """n scenes, the same for the same seed and n."""
-    parts = [_chunk(min(_CHUNK, n - start), np.random.default_rng([seed, start])) for start in range(0, n, _CHUNK)]
+def make_scenes(n: int, seed: int, workers: int = 1) -> Scenes:
+    """n scenes, the same for the same seed and n, drawn by so many processes."""
+    jobs = [(min(_CHUNK, n - start), seed, start) for start in range(0, n, _CHUNK)]
+    if workers > 1:
+        with get_context("spawn").Pool(workers) as pool:
+            parts = pool.starmap(_chunk, jobs)
+    else:
+        parts = [_chunk(*job) for job in jobs]
     return Scenes(*(np.concatenate([getattr(p, f) for p in parts]) for f in Scenes.__dataclass_fields__))
 
 
-def _chunk(n: int, rng: np.random.Generator) -> Scenes:
+def _chunk(n: int, seed: int, start: int) -> Scenes:
+    """n scenes; those of one chunk share a random stream named by the seed and the number of the first."""
+    rng = np.random.default_rng([seed, start])
     count = rng.integers(0, COUNTS, n)
     family = rng.integers(0, FAMILIES, (n, COUNTS))
     angle = rng.uniform(0, 2 * np.pi, (n, COUNTS))

@@ -1,11 +1,10 @@
-"""The pre-training loop: photographs and scenes in one batch, resumable, the same for the same seed."""
+"""The pre-training loop: photographs and scenes in one batch, resumable, on a CPU or as one captured CUDA graph a step."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,30 +13,41 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
+from karst_bench import files
 from scripts.pretraining.augment import erase, flip_and_shift, jitter, quarter_turns
-from scripts.pretraining.objective import TURNED_SHARE, Questions, features, photo_loss, scene_loss
+from scripts.pretraining.draws import Draws, order, step_draws
+from scripts.pretraining.objective import Questions, features, photo_loss, scene_loss
 from scripts.pretraining.scenes import Scenes
 
-PHOTOS_A_STEP, SCENES_A_STEP = 128, 64
-WARMUP_SHARE = 0.06
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of each parameter
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast: epochs over the photographs, peak learning rate, weight decay, seed."""
+    """Steps; photographs and scenes in each; peak learning rate, weight decay, warm-up as a share of steps, seed."""
 
-    epochs: int
+    steps: int
+    photos: int
+    scenes: int
     lr: float
     weight_decay: float
+    warmup: float
     seed: int
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step: linear warm-up, then a cosine to 0."""
+        warm = self.warmup * self.steps
+        if step < warm:
+            return self.lr * (step + 1) / warm
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / (self.steps - warm)))
 
 
 @dataclass
 class Material:
-    """Photographs uint8 (n, 3, 32, 32) with labels (n,), and scenes with what is asked of them."""
+    """Photographs uint8 (n, 3, 32, 32) with labels (n,), and scenes with what is asked of them, on one device."""
 
     photos: torch.Tensor
     labels: torch.Tensor
@@ -45,16 +55,22 @@ class Material:
     wanted: dict[str, torch.Tensor]
 
     @classmethod
-    def of(cls, photos: torch.Tensor, labels: torch.Tensor, scenes: Scenes) -> Material:
+    def of(cls, photos: torch.Tensor, labels: torch.Tensor, scenes: Scenes, device: torch.device) -> Material:
         """From decoded photographs and made scenes."""
         wanted = {key: torch.from_numpy(getattr(scenes, key)) for key in ("count", "family", "pose", "dense")}
-        return cls(photos, labels, torch.from_numpy(scenes.pixels), wanted)
+        return cls(
+            photos.to(device),
+            labels.to(device),
+            torch.from_numpy(scenes.pixels).to(device),
+            {key: value.to(device) for key, value in wanted.items()},
+        )
 
 
 class Pretraining:
-    """A backbone, its questions and its optimiser, stepped through a plan.
+    """A backbone, its questions and its optimiser, stepped through a plan on the material's device.
 
     mean, std: of the backbone; checkpoint: the file it is saved to and resumed from; log: takes lines of progress.
+    Raises: ValueError where the checkpoint belongs to another plan.
     """
 
     def __init__(
@@ -69,80 +85,117 @@ class Pretraining:
         checkpoint: Path,
         log: Callable[[str], None],
     ) -> None:
+        self.device = material.photos.device
         self.model, self.heads, self.material, self.plan = model, heads, material, plan
-        self.mean, self.std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (mean, std))
+        self.mean, self.std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) * 255 for v in (mean, std))
         self.checkpoint, self.log = checkpoint, log
-        self.named = dict(nn.ModuleDict({"model": model, "heads": heads}).named_parameters())
+        self.named = dict(nn.ModuleDict({"model": model, "heads": heads}).to(self.device).named_parameters())
+        self.lr = torch.zeros((), device=self.device)
         decay = [p for p in self.named.values() if p.ndim > 1]
         rest = [p for p in self.named.values() if p.ndim <= 1]
         groups: list[dict[str, Any]] = [{"params": decay}, {"params": rest, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
-        self.epoch_steps = len(material.photos) // PHOTOS_A_STEP
-        self.steps = plan.epochs * self.epoch_steps
+        self.optimiser = torch.optim.AdamW(
+            groups, lr=self.lr, weight_decay=plan.weight_decay, fused=True, capturable=self.device.type == "cuda"
+        )
+        self.epoch_steps = len(material.photos) // plan.photos
         self.done, self.seconds = 0, 0.0
+        self.inputs: Draws = self._draws(0)
+        self.losses: dict[str, torch.Tensor] = {}
+        self.replay: Callable[[], None] = self._compute
 
     def run(self) -> None:
-        """All steps from where the checkpoint stands; a checkpoint and a line of progress every quarter of an epoch."""
+        """All steps from where the checkpoint stands; a checkpoint and a line of progress forty times in all."""
         self._resume()
         self.model.train()
-        every = max(1, self.epoch_steps // 4)
+        if self.device.type == "cuda":
+            self._capture()
+        every = max(1, self.plan.steps // 40)
         start, first = time.monotonic() - self.seconds, self.done
         began = time.monotonic()
-        while self.done < self.steps:
-            losses = self._step(self.done)
+        while self.done < self.plan.steps:
+            self._step(self.done)
             self.done += 1
-            if self.done % every == 0 or self.done == self.steps:
+            if self.done % every == 0 or self.done == self.plan.steps:
+                losses = {name: float(value) for name, value in self.losses.items()}  # waits for the device
                 self.seconds = time.monotonic() - start
                 self._report(losses, (self.done - first) / (time.monotonic() - began))
                 self._save()
 
-    def _report(self, losses: dict[str, torch.Tensor], steps_a_second: float) -> None:
-        shown = " ".join(f"{name} {float(value):.3f}" for name, value in losses.items())
-        images = steps_a_second * (PHOTOS_A_STEP + SCENES_A_STEP)
-        left = (self.steps - self.done) / steps_a_second / 60
-        epoch = self.done / self.epoch_steps
-        self.log(f"step {self.done}/{self.steps} epoch {epoch:.2f} {shown} {images:.0f} images/s, {left:.0f} min left")
+    def _report(self, losses: dict[str, float], steps_a_second: float) -> None:
+        shown = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        images = steps_a_second * (self.plan.photos + self.plan.scenes)
+        left, passes = (self.plan.steps - self.done) / steps_a_second / 60, self.done / self.epoch_steps
+        self.log(f"step {self.done}/{self.plan.steps} pass {passes:.2f} {shown} {images:.0f} images/s, {left:.1f} min left")
 
-    def _rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine to 0."""
-        warm = WARMUP_SHARE * self.steps
-        if step < warm:
-            return self.plan.lr * (step + 1) / warm
-        return self.plan.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / (self.steps - warm)))
+    def _draws(self, step: int) -> Draws:
+        """Everything random in a step, on the CPU."""
+        plan, (epoch, within) = self.plan, divmod(step, self.epoch_steps)
+        if within == 0 or step == self.done:
+            self.order = order(plan.seed, epoch, len(self.material.photos))
+        counts = {"photos": plan.photos, "scenes": plan.scenes, "all_scenes": len(self.material.scenes)}
+        drawn = step_draws(plan.seed, step, side=self.material.photos.shape[-1], **counts)
+        return drawn | {"photos": self.order[within * plan.photos :][: plan.photos]}
 
-    def _order(self, epoch: int, n: int, salt: int) -> torch.Tensor:
-        return torch.randperm(n, generator=torch.Generator().manual_seed(self.plan.seed * 1009 + 2 * epoch + salt))
-
-    def _step(self, step: int) -> dict[str, torch.Tensor]:
+    def _step(self, step: int) -> None:
         """One step; everything random in it follows from the seed and the step's number."""
-        epoch, within = divmod(step, self.epoch_steps)
-        generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + step)
-        chosen = self._order(epoch, len(self.material.photos), 0)[within * PHOTOS_A_STEP :][:PHOTOS_A_STEP]
-        scenes = torch.randint(0, len(self.material.scenes), (SCENES_A_STEP,), generator=generator)
-        photos = flip_and_shift(self.material.photos[chosen], generator)
-        turned = PHOTOS_A_STEP // TURNED_SHARE
-        photos[:turned], turns = quarter_turns(photos[:turned], generator)
-        photos = erase(jitter(photos, generator), generator)
-        drawn = jitter(self.material.scenes[scenes], generator)
-        pooled, tokens = features(self.model, (torch.cat([photos, drawn]) - self.mean) / self.std)
+        for name, value in self._draws(step).items():
+            self.inputs[name].copy_(value, non_blocking=True)
+        self.lr.fill_(self.plan.rate(step))
+        torch.manual_seed(self.plan.seed * 1_000_003 + step)  # for the layers that a Swin drops; a graph reads it anew
+        self.replay()
+
+    def _compute(self) -> None:
+        """Augmentation, forward, backward and update of what `inputs` say, without a wait for the device."""
+        drawn, material = self.inputs, self.material
+        photos = flip_and_shift(material.photos[drawn["photos"]], drawn["flip"], drawn["shift"])
+        turned = len(drawn["turns"])
+        photos = torch.cat([quarter_turns(photos[:turned], drawn["turns"]), photos[turned:]])
+        photos = erase(jitter(photos, drawn["photo_scale"]), drawn["corner"], drawn["hole"])
+        scenes = jitter(material.scenes[drawn["scenes"]], drawn["scene_scale"])
+        pooled, tokens = features(self.model, (torch.cat([photos, scenes]) - self.mean) / self.std)
         n = len(photos)
-        losses = photo_loss(self.heads, pooled[:n], self.material.labels[chosen], turns)
-        want = {key: value[scenes] for key, value in self.material.wanted.items()}
+        losses = photo_loss(self.heads, pooled[:n], material.labels[drawn["photos"]], drawn["turns"])
+        want = {key: value[drawn["scenes"]] for key, value in material.wanted.items()}
         losses |= scene_loss(self.heads, pooled[n:], tokens[n:], want)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._rate(step)
-        self.optimiser.zero_grad()
+        self.optimiser.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(list(self.named.values()), 1.0)
+        nn.utils.clip_grad_norm_(list(self.named.values()), 1.0, foreach=True)
         self.optimiser.step()
-        return {name: value.detach() for name, value in losses.items()}
+        self.losses = {name: value.detach() for name, value in losses.items()}
+
+    def _capture(self) -> None:
+        """Records `_compute` as one CUDA graph; the steps that warm it up are taken back."""
+        self.inputs = {name: value.to(self.device) for name, value in self._draws(self.done).items()}
+        values = {name: p.detach().clone() for name, p in self.named.items()}
+        kept = {
+            name: {key: self.optimiser.state[p][key].clone() for key in MOMENTS}
+            for name, p in self.named.items()
+            if p in self.optimiser.state
+        }
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._compute()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.cuda.graph(graph):
+            self._compute()
+        with torch.no_grad():
+            for name, p in self.named.items():
+                p.copy_(values[name])
+                for key in MOMENTS:
+                    state = self.optimiser.state[p][key]
+                    state.copy_(kept[name][key]) if name in kept else state.zero_()
+        self.replay = graph.replay
 
     def _save(self) -> None:
         tensors = {f"value.{name}": p.detach() for name, p in self.named.items()}
         for name, p in self.named.items():
             for key, value in self.optimiser.state[p].items():
                 tensors[f"{key}.{name}"] = value
-        state = {"done": self.done, "seconds": round(self.seconds, 1), "steps": self.steps, "seed": self.plan.seed}
+        state = {"done": self.done, "seconds": round(self.seconds, 1), "steps": self.plan.steps, "seed": self.plan.seed}
         write_tensors(self.checkpoint, tensors, {"state": json.dumps(state)})
 
     def _resume(self) -> None:
@@ -150,17 +203,17 @@ class Pretraining:
             return
         with safe_open(self.checkpoint, "pt") as file:
             state = json.loads(file.metadata()["state"])
-        if (state["steps"], state["seed"]) != (self.steps, self.plan.seed):
+        if (state["steps"], state["seed"]) != (self.plan.steps, self.plan.seed):
             raise ValueError(
                 f"{self.checkpoint} belongs to {state['steps']} steps with seed {state['seed']}, this run has "
-                f"{self.steps} with seed {self.plan.seed}; give the same epochs and seed, or delete the file"
+                f"{self.plan.steps} with seed {self.plan.seed}; give the same steps and seed, or delete the file"
             )
-        tensors = load_file(self.checkpoint)
+        tensors = load_file(self.checkpoint, device=str(self.device))
         for name, p in self.named.items():
             p.data.copy_(tensors[f"value.{name}"])
-            self.optimiser.state[p] = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            self.optimiser.state[p] = {key: tensors[f"{key}.{name}"] for key in MOMENTS}
         self.done, self.seconds = state["done"], state["seconds"]
-        self.log(f"resumed at step {self.done}/{self.steps}")
+        self.log(f"resumed at step {self.done}/{self.plan.steps}")
 
 
 @torch.no_grad()
@@ -172,9 +225,9 @@ def top1_pct(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> float:
-    """Share of photographs whose class is named rightly, in percent."""
+    """Share of photographs whose class is named rightly, in percent; all on the model's device."""
     model.eval()
-    centre, scale = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (mean, std))
+    centre, scale = (torch.tensor(v, device=photos.device).view(1, 3, 1, 1) * 255 for v in (mean, std))
     right = 0
     for start in range(0, len(photos), 500):
         pooled, _ = features(model, (photos[start : start + 500].float() - centre) / scale)
@@ -183,10 +236,15 @@ def top1_pct(
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
-    """Writes a safetensors file in one move and returns its SHA-256."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, fresh, metadata)
-    fresh.chmod(0o644)
-    fresh.replace(path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Writes a safetensors file in one move and returns its SHA-256: the same for the same tensors and metadata."""
+    blob = _ordered(save({name: value.contiguous().cpu() for name, value in tensors.items()}, metadata))
+    files.write(path, blob, once=False)
+    return hashlib.sha256(blob).hexdigest()
+
+
+def _ordered(blob: bytes) -> bytes:
+    """A safetensors file with its header's keys in order: the library writes metadata in another order each time."""
+    end = 8 + int.from_bytes(blob[:8], "little")
+    text = json.dumps(json.loads(blob[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + blob[end:]
