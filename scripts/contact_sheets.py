@@ -2,17 +2,20 @@
 
     python scripts/contact_sheets.py [out=docs/mini] [columns=12]
 
-The images are the first of each class in the test split, enlarged twice.
+The images are the first of each class that training sees (`train800`; the pool of a few-shot set), enlarged twice.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from karst_bench.config.datasets import dataset_config
 from karst_bench.data.mini import GENERATORS, draw
+from karst_bench.data.mini.difficulty import Difficulty
 from karst_bench.data.mini.drawing import SIDE
 from karst_bench.data.mini.fonts import face
 from karst_bench.data.mini.names import class_names
@@ -20,14 +23,16 @@ from karst_bench.data.mini.names import class_names
 ZOOM, MARGIN, TOP = 2, 92, 22
 
 
-def sheet(task: str, rule: str, columns: int) -> Image.Image:
+def sheet(task: str, node: Mapping[str, Any], columns: int) -> Image.Image:
     """The contact sheet of one task, with its statement on top."""
     generator = GENERATORS[task]
     tile = SIDE * ZOOM
-    pixels = draw(task, generator, "test", generator.classes * columns)
+    pixels = draw(
+        task, generator, "pool" if node["shots"] else "train800", generator.classes * columns, Difficulty.of(node)
+    )
     page = Image.new("RGB", (MARGIN + columns * tile, TOP + generator.classes * tile), "white")
     pen = ImageDraw.Draw(page)
-    pen.text((4, 5), f"mini/{task}: {rule}", fill="black", font=face("DejaVuSans", 11))
+    pen.text((4, 5), f"mini/{task}: {node['label_rule']}", fill="black", font=face("DejaVuSans", 11))
     for label, name in enumerate(class_names(task)):
         pen.text((4, TOP + label * tile + tile // 2), name, fill="black", font=face("DejaVuSans", 11), anchor="lm")
         for column in range(columns):
@@ -43,7 +48,7 @@ def main(arguments: list[str]) -> None:
     out, columns = Path(given.get("out", "docs/mini")), int(given.get("columns", 12))
     out.mkdir(parents=True, exist_ok=True)
     for task in GENERATORS:
-        page = sheet(task, dataset_config(f"mini/{task}")["label_rule"], columns)
+        page = sheet(task, dataset_config(f"mini/{task}"), columns)
         page.quantize(64, dither=Image.Dither.NONE).save(out / f"{task}.png", optimize=True)
         print(f"{out / task}.png {(out / f'{task}.png').stat().st_size / 1000:.0f} kB")
 

@@ -27,7 +27,7 @@ MARKS = re.compile(r"(<!-- records: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TASKS = catalog.tasks("mini")
 SEARCHED = {
     "random, linear": ("linear", "ours_random"), "linear": ("linear", "ours"), "LoRA": ("lora", "ours"),
-    "KARST": ("karst", "ours"),
+    "KARST": ("karst", "ours"), "full": ("full", "ours"),
 }  # fmt: skip
 DIFFERENCES = [("linear", "random, linear"), ("LoRA", "linear"), ("KARST", "linear"), ("KARST", "LoRA")]
 EVERY = ("digits", "cells", "location")

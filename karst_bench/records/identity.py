@@ -14,7 +14,7 @@ from karst_bench.records.migrations import SCHEMA
 from karst_bench.records.record import RunHeader
 
 NODES = ("method", "extra", "also", "recipe", "protocol")
-DATASET = ("name", "source", "encoding", "transform", "shots", "split_seed", "classes")
+DATASET = ("name", "source", "encoding", "transform", "shots", "split_seed", "classes", "difficulty")
 BACKBONE = ("timm_name", "model_args")
 INPUT = ("input_size", "mean", "std")  # a config may leave these to the backbone; a record never does
 TUNED = ("name", "values")

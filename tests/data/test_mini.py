@@ -10,13 +10,16 @@ import torch
 
 from karst_bench.config.datasets import dataset_config
 from karst_bench.data.mini import GENERATORS, POOL, draw, load_mini
+from karst_bench.data.mini.difficulty import Difficulty
 from karst_bench.data.mini.names import class_names
 from karst_bench.data.task import Task
 from karst_bench.errors import UserError
+from karst_bench.records.identity import cell_key
 
 YAMLS = sorted((Path(__file__).parents[2] / "conf" / "dataset" / "mini").glob("[!_]*.yaml"))
 NODES = {path.stem: dataset_config(f"mini/{path.stem}") for path in YAMLS}
 FEWSHOT = sorted(name for name, node in NODES.items() if node["group"] == "fewshot")
+EASY = {"contrast": 80, "clutter": 1, "noise": 5, "fineness": 1}
 WHOLE = sorted(set(NODES) - set(FEWSHOT))
 
 
@@ -99,10 +102,30 @@ def test_shots_are_counted_nested_and_drawn_by_the_split_seed(name: str, cache: 
 
 @pytest.mark.parametrize("name", sorted(NODES))
 def test_images_follow_from_task_split_and_number_alone(name: str, cache: Path):
-    generator = GENERATORS[name]
-    few = draw(name, generator, "test", 6)
-    np.testing.assert_array_equal(few, draw(name, generator, "test", 9)[:6])
+    generator, level = GENERATORS[name], Difficulty.of(node(name))
+    few = draw(name, generator, "test", 6, level)
+    np.testing.assert_array_equal(few, draw(name, generator, "test", 9, level)[:6])
     np.testing.assert_array_equal(few, pixels(load(name, cache), "test")[:6])
+
+
+@pytest.mark.parametrize("value", ["contrast", "clutter", "noise", "fineness"])
+@pytest.mark.parametrize("name", sorted(NODES))
+def test_each_value_of_the_difficulty_changes_the_images(name: str, value: str):
+    level = NODES[name]["difficulty"]
+    as_it_is, changed = (
+        draw(name, GENERATORS[name], "test", 5, Difficulty.of(node(name, difficulty=values)))
+        for values in (level, level | {value: level[value] * 1.25 + 1})
+    )
+    assert (as_it_is != changed).any()
+
+
+def test_another_difficulty_is_another_task_for_cache_hash_and_id(tmp_path: Path):
+    harder = NODES["digits"]["difficulty"] | {"noise": NODES["digits"]["difficulty"]["noise"] + 1}
+    tasks = [load("digits", tmp_path), load("digits", tmp_path, difficulty=harder)]
+    assert (pixels(tasks[0], "test") != pixels(tasks[1], "test")).any()
+    assert tasks[0].list_sha256 != tasks[1].list_sha256
+    assert len(list((tmp_path / "mini").glob("digits-*.npz"))) == 2
+    assert cell_key({"dataset": node("digits")}) != cell_key({"dataset": node("digits", difficulty=harder)})
 
 
 def test_the_cache_is_read_and_the_hash_says_the_same(cache: Path, monkeypatch: pytest.MonkeyPatch):
@@ -121,14 +144,16 @@ def flipped(whole: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [cut, flipped])
-def test_a_damaged_cache_is_drawn_again(damage: Callable[[bytes], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_damaged_cache_is_drawn_again(
+    damage: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     fresh = pixels(load("digits", tmp_path), "test")
     (path,) = (tmp_path / "mini").glob("digits-*.npz")
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     again = pixels(load("digits", tmp_path), "test")
     assert np.array_equal(again, fresh) and path.read_bytes() == whole
-    assert str(path) in capsys.readouterr().err
+    assert str(path) in caplog.text
 
 
 def test_another_size_is_the_same_image_resized(cache: Path):
@@ -146,6 +171,10 @@ def test_another_size_is_the_same_image_resized(cache: Path):
         ("digits", {"task": "nothing"}, "no generator called 'nothing'; known are digits"),
         ("digits", {"classes": 9}, "classes=9.*draws 10"),
         ("digits", {"sizes": {"val": 3, "test": 4}}, r"sizes must name \['test', 'train800', 'val200'\]"),
+        ("digits", {"difficulty": None}, "difficulty must give contrast, clutter, noise, fineness, got None"),
+        ("digits", {"difficulty": {"noise": 1}}, r"got \['noise'\]"),
+        ("count", {"difficulty": EASY | {"noise": -1}}, r"difficulty.noise=-1 must lie in 0..100"),
+        ("count", {"difficulty": EASY | {"fineness": "much"}}, "difficulty.fineness='much' is no number"),
         ("fs_glyphs", {"shots": 0}, rf"shots=0 must lie in 1\.\.{POOL}"),
     ],
 )

@@ -19,7 +19,6 @@ def script():
 def test_the_page_is_current(script):
     text = script.PAGE.read_text()
     runs = script.records(script.RESULTS)
-    assert len(runs) > 100
     assert text == script.render(text, runs), "run `python scripts/docs_mini.py`"
 
 

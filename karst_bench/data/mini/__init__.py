@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
+import logging
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -22,20 +21,24 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from karst_bench import files
 from karst_bench.data.mini import drawing, finegrained, fonts, natural, specialized, structured
+from karst_bench.data.mini.difficulty import Difficulty
 from karst_bench.data.mini.drawing import SIDE
 from karst_bench.data.task import ArraySplit, JoinedSplit, Split, Task
 from karst_bench.errors import UserError
 
-VERSION = 1  # goes up whenever any image changes
+log = logging.getLogger(__name__)
+
+VERSION = 2  # goes up whenever any image changes
 POOL = 24  # few-shot: images of each class that shots are drawn from
-Painter = Callable[[int, np.random.Generator, str], np.ndarray]
+Painter = Callable[[int, np.random.Generator, str, Difficulty], np.ndarray]
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A painter (label, random stream, split) -> uint8 (32, 32, 3), its classes, and the module that holds it."""
+    """A painter (label, random stream, split, difficulty) -> uint8 (32, 32, 3), its classes, the module that holds it."""
 
     paint: Painter
     classes: int
@@ -46,7 +49,7 @@ GENERATORS: dict[str, Generator] = {
     "digits": Generator(natural.digits, 10, natural),
     "glyphs": Generator(natural.glyphs, len(natural.LETTERS), natural),
     "textures": Generator(natural.textures, len(natural.TEXTURES), natural),
-    "landuse": Generator(specialized.landuse, len(specialized.LAND), specialized),
+    "landuse": Generator(specialized.landuse, 2 * len(specialized.LAND), specialized),
     "cells": Generator(specialized.cells, 8, specialized),
     "location": Generator(structured.location, structured.COLUMNS, structured),
     "orientation": Generator(structured.orientation, structured.TURNS, structured),
@@ -62,15 +65,16 @@ def load_mini(dataset: Mapping[str, Any], *, cache_root: Path, size: int) -> Tas
 
     With `shots` set: train (shots of each class, drawn from a pool of 24 by split_seed; fewer shots are a subset of
     more), val, test. Else train800, val200, train800val200, test. list_sha256 covers version, parameters and pixels.
-    Raises: UserError for an unknown task, a wrong number of classes, missing sizes, or more shots than the pool holds.
+    Raises: UserError for an unknown task, a wrong number of classes, missing sizes or difficulty, or more shots than the
+    pool holds.
     """
-    name, generator = str(dataset["name"]), _generator(dataset)
+    name, generator, difficulty = str(dataset["name"]), _generator(dataset), Difficulty.of(dataset)
     shots = dataset.get("shots")
     sizes = _sizes(dataset, {"val", "test"} if shots is not None else {"train800", "val200", "test"})
     drawn = sizes if shots is None else {"pool": POOL * generator.classes, **sizes}
-    arrays = _cached(str(dataset["task"]), generator, drawn, Path(cache_root))
+    arrays = _cached(str(dataset["task"]), generator, drawn, difficulty, Path(cache_root))
     labels = {split: np.arange(n) % generator.classes for split, n in drawn.items()}
-    parameters: dict[str, Any] = {"version": VERSION, "name": name, "sizes": drawn}
+    parameters: dict[str, Any] = {"version": VERSION, "name": name, "sizes": drawn, "difficulty": difficulty.values()}
     if shots is not None:
         seed = int(dataset["split_seed"])
         chosen = _chosen(name, generator.classes, int(shots), seed)
@@ -116,33 +120,34 @@ def _generator(dataset: Mapping[str, Any]) -> Generator:
     return generator
 
 
-def draw(task: str, generator: Generator, split: str, n: int) -> np.ndarray:
+def draw(task: str, generator: Generator, split: str, n: int, difficulty: Difficulty) -> np.ndarray:
     """n images of a split, uint8 (n, 3, 32, 32); image i has label i mod classes and its own random stream."""
     stream = [VERSION, *f"{task}/{split}".encode()]
     pixels = np.empty((n, 3, SIDE, SIDE), dtype=np.uint8)
     for i in range(n):
-        image = generator.paint(i % generator.classes, np.random.default_rng([*stream, i]), split)
+        image = generator.paint(i % generator.classes, np.random.default_rng([*stream, i]), split, difficulty)
         pixels[i] = image.transpose(2, 0, 1)
     return pixels
 
 
-def _cached(task: str, generator: Generator, sizes: dict[str, int], cache_root: Path) -> Arrays:
+def _cached(task: str, generator: Generator, sizes: dict[str, int], difficulty: Difficulty, cache_root: Path) -> Arrays:
     """The splits' pixels from the cache; drawn and put there, in one move, when they are not."""
+    facts = json.dumps([VERSION, task, sizes, difficulty.values()]).encode()
     code = [Path(str(module.__file__)).read_bytes() for module in (generator.module, drawing, fonts)]
-    key = hashlib.sha256(b"\0".join([*code, json.dumps([VERSION, task, sizes]).encode()])).hexdigest()[:16]
+    key = hashlib.sha256(b"\0".join([*code, facts])).hexdigest()[:16]
     path = cache_root / "mini" / f"{task}-{key}.npz"
     if path.is_file():
         try:
-            with path.open("rb") as kept, np.load(kept) as stored:  # a zip file: each array's checksum is compared as it is read
+            with (
+                path.open("rb") as kept,
+                np.load(kept) as stored,
+            ):  # a zip file: each array's checksum is compared as it is read
                 return {split: stored[split] for split in sizes}
         except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError) as error:
-            print(f"note: {path} is damaged ({error}); its images are drawn again", file=sys.stderr)
-    arrays = {split: draw(task, generator, split, n) for split, n in sizes.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("wb") as file:
+            log.warning("%s is damaged (%s); its images are drawn again", path, error)
+    arrays = {split: draw(task, generator, split, n, difficulty) for split, n in sizes.items()}
+    with files.stream(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    fresh.replace(path)
     return arrays
 
 

@@ -92,12 +92,27 @@ def colour(rng: np.random.Generator, low: float = 30, high: float = 225) -> np.n
     return rng.uniform(low, high, 3)
 
 
-def brighter(rng: np.random.Generator, other: np.ndarray, by: float) -> np.ndarray:
-    """A colour (3,) at least `by` levels lighter than `other` on the mean of the channels."""
-    while True:
-        found = colour(rng, 60, 255)
-        if found.mean() - other.mean() >= by:
-            return found
+def against(rng: np.random.Generator, other: np.ndarray, contrast: float) -> np.ndarray:
+    """A colour (3,) that stands out from `other` by 1 to 1.5 times `contrast` levels on the mean of the channels.
+
+    Lighter or darker with equal chance where both fit into 0..255, and tinted by a quarter of the contrast.
+    """
+    step, sign = contrast * rng.uniform(1, 1.5), rng.choice((-1.0, 1.0))
+    if not 0 <= other.mean() + sign * step <= 255:
+        sign = -sign
+    tint = rng.normal(0, 0.25 * contrast, 3)
+    return np.clip(other + sign * step + tint - tint.mean(), 0, 255)
+
+
+def litter(image: np.ndarray, rng: np.random.Generator, most: float, ink: np.ndarray) -> np.ndarray:
+    """Up to `most` specks and short strokes about the colour `ink`: what an eye must look past."""
+    for _ in range(rng.integers(0, round(most) + 1)):
+        x, y = rng.uniform(1, SIDE - 1, 2)
+        way, length = rng.uniform(0, 2 * np.pi), rng.uniform(0, 7)
+        stroke = [(x, y), (x + length * np.cos(way), y + length * np.sin(way))]
+        mask = Mask().line(stroke, rng.uniform(0.8, 1.8)).disc(x, y, rng.uniform(0.4, 1.2)).soft()
+        image = paint(image, mask * rng.uniform(0.4, 1), np.clip(ink + rng.normal(0, 25, 3), 0, 255))
+    return image
 
 
 def ground(rng: np.random.Generator, base: np.ndarray, strength: float) -> np.ndarray:

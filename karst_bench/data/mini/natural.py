@@ -9,10 +9,23 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from karst_bench.data.mini.drawing import SIDE, Mask, brighter, clouds, colour, fine_size, finish, grid, ground, paint
+from karst_bench.data.mini.difficulty import Difficulty
+from karst_bench.data.mini.drawing import (
+    SIDE,
+    Mask,
+    against,
+    clouds,
+    colour,
+    fine_size,
+    finish,
+    grid,
+    ground,
+    litter,
+    paint,
+)
 from karst_bench.data.mini.fonts import LATIN, face
 
-LETTERS = "ABDEGHKMNPRSTXYZ"
+LETTERS = "ABCDEFGHJKLMNOPQRSTUVWXYZ"
 
 
 @lru_cache(maxsize=1)
@@ -38,36 +51,37 @@ def _digit_mask(image: np.ndarray, size: float, x: float, y: float, turn: float)
     return np.clip(np.asarray(out, dtype=np.float64), 0, 1)
 
 
-def digits(label: int, rng: np.random.Generator, split: str) -> np.ndarray:
-    """A handwritten digit in the middle, parts of others beside it, in a tint on a cloudy ground."""
+def digits(label: int, rng: np.random.Generator, split: str, level: Difficulty) -> np.ndarray:
+    """A handwritten digit in the middle, parts of others beside it, strokes across, lighter or darker than its ground."""
     pools = _handwriting()
-    base = colour(rng, 10, 80)
-    image = ground(rng, base, rng.uniform(3, 12))
-    ink = brighter(rng, base, 105)
-    size = rng.uniform(20, 26)
-    x, y = rng.uniform(14.5, 17.5, 2)
+    base = colour(rng, 40, 200)
+    image = ground(rng, base, rng.uniform(3, 14))
+    ink = against(rng, base, level.contrast)
+    size = rng.uniform(20, 26) / level.fineness
+    x, y = SIDE / 2 + rng.uniform(-1.5, 1.5, 2) * level.fineness
     for side in (-1, 1):
         other = pools[split, int(rng.integers(10))]
-        if rng.random() < 0.4:
-            at = x + side * size * rng.uniform(0.8, 1.0)
-            mask = _digit_mask(other[rng.integers(len(other))], size, at, y + rng.uniform(-2, 2), 0)
-            image = paint(image, mask * 0.6, ink)
+        if rng.random() < 0.5:
+            at = x + side * size * rng.uniform(0.7, 0.9)
+            image = paint(image, _digit_mask(other[rng.integers(len(other))], size, at, y + rng.uniform(-2, 2), 0), ink)
     own = pools[split, label]
-    mask = _digit_mask(own[rng.integers(len(own))], size, x, y, rng.uniform(-0.2, 0.2))
-    return finish(paint(image, mask, ink), rng, noise=7)
+    mask = _digit_mask(own[rng.integers(len(own))], size, x, y, rng.uniform(-0.25, 0.25))
+    image = litter(paint(image, mask, ink), rng, level.clutter, ink)
+    return finish(image, rng, noise=level.noise)
 
 
-def glyphs(label: int, rng: np.random.Generator, split: str) -> np.ndarray:
-    """One of sixteen capital letters in one of fifteen faces, moved, turned and tinted, over stripes or clouds."""
-    base = colour(rng, 10, 80)
+def glyphs(label: int, rng: np.random.Generator, split: str, level: Difficulty) -> np.ndarray:
+    """One of 25 capital letters in one of fifteen faces, moved, turned and tinted, over stripes or clouds."""
+    base = colour(rng, 40, 200)
     image = ground(rng, base, rng.uniform(3, 12))
-    image += _stripes(rng, rng.uniform(3, 7), 0.15)[..., None] * rng.uniform(0, 16)
-    size = rng.uniform(18, 27)
+    image += _stripes(rng, rng.uniform(3, 7), 0.15)[..., None] * rng.uniform(0, 0.3) * level.contrast
+    size = rng.uniform(20, 27) / level.fineness
     font = face(LATIN[rng.integers(len(LATIN))], fine_size(size))
-    x, y = SIDE / 2 + rng.uniform(-2, 2, 2)
+    x, y = SIDE / 2 + rng.uniform(-2, 2, 2) * level.fineness
     mask = Mask().text(LETTERS[label], font, x, y).turned(rng.uniform(-15, 15), x, y).soft()
-    ink = brighter(rng, base, 105) + clouds(rng)[..., None] * rng.uniform(0, 10)
-    return finish(paint(image, mask, ink), rng, noise=7)
+    ink = against(rng, base, level.contrast)
+    image = paint(image, mask, ink + clouds(rng)[..., None] * rng.uniform(0, 10))
+    return finish(litter(image, rng, level.clutter, ink), rng, noise=level.noise)
 
 
 def _warped(rng: np.random.Generator, bend: float) -> tuple[np.ndarray, np.ndarray]:
@@ -152,11 +166,12 @@ TEXTURES: tuple[Callable[[np.random.Generator, float], np.ndarray], ...] = (
 )
 
 
-def textures(label: int, rng: np.random.Generator, split: str) -> np.ndarray:
-    """One of ten patterns at any scale, turn, colour and contrast, under slanted light and noise."""
-    pattern = TEXTURES[label](rng, rng.uniform(5, 9))
-    dark = colour(rng, 10, 130)
-    bright = brighter(rng, dark, 50)
+def textures(label: int, rng: np.random.Generator, split: str, level: Difficulty) -> np.ndarray:
+    """One of ten patterns at any scale, turn and colour, under slanted light, blotches and noise."""
+    pattern = TEXTURES[label](rng, rng.uniform(5, 9) / level.fineness)
+    dark = colour(rng, 30, 200)
+    bright = against(rng, dark, level.contrast)
     share = np.clip(0.5 + 0.5 * pattern, 0, 1)
     image = paint(np.broadcast_to(dark, (SIDE, SIDE, 3)), share, bright)
-    return finish(image + clouds(rng)[..., None] * rng.uniform(0, 15), rng, light=0.4, noise=12)
+    image = litter(image + clouds(rng)[..., None] * rng.uniform(0, 15), rng, level.clutter, (dark + bright) / 2)
+    return finish(image, rng, light=0.4, noise=level.noise)

@@ -6,23 +6,26 @@ from collections.abc import Callable
 
 import numpy as np
 
+from karst_bench.data.mini.difficulty import Difficulty
 from karst_bench.data.mini.drawing import SIDE, Mask, clouds, ellipse_points, finish, grid, ground, paint, place
 
-GRASS, SOIL, WATER, LEAVES = (
-    np.array(c, dtype=float) for c in ((112, 128, 84), (134, 112, 88), (70, 92, 112), (62, 86, 60))
+GRASS, SOIL, WATER, LEAVES, ROOF = (
+    np.array(c, dtype=float) for c in ((112, 128, 84), (134, 112, 88), (84, 100, 100), (70, 92, 66), (150, 132, 124))
 )
 GREY = np.array((128.0, 124.0, 120.0))
+WARM = np.array((1.0, 0.0, -1.0))  # what a class's colour is moved along: no lighter and no darker for it
 
 
 def _shade(rng: np.random.Generator, colour: np.ndarray, spread: float = 20) -> np.ndarray:
-    """`colour`, lighter or darker and tinted: the season, the hour, the soil."""
-    return np.clip(colour + rng.normal(0, spread) + rng.normal(0, spread * 0.6, 3), 15, 240)
+    """`colour`, lighter or darker and a little tinted: the season, the hour, the soil."""
+    return np.clip(colour + rng.normal(0, spread) + rng.normal(0, spread * 0.3, 3), 15, 240)
 
 
 def _open_land(rng: np.random.Generator) -> np.ndarray:
-    """Ground of any kind, so that its colour alone tells little."""
+    """Ground of any kind and warmth, so that its colour tells nothing."""
     kinds = (GRASS, SOIL, LEAVES, GREY)
-    return ground(rng, _shade(rng, kinds[rng.integers(len(kinds))], 16), rng.uniform(6, 16))
+    base = _shade(rng, kinds[rng.integers(len(kinds))], 16) + WARM * rng.normal(0, 16)
+    return ground(rng, base, rng.uniform(6, 16))
 
 
 def _across(rng: np.random.Generator, bend: float) -> list[tuple[float, float]]:
@@ -35,96 +38,75 @@ def _across(rng: np.random.Generator, bend: float) -> list[tuple[float, float]]:
     return list(place(points, SIDE / 2, SIDE / 2, 1.0, turn))
 
 
-def _forest(rng: np.random.Generator) -> np.ndarray:
-    image = ground(rng, _shade(rng, LEAVES), 8)
+def _forest(rng: np.random.Generator, warm: np.ndarray, fineness: float) -> np.ndarray:
+    """Crowns close together: needles (cool) or leaves (warm)."""
+    image = ground(rng, _shade(rng, LEAVES) + warm, 8)
     for _ in range(rng.integers(60, 110)):
         x, y = rng.uniform(0, SIDE, 2)
-        crown = Mask().disc(x, y, rng.uniform(1.2, 2.4)).soft()
-        image = paint(image, crown * 0.7, _shade(rng, LEAVES, 14))
+        crown = Mask().disc(x, y, rng.uniform(1.6, 3.0) / fineness).soft()
+        image = paint(image, crown * 0.7, _shade(rng, LEAVES, 14) + warm)
     return image
 
 
-def _crops(rng: np.random.Generator) -> np.ndarray:
-    """Parallel rows, two fields meeting at an edge."""
+def _crops(rng: np.random.Generator, warm: np.ndarray, fineness: float) -> np.ndarray:
+    """Parallel rows, two fields meeting at an edge: green (cool) or ripe (warm)."""
     x, y = grid()
-    image = ground(rng, _shade(rng, (GRASS, SOIL)[rng.integers(2)]), 8)
+    image = ground(rng, _shade(rng, GRASS) + warm, 8)
     edge, turn = rng.uniform(8, 24), rng.uniform(0, np.pi)
     for side in (0, 1):
         way = turn + rng.uniform(-0.15, 0.15) + (np.pi / 2 if rng.random() < 0.3 else 0)
-        rows = np.sin(2 * np.pi * (np.cos(way) * x + np.sin(way) * y) / rng.uniform(2.6, 4.5))
-        field = image + rows[..., None] * rng.uniform(7, 22) + rng.normal(0, 14, 3) * side
+        rows = np.sin(2 * np.pi * (np.cos(way) * x + np.sin(way) * y) * fineness / rng.uniform(3.2, 5.5))
+        field = image + rows[..., None] * rng.uniform(7, 22) + rng.normal(0, 14) * side
         image = np.where((x * np.cos(turn) + y * np.sin(turn) > edge)[..., None] == bool(side), field, image)
     return image
 
 
-def _pasture(rng: np.random.Generator) -> np.ndarray:
-    image = ground(rng, _shade(rng, (GRASS, SOIL)[rng.integers(2)]), rng.uniform(10, 22))
-    for _ in range(rng.integers(0, 7)):
-        x, y = rng.uniform(0, SIDE, 2)
-        image = paint(image, Mask().disc(x, y, rng.uniform(0.8, 2.0)).soft(), _shade(rng, LEAVES))
-    return image
+def _lake(rng: np.random.Generator, warm: np.ndarray, fineness: float) -> np.ndarray:
+    """Water on open land: clear (cool) or muddy (warm)."""
+    x, y = rng.uniform(10, 22, 2)
+    a, b = rng.uniform(7, 13) / fineness, rng.uniform(6, 10) / fineness
+    shore = ellipse_points(x, y, a, b, rng.uniform(0, np.pi), rng.normal(0, 0.1, 3))
+    return paint(_open_land(rng), Mask().polygon(shore).soft(), _shade(rng, WATER) + warm)
 
 
-def _river(rng: np.random.Generator) -> np.ndarray:
-    return paint(_open_land(rng), Mask().line(_across(rng, 3.2), rng.uniform(3, 8)).soft(), _shade(rng, WATER))
-
-
-def _road(rng: np.random.Generator) -> np.ndarray:
+def _houses(rng: np.random.Generator, warm: np.ndarray, fineness: float) -> np.ndarray:
+    """Roofs in rows with their shadows: slate (cool) or tiles (warm)."""
     image = _open_land(rng)
-    for _ in range(rng.integers(1, 3)):
-        way, width = _across(rng, 0.25), rng.uniform(2.2, 4.5)
-        image = paint(image, Mask().line(way, width).soft(), _shade(rng, GREY))
-        image = paint(image, Mask().line(way, 0.5).soft() * 0.8, np.array((220.0, 220.0, 200.0)))
-    return image
-
-
-def _houses(rng: np.random.Generator) -> np.ndarray:
-    image = _open_land(rng)
-    turn, pitch = rng.uniform(0, np.pi), rng.uniform(5.5, 7.5)
+    turn, pitch = rng.uniform(0, np.pi), rng.uniform(6.5, 9) / fineness
     for row in np.arange(-24, 25, pitch):
         for along in np.arange(-24, 25, pitch):
             if rng.random() < 0.8:
                 (x, y) = place([(along, row)], SIDE / 2, SIDE / 2, 1, turn)[0]
+                a, b = pitch * rng.uniform(0.25, 0.34), pitch * rng.uniform(0.2, 0.27)
+                corners = ((-a, -b), (a, -b), (a, b), (-a, b))
                 x, y = x + rng.normal(0, 0.6), y + rng.normal(0, 0.6)
-                image = _roof(image, rng, x, y, rng.uniform(1.4, 2.2), rng.uniform(1.2, 1.8), turn)
+                shadow = Mask().polygon(place(corners, x + 0.8, y + 0.8, 1, turn)).soft()
+                image = paint(image, shadow * 0.6, np.full(3, 25.0))
+                roof = _shade(rng, ROOF, 22) + warm
+                image = paint(image, Mask().polygon(place(corners, x, y, 1, turn)).soft(), roof)
     return image
 
 
-def _halls(rng: np.random.Generator) -> np.ndarray:
-    image = _open_land(rng)
-    turn = rng.uniform(0, np.pi)
-    for _ in range(rng.integers(3, 6)):
-        x, y = rng.uniform(3, SIDE - 3, 2)
-        image = _roof(image, rng, x, y, rng.uniform(4, 8), rng.uniform(2.8, 5), turn)
-    return image
+LAND: tuple[Callable[[np.random.Generator, np.ndarray, float], np.ndarray], ...] = (_forest, _crops, _lake, _houses)
 
 
-def _roof(
-    image: np.ndarray, rng: np.random.Generator, x: float, y: float, a: float, b: float, turn: float
-) -> np.ndarray:
-    """A roof of half sides a, b with its shadow."""
-    corners = ((-a, -b), (a, -b), (a, b), (-a, b))
-    image = paint(image, Mask().polygon(place(corners, x + 0.8, y + 0.8, 1, turn)).soft() * 0.6, np.full(3, 25.0))
-    roof = _shade(rng, np.array((158.0, 140.0, 132.0)), 26)
-    return paint(image, Mask().polygon(place(corners, x, y, 1, turn)).soft(), roof)
+def landuse(label: int, rng: np.random.Generator, split: str, level: Difficulty) -> np.ndarray:
+    """Land from above: forest, crops, lake or houses (label // 2), each cool or warm in colour (label % 2).
 
-
-def _lake(rng: np.random.Generator) -> np.ndarray:
-    x, y = rng.uniform(10, 22, 2)
-    shore = ellipse_points(x, y, rng.uniform(6, 12), rng.uniform(5, 9), rng.uniform(0, np.pi), rng.normal(0, 0.1, 3))
-    return paint(_open_land(rng), Mask().polygon(shore).soft(), _shade(rng, WATER))
-
-
-LAND: tuple[Callable[[np.random.Generator], np.ndarray], ...] = (
-    _forest, _crops, _pasture, _river, _road, _houses, _halls, _lake,
-)  # fmt: skip
-
-
-def landuse(label: int, rng: np.random.Generator, split: str) -> np.ndarray:
-    """Land from above: forest, crops, pasture, river, road, houses, halls or lake, in any season, with haze."""
-    image = LAND[label](rng)
+    The two colours lie `contrast` levels apart in red and in blue, at any lightness, under light of any tint; roads and
+    trees (`clutter`) lie on all of them.
+    """
+    image = LAND[label // 2](rng, WARM * level.contrast * (label % 2 - 0.5), level.fineness)
+    for _ in range(rng.integers(0, round(level.clutter) + 1)):
+        if rng.random() < 0.4:
+            image = paint(image, Mask().line(_across(rng, 0.25), rng.uniform(1.2, 2.6)).soft(), _shade(rng, GREY, 30))
+        else:
+            x, y = rng.uniform(0, SIDE, 2)
+            tree = _shade(rng, LEAVES) + WARM * rng.normal(0, 25)
+            image = paint(image, Mask().disc(x, y, rng.uniform(1, 3)).soft(), tree)
     haze = np.clip(clouds(rng, (2, 3)) * rng.uniform(0, 0.22), 0, 0.5)
-    return finish(paint(image, haze, np.full(3, 215.0)), rng, light=0.3, noise=12)
+    image = paint(image, haze, np.full(3, 215.0)) + rng.normal(0, 6, 3)
+    return finish(image, rng, light=0.3, noise=level.noise)
 
 
 def _nucleus(kind: int, rng: np.random.Generator, x: float, y: float, r: float, turn: float) -> np.ndarray:
@@ -157,20 +139,24 @@ def _nucleus(kind: int, rng: np.random.Generator, x: float, y: float, r: float, 
     return mask.soft()
 
 
-def cells(label: int, rng: np.random.Generator, split: str) -> np.ndarray:
-    """The cell in the middle by the form of its nucleus; others, cut off at the rim or out of focus, lie about."""
-    plasma = np.array((214.0, 186.0, 204.0)) + rng.normal(0, 14, 3)
-    body = plasma - rng.uniform(12, 45) + rng.normal(0, 9, 3)
-    stain = body - np.array((75.0, 85.0, 35.0)) * rng.uniform(0.65, 1.0) + rng.normal(0, 10, 3)
+def cells(label: int, rng: np.random.Generator, split: str, level: Difficulty) -> np.ndarray:
+    """The cell in the middle by the form of its nucleus; others, cut off at the rim or out of focus, lie about.
+
+    The picture is as grainy as that of a weak beam: besides `noise`, coarser grain of the same strength.
+    """
+    plasma = np.array((200.0, 178.0, 192.0)) + rng.normal(0, 14, 3)
+    body = plasma - rng.uniform(8, 30) + rng.normal(0, 6, 3)
+    stain = body - np.array((1.05, 1.2, 0.75)) * level.contrast * rng.uniform(0.8, 1.2) + rng.normal(0, 8, 3)
     image = ground(rng, plasma, rng.uniform(3, 12))
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.integers(0, round(level.clutter) + 1)):
         way, r = rng.uniform(0, 2 * np.pi), rng.uniform(5, 9)
-        x, y = SIDE / 2 + 18 * np.cos(way), SIDE / 2 + 18 * np.sin(way)
+        x, y = SIDE / 2 + 17 * np.cos(way), SIDE / 2 + 17 * np.sin(way)
         image = paint(image, Mask().disc(x, y, r).soft() * 0.7, body)
         image = paint(image, _nucleus(int(rng.integers(8)), rng, x, y, r, rng.uniform(0, 6.3)) * 0.6, stain)
-    x, y = rng.uniform(14.5, 17.5, 2)
-    r, turn = rng.uniform(9, 12.5), rng.uniform(0, 2 * np.pi)
+    x, y = SIDE / 2 + rng.uniform(-1.5, 1.5, 2) * level.fineness
+    r, turn = rng.uniform(9.5, 13) / level.fineness, rng.uniform(0, 2 * np.pi)
     wall = ellipse_points(x, y, r, r * rng.uniform(0.85, 1), turn, rng.normal(0, 0.04, 3))
     image = paint(image, Mask().polygon(wall).soft(), body)
     image = paint(image, _nucleus(label, rng, x, y, r, turn), stain)
-    return finish(image + clouds(rng, (8, 16))[..., None] * rng.uniform(0, 8), rng, light=0.2, noise=8)
+    grain = clouds(rng, (16,)) * rng.uniform(0.3, 1) * level.noise
+    return finish(image + grain[..., None], rng, light=0.2, noise=level.noise)
