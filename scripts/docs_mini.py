@@ -13,18 +13,18 @@ from tabulate import tabulate
 
 from karst_bench import files
 from karst_bench.config.compose import compose
-from karst_bench.report import catalog
 from karst_bench.report.load import Run, load_runs
 from karst_bench.report.statistics import aggregate, compare, intervals
 from karst_bench.report.statistics.aggregate import MethodResults
 from karst_bench.report.statistics.intervals import Estimate
+from karst_bench.report.suite import load_suite
 
 ROOT = Path(__file__).resolve().parents[1]
 
 PAGE = ROOT / "docs" / "mini.md"
 RESULTS = ROOT / "results" / "runs" / "mini"
 MARKS = re.compile(r"(<!-- records: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-TASKS = catalog.tasks("mini")
+TASKS = load_suite("mini").task_names
 SEARCHED = {
     "random, linear": ("linear", "ours_random"), "linear": ("linear", "ours"), "LoRA": ("lora", "ours"),
     "KARST": ("karst", "ours"), "full": ("full", "ours"),

@@ -7,12 +7,12 @@ True values are known here: every task has its mean 0 and a spread; an interval 
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy import stats
 
-from karst_bench.report import catalog
+from karst_bench.report.suite import load_suite
 
 SIZES = (3, 5, 10)
 SEED = 20250211
@@ -55,21 +55,22 @@ def bounds_t(x: np.ndarray) -> tuple[float, float]:
     return x[:, 0].mean() - half, x[:, 0].mean() + half
 
 
-def bounds_satterthwaite(x: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+def bounds_satterthwaite(x: np.ndarray, weight: Sequence[float]) -> tuple[float, float]:
     """The interval of an average for a full matrix (intervals.average_interval does ragged ones; a test compares them)."""
     n = len(x)
-    parts = weight**2 * x.var(axis=0, ddof=1) / n
+    parts = np.square(weight) * x.var(axis=0, ddof=1) / n
     variance = parts.sum()
     half = stats.t.ppf(0.975, variance**2 * (n - 1) / (parts**2).sum()) * np.sqrt(variance)
-    return weight @ x.mean(axis=0) - half, weight @ x.mean(axis=0) + half
+    mean = float(x.mean(axis=0) @ weight)
+    return mean - half, mean + half
 
 
-def bounds_per_seed(x: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+def bounds_per_seed(x: np.ndarray, weight: Sequence[float]) -> tuple[float, float]:
     """Student's t over the per-seed averages."""
     return bounds_t((x @ weight)[:, None])
 
 
-def bounds_bootstrap(x: np.ndarray, weight: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+def bounds_bootstrap(x: np.ndarray, weight: Sequence[float], rng: np.random.Generator) -> tuple[float, float]:
     """Stratified percentile bootstrap: runs redrawn within each task."""
     n = len(x)
     rows = rng.integers(0, n, size=(DRAWS, n, TASKS))
@@ -83,7 +84,7 @@ def coverage(
 ) -> dict[str, tuple[float, float]]:
     """Interval name -> (share of trials in which it held, mean half width in points)."""
     rng = np.random.default_rng([SEED, n])
-    weight = catalog.group_weights("vtab")
+    weight = load_suite("vtab").group_weights
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(trials):
         x = draw(rng, n, spread)

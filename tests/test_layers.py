@@ -18,7 +18,7 @@ ALLOWED = {
     "engine": {"engine", "methods", "nn", "errors"},
     "records": {"records", "files", "errors"},
     "trackers": {"trackers", "errors"},
-    "report": {"report", "records", "files", "errors"},
+    "report": {"report", "records", "config", "files", "errors"},
     "config": {"config", "compat", "files", "errors"},
     "run": {"run", "adapt", "methods", "nn", "data", "engine", "records", "trackers", "report", "config", "files", "errors",
             "load_adapter"},
@@ -31,7 +31,7 @@ HOMES = {
     "hydra": ("cli/", "config/", "compat.py"),
     "omegaconf": ("cli/", "config/", "run/", "data/", "compat.py"),
     "optuna": ("run/tuning.py",),
-    "matplotlib": ("report/", "data/mini/"),
+    "matplotlib": ("report/figures.py", "report/style.py", "data/mini/"),
 }
 
 

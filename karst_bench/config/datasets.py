@@ -2,35 +2,17 @@
 
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from karst_bench.config.compose import config_dir, nearest, options
+from karst_bench.config.compose import options
+from karst_bench.config.option_files import option_config
 from karst_bench.errors import UserError
 
 SUITES = ("vtab", "fewshot")
 TASK_GROUPS = ("natural", "specialized", "structured", "fewshot")
-BASE = "@_here_"  # in a defaults list: `vtab/_base@_here_`, a file whose keys the set has too unless it gives its own
 
 
 def dataset_config(option: str) -> dict[str, Any]:
-    """conf/dataset/<option>.yaml with the bases that its defaults list names, merged as Hydra merges them.
-
-    Raises: UserError if there is no such option.
-    """
-    if option not in (valid := options("dataset")):
-        raise UserError(f"dataset={option} is unknown{nearest(option, valid)}. Valid: {', '.join(valid)}")
-    merged = OmegaConf.to_container(_merged(option), resolve=True)
-    assert isinstance(merged, dict)
-    return {str(key): value for key, value in merged.items()}
-
-
-def _merged(name: str) -> DictConfig:
-    own = OmegaConf.load(config_dir() / "dataset" / f"{name}.yaml")
-    assert isinstance(own, DictConfig)
-    bases = [entry.removesuffix(BASE) for entry in own.pop("defaults", []) if str(entry).endswith(BASE)]
-    found = OmegaConf.merge(*map(_merged, bases), own)
-    assert isinstance(found, DictConfig)
-    return found
+    """conf/dataset/<option>.yaml with its bases. Raises: UserError if there is no such option."""
+    return option_config("dataset", option)
 
 
 def dataset_configs(suites: tuple[str, ...] = SUITES) -> dict[str, dict[str, Any]]:

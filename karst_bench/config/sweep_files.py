@@ -1,8 +1,8 @@
 """conf/sweep/*.yaml: what a table or figure consists of, said once for the sweep that fills it and the report that prints it.
 
-    title: text                                        # or one for each suite: {vtab: text, mini: text}
-    axes: {method: [a, b], dataset: {vtab: ..., mini: ...}, seed: [0, 1, 2], backbone: ...}
-    table: {columns: task | group, further_methods: true | false, printed: {vtab: FILE}}    # absent where no table is made
+title: text                                        # or one for each suite: {vtab: text, mini: text}
+axes: {method: [a, b], dataset: {vtab: ..., mini: ...}, seed: [0, 1, 2], backbone: ...}
+table: {columns: task | group, further_methods: true | false, printed: {vtab: FILE}}    # absent where no table is made
 """
 
 from collections.abc import Mapping

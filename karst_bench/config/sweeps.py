@@ -14,10 +14,10 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
-from karst_bench.config.compose import check_choice, config_dir, options
+from karst_bench.config.compose import check_choice, options
 from karst_bench.config.datasets import dataset_members
+from karst_bench.config.option_files import option_defaults
 from karst_bench.config.sweep_files import read_sweep
 from karst_bench.errors import UserError
 
@@ -124,11 +124,9 @@ def _existing(key: str, names: Sequence[str], sweep: str, say: Say) -> str:
 
 
 def _exists(group: str, name: str) -> bool:
-    path = config_dir() / group / f"{name}.yaml"
-    if group == "method" or not path.is_file():
-        return path.is_file()
-    lines = OmegaConf.select(OmegaConf.load(path), "defaults", default=[])
-    return all(_exists("method", line["override /method"]) for line in lines if "override /method" in line)
+    if name not in options(group):
+        return False
+    return group == "method" or option_defaults(group, name).get("method", "none") in options("method")
 
 
 def _spell_out(override: str) -> str:

@@ -1,8 +1,10 @@
 """Figures 2 and 3, the ablation, the Pareto plots and the critical-difference diagram: drawing only, no arithmetic."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,12 +12,37 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
-from karst_bench.report import catalog
+from karst_bench.report import figure_data
 from karst_bench.report.figure_data import AblationGrid, FewShotCurves, MethodCost
+from karst_bench.report.statistics import compare, pages
+from karst_bench.report.statistics.aggregate import ResultsByMethod
 from karst_bench.report.statistics.compare import Ranks
-from karst_bench.report.style import COLUMN_IN, HERO, MARKERS, PAGE_IN, SHADES, method_style, say_empty
+from karst_bench.report.style import COLUMN_IN, HERO, MARKERS, PAGE_IN, RC, SHADES, method_style, save_figure, say_empty
+from karst_bench.report.suite import Suite
 
 ACCURACY = "Test top-1 (%)"
+
+
+def write_figures(
+    folder: Path,
+    suite: Suite,
+    ours: ResultsByMethod,
+    curves: FewShotCurves,
+    grid: AblationGrid,
+    printed: Mapping[str, tuple[float, float]],
+) -> None:
+    """All pictures as SVG, PDF and PNG; printed: method -> (parameters in millions, average) of the paper."""
+    points = [(point.params_m, point.accuracy.value) for point in grid.points]
+    front = compare.pareto_front(points)
+    panels = figure_data.method_costs(ours, suite, printed)
+    fronts = {title: figure_data.cost_front(costs) for title, costs in panels.items()}
+    found = pages.rank_methods(ours, suite)
+    with mpl.rc_context(RC):
+        save_figure(draw_few_shot(curves), folder, "figure2")
+        save_figure(draw_kernel_sweep(figure_data.kernel_sweep(grid, suite)), folder, "figure3")
+        save_figure(draw_ablation(grid, front, compare.knee(points, front)), folder, "ablation")
+        save_figure(draw_pareto(panels, fronts), folder, "pareto")
+        save_figure(draw_ranks(found, compare.cliques(found) if found else []), folder, "ranks")
 
 
 def error_bars(estimates: Sequence[object]) -> list[float]:
@@ -43,7 +70,7 @@ def draw_few_shot(curves: FewShotCurves) -> Figure:
                     [shots * shift for shots in points], [e.value for e in points.values()],
                     yerr=error_bars(list(points.values())), elinewidth=0.6, label=method, **method_style(index, method),
                 )  # fmt: skip
-        shots_axis(axes)
+        shots_axis(axes, curves.shots)
     for axes in list(grid.flat)[len(curves.panels) :]:
         axes.set_visible(False)
     handles: dict[str, Any] = {}
@@ -56,10 +83,10 @@ def draw_few_shot(curves: FewShotCurves) -> Figure:
     return figure
 
 
-def shots_axis(axes: Axes) -> None:
+def shots_axis(axes: Axes, shots: Sequence[int]) -> None:
     """Shots on a log2 axis with the shots as ticks."""
     axes.set_xscale("log", base=2)
-    axes.set_xticks(catalog.SHOTS, [str(shots) for shots in catalog.SHOTS])
+    axes.set_xticks(shots, [str(count) for count in shots])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("Training images per class (shots)")
     axes.set_ylabel(ACCURACY)

@@ -12,12 +12,17 @@ class Footnotes:
     def keys(self, row: MethodResults) -> str:
         """The letters of a row, a new one for each new combination."""
         provenance_keys = sorted({run.provenance_key for run in row.runs})
-        found = [self.letters.setdefault(provenance_key, letter(len(self.letters))) for provenance_key in provenance_keys]
+        found = [
+            self.letters.setdefault(provenance_key, letter(len(self.letters))) for provenance_key in provenance_keys
+        ]
         return ",".join(sorted(found, key=lambda key: (len(key), key)))
 
     def notes(self) -> list[str]:
         """One line per letter."""
-        return [f"[{key}] " + ", ".join(f"{k}={v}" for k, v in provenance_key) for provenance_key, key in self.letters.items()]
+        return [
+            f"[{key}] " + ", ".join(f"{k}={v}" for k, v in provenance_key)
+            for provenance_key, key in self.letters.items()
+        ]
 
 
 def letter(index: int) -> str:

@@ -13,10 +13,9 @@ from karst_bench.records import record as schema
 from karst_bench.records.facts import Count
 from karst_bench.records.record import RunRecord
 from karst_bench.records.strict_json import RecordError, reason
-from karst_bench.report import catalog
+from karst_bench.report.suite import DESCRIPTIVE, default_values, own_extra, run_label
 
 PROTOCOLS = ("last", "peek10", "val", "best_val")
-TEXTS = ("_target_", "about", "label", "paper")  # keys of a node that change no number
 # A name that ends in tables, commands and file names.
 PlainName = Annotated[str, Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.+/-]{0,79}\Z")]
 
@@ -31,10 +30,30 @@ class NamedNode(Struct, frozen=True):
     name: PlainName = "none"
 
 
-class MethodNode(Struct, frozen=True):
-    """config.method, config.backbone, config.protocol: groups that every record has."""
+class ChosenNode(Struct, frozen=True):
+    """config.backbone, config.protocol: groups that every record has."""
 
     name: PlainName
+
+
+class MethodAbout(Struct, frozen=True):
+    """config.method.about, as far as labels need it: the extra that the method brings by itself."""
+
+    extra: PlainName | None = None
+
+
+class MethodNode(Struct, frozen=True):
+    """config.method."""
+
+    name: PlainName
+    about: MethodAbout | None = None
+
+
+class TunedNode(Struct, frozen=True):
+    """config.tuned: the kind of search, and the values it gave by dotted key."""
+
+    name: PlainName = "none"
+    values: dict[str, Any] | None = None
 
 
 class DatasetNode(Struct, frozen=True):
@@ -42,7 +61,7 @@ class DatasetNode(Struct, frozen=True):
 
     name: PlainName
     task: PlainName
-    group: str
+    group: PlainName
     shots: Count | None = None
     split_seed: Count | None = None
 
@@ -61,13 +80,13 @@ class ReportedConfig(Struct, frozen=True):
     seed: Count
     suite: PlainName
     method: MethodNode
-    backbone: MethodNode
-    protocol: MethodNode
+    backbone: ChosenNode
+    protocol: ChosenNode
     dataset: DatasetNode
     recipe: RecipeNode = RecipeNode()
     extra: NamedNode = NamedNode()
     also: NamedNode = NamedNode()
-    tuned: NamedNode = NamedNode()
+    tuned: TunedNode = TunedNode()
     precision: str = "?"
     normalization: str = "?"
 
@@ -102,6 +121,7 @@ class Run:
     created: str
     machine: str
     hyper: dict[str, Any] = field(hash=False)
+    deviations: tuple[str, ...] = ()
     setting: tuple[tuple[str, str], ...] = ()
     data_version: tuple[str, ...] = ()
     provenance_key: tuple[tuple[str, str], ...] = ()
@@ -152,7 +172,8 @@ def flatten(record: RunRecord, suite: str) -> Run:
         test_images=metrics.test_n or 0, params=record.counts.trainable_params,
         step_ms=record.speed.step_ms_median or None, peak_bytes=record.peak_bytes or None,
         created=record.created, machine=machine(record), hyper=hyper(record.config),
-        setting=setting(record, config), data_version=data_version(record), provenance_key=provenance_key(record, config),
+        deviations=deviations(record, config), setting=setting(record, config), data_version=data_version(record),
+        provenance_key=provenance_key(record, config),
     )  # fmt: skip
 
 
@@ -160,9 +181,6 @@ def _check(record: RunRecord, config: ReportedConfig, suite: str) -> None:
     dataset, protocol, metrics = config.dataset, config.protocol.name, record.metrics
     if config.suite != suite:
         raise BadRecordError(f"belongs to suite {config.suite}, not {suite}")
-    if dataset.group not in (*catalog.GROUPS, "fewshot"):
-        known = ", ".join((*catalog.GROUPS, "fewshot"))
-        raise BadRecordError(f"config.dataset.group is {dataset.group!r}, expected one of {known}")
     if protocol not in PROTOCOLS:
         raise BadRecordError(f"unknown protocol {protocol!r}, this report knows {', '.join(PROTOCOLS)}")
     if protocol != "val" and (metrics.test_top1_last_pct is None or not metrics.test_n):
@@ -185,19 +203,25 @@ def machine(record: RunRecord) -> str:
 
 def method_label(config: ReportedConfig) -> str:
     """config.method.name, with +extra where it is not the method's own, and +also."""
-    label, extra, also = config.method.name, config.extra.name, config.also.name
-    if extra != catalog.OWN_EXTRA.get(label, "none"):
-        label += f"+{extra}"
-    return label + (f"+{also}" if also != "none" else "")
+    method, about = config.method.name, config.method.about
+    own = own_extra(method) if about is None else about.extra or "none"
+    return run_label(method, config.extra.name, config.also.name, own)
 
 
 def hyper(config: Mapping[str, Any]) -> dict[str, Any]:
     """The method's hyper-parameters: all of its node but class path and texts."""
     node = config["method"]
-    return {key: node[key] for key in sorted(node) if key not in (*TEXTS, "name")}
+    return {key: node[key] for key in sorted(node) if key not in DESCRIPTIVE}
 
 
-def plain(value: Any) -> str:
+def deviations(record: RunRecord, config: ReportedConfig) -> tuple[str, ...]:
+    """`key=value` of the hyper-parameters that are not those of the method's file; tuned ones aside."""
+    found, default, tuned = hyper(record.config), default_values(config.method.name), config.tuned.values or {}
+    differing = [key for key in default if key in found and found[key] != default[key] and f"method.{key}" not in tuned]
+    return tuple(f"{printable(key, 60)}={command_value(found[key])}" for key in differing)
+
+
+def command_value(value: Any) -> str:
     """A value as it would be typed on the command line, bounded."""
     return printable(json.dumps(value, sort_keys=True, separators=(",", ":")).strip('"'), 60)
 
@@ -215,8 +239,8 @@ def setting(record: RunRecord, config: ReportedConfig) -> tuple[tuple[str, str],
         parts |= {f"method.{key}": value for key, value in hyper(record.config).items()}
         for node in ("recipe", "extra", "also"):
             values = record.config.get(node, {})
-            parts |= {f"{node}.{key}": values[key] for key in values if key not in TEXTS}
-    return tuple(sorted((printable(key, 60), plain(value)) for key, value in parts.items()))
+            parts |= {f"{node}.{key}": values[key] for key in values if key == "name" or key not in DESCRIPTIVE}
+    return tuple(sorted((printable(key, 60), command_value(value)) for key, value in parts.items()))
 
 
 def recipe_text(recipe: RecipeNode) -> str:

@@ -5,9 +5,10 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from karst_bench.report import catalog
+from karst_bench.config.sweep_files import SweepFile
 from karst_bench.report.statistics import aggregate
-from karst_bench.report.statistics.aggregate import MethodResults
+from karst_bench.report.statistics.aggregate import ResultsByMethod
+from karst_bench.report.suite import Suite, planned_rows
 
 
 @dataclass(frozen=True)
@@ -38,45 +39,54 @@ class Gap:
         )
 
 
-def table_gaps(suite: str, backbone: str, names: Sequence[str], ours: Mapping[str, list[MethodResults]]) -> list[Gap]:
+def table_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[Gap]:
     """Gaps of a table, tasks with the same missing seeds together, methods in table order."""
     gaps = []
-    for method, words in dict.fromkeys(catalog.PAPER_METHODS[name] for name in names):
-        row = next(iter(ours.get(method, [])), None)
+    seeds, (backbone,) = tuple(map(int, sweep.values("seed"))), sweep.values("backbone")
+    for row in planned_rows(sweep):
+        results = next(iter(ours.get(row.method, [])), None)
         by_seeds: dict[tuple[int, ...], list[str]] = {}
-        for task in catalog.tasks(suite):
-            by_seeds.setdefault(aggregate.missing_seeds(row, task), []).append(f"{suite}/{task}")
-        gaps += [Gap(method, tuple(tasks), seeds, words, backbone) for seeds, tasks in by_seeds.items() if seeds]
+        for task in suite.tasks:
+            by_seeds.setdefault(aggregate.missing_seeds(results, task.task, seeds), []).append(task.option)
+        gaps += [
+            Gap(row.method, tuple(names), lacking, row.words, backbone)
+            for lacking, names in by_seeds.items()
+            if lacking
+        ]
     return gaps
 
 
-def few_shot_gaps(suite: str, backbone: str, ours: Mapping[str, list[MethodResults]]) -> list[Gap]:
+def few_shot_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[Gap]:
     """Gaps of Figure 2: sets with the same missing shots together; seeds here are the split seeds."""
     gaps = []
-    for method, words in catalog.FIGURE2.items():
-        row = next(iter(ours.get(method, [])), None)
-        by_shots: dict[tuple[int, ...], list[str]] = {}
-        for dataset in catalog.FEWSHOT[suite]:
-            task = dataset.split("/")[1]
-            absent = tuple(shots for shots in catalog.SHOTS if row is None or f"{task}@{shots}" not in row.tasks)
-            by_shots.setdefault(absent, []).append(dataset)
+    (backbone,) = sweep.values("backbone")
+    for row in planned_rows(sweep):
+        results = next(iter(ours.get(row.method, [])), None)
+        have = results.tasks if results else {}
+        by_shots: dict[tuple[str, ...], list[str]] = {}
+        for dataset in suite.few_shot_sets:
+            absent = tuple(n for n in sweep.values("dataset.shots") if f"{dataset.task}@{n}" not in have)
+            by_shots.setdefault(absent, []).append(dataset.option)
         for shots, datasets in by_shots.items():
             if shots:
-                axes = f"{words} dataset.shots={','.join(map(str, shots))} "
-                axes += f"dataset.split_seed={','.join(map(str, catalog.SPLIT_SEEDS))}"
-                gaps.append(Gap(method, tuple(datasets), (0,), axes, backbone))
+                axes = f"{row.words} dataset.shots={','.join(shots)} "
+                axes += f"dataset.split_seed={','.join(sweep.values('dataset.split_seed'))}"
+                gaps.append(Gap(row.method, tuple(datasets), (0,), axes, backbone))
     return gaps
 
 
-def kernel_gaps(suite: str, backbone: str, found: Sequence[int]) -> list[Gap]:
+def kernel_gaps(sweep: SweepFile, suite: Suite, found: Sequence[int]) -> list[Gap]:
     """Gap of Figure 3: the numbers of kernels without any run."""
-    absent = [n for n in catalog.KERNELS if n not in found]
+    absent = [n for n in sweep.values("method.N") if int(n) not in found]
     if not absent:
         return []
-    held = " ".join(f"method.{key}={value}" for key, value in catalog.FIGURE3_HELD.items())
-    words = f"method=karst method.N={','.join(map(str, absent))} {held}"
-    datasets = tuple(f"{suite}/{task}" for task in catalog.tasks(suite))
-    return [Gap("karst", datasets, catalog.SEEDS, words, backbone)]
+    (method,), (backbone,) = sweep.values("method"), sweep.values("backbone")
+    held = [
+        f"{key}={values[0]}" for key, values in sweep.axes.items() if key.startswith("method.") and key != "method.N"
+    ]
+    words = " ".join([f"method={method}", f"method.N={','.join(absent)}", *held])
+    datasets = tuple(task.option for task in suite.tasks)
+    return [Gap(method, datasets, tuple(map(int, sweep.values("seed"))), words, backbone)]
 
 
 def missing_page(gaps: Mapping[str, list[Gap]], suite: str) -> str:

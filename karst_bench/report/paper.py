@@ -1,20 +1,22 @@
 """The paper's printed tables (results/paper/*.csv, wide, as they are) and the check of every printed mean."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from karst_bench.config.sweep_files import SweepFile
 from karst_bench.errors import UserError
-from karst_bench.report import catalog
+from karst_bench.files import packaged
+from karst_bench.report.suite import MAIN, Suite, planned_rows
 
-FILES = {"table1": "table1_vit_b16.csv", "table2": "table2_swin_b.csv", "table3": "table3_rescaling.csv"}
 MISPRINT = 0.15
 
 
 @dataclass(frozen=True)
-class Misprint:
-    """A printed mean that its own cells contradict: |printed - recomputed| > 0.15."""
+class PrintedMean:
+    """A printed mean and the mean of its own cells; a misprint where they are more than 0.15 apart."""
 
     table: str
     method: str
@@ -22,52 +24,79 @@ class Misprint:
     printed: float
     recomputed: float
 
+    @property
+    def distance(self) -> float:
+        """|printed - recomputed| in points."""
+        return abs(self.printed - self.recomputed)
 
-def printed_tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """Table name -> frame indexed by the printed method name. Raises: UserError naming the file that is missing."""
-    tables = {}
-    for table, file in FILES.items():
-        path = folder / file
+
+def printed_tables(suite: Suite, folder: Path | None = None) -> dict[str, pd.DataFrame]:
+    """Table name -> frame indexed by the printed method name, for the tables of the suite that the paper has.
+
+    Raises: UserError naming the file that cannot be read.
+    """
+    found = {}
+    for sweep in suite.tables:
+        if sweep.table is None or sweep.table.printed is None:
+            continue
+        path = (folder or packaged("results/paper")) / sweep.table.printed
         try:
-            tables[table] = pd.read_csv(path, index_col="method")
+            found[sweep.name] = pd.read_csv(path, index_col="method")
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"cannot read the paper's numbers in {path} ({type(error).__name__}); "
-                "run from the repository root or name the folder with paper=DIR"
-            ) from error
-    return tables
+            raise UserError(f"cannot read the paper's numbers in {path} ({type(error).__name__})") from error
+    return found
 
 
-def recomputed_means(frame: pd.DataFrame) -> pd.DataFrame:
+def recomputed_means(frame: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     """group_avg (mean of the group means) and task_avg (mean over tasks) from the cells; only what the cells allow."""
     columns = {}
-    tasks = catalog.TASKS["vtab"]
-    if set(catalog.tasks("vtab")) <= set(frame.columns):
-        groups = [frame[list(members)].mean(axis=1, skipna=False) for members in tasks.values()]
-        columns["task_avg"] = frame[list(catalog.tasks("vtab"))].mean(axis=1, skipna=False)
+    if set(suite.task_names) <= set(frame.columns):
+        groups = [frame[list(members)].mean(axis=1, skipna=False) for members in suite.groups.values()]
+        columns["task_avg"] = frame[list(suite.task_names)].mean(axis=1, skipna=False)
     else:
-        groups = [frame[group] for group in catalog.GROUPS]
+        groups = [frame[group] for group in suite.groups]
     columns["group_avg"] = pd.concat(groups, axis=1).mean(axis=1, skipna=False)
     return pd.DataFrame(columns, index=frame.index)
 
 
-def misprints(tables: dict[str, pd.DataFrame]) -> list[Misprint]:
-    """Every printed mean that is more than 0.15 from the mean of its cells; smaller differences are rounding."""
+def differences(tables: Mapping[str, pd.DataFrame], suite: Suite) -> list[PrintedMean]:
+    """Every printed mean beside the mean of its own cells."""
     found = []
     for table, frame in tables.items():
-        again = recomputed_means(frame)
+        again = recomputed_means(frame, suite)
         for column in again.columns:
             for method in frame.index:
                 printed, value = float(frame.loc[method, column]), float(again.loc[method, column])
-                if abs(printed - value) > MISPRINT:
-                    found.append(Misprint(table, str(method), str(column), printed, value))
+                found.append(PrintedMean(table, str(method), str(column), printed, value))
     return found
 
 
-def largest_rounding(tables: dict[str, pd.DataFrame]) -> float:
-    """Largest |printed - recomputed| among the means that are not misprints."""
-    gaps = [
-        abs(float(frame.loc[method, column]) - float(recomputed_means(frame).loc[method, column]))
-        for frame in tables.values() for column in recomputed_means(frame).columns for method in frame.index
-    ]  # fmt: skip
-    return max(gap for gap in gaps if gap <= MISPRINT)
+def misprints(tables: Mapping[str, pd.DataFrame], suite: Suite) -> list[PrintedMean]:
+    """The printed means that are more than 0.15 from the mean of their cells; smaller differences are rounding."""
+    return [item for item in differences(tables, suite) if item.distance > MISPRINT]
+
+
+def largest_rounding(tables: Mapping[str, pd.DataFrame], suite: Suite) -> float:
+    """Largest |printed - recomputed| in points among the means that are not misprints."""
+    return max(item.distance for item in differences(tables, suite) if item.distance <= MISPRINT)
+
+
+def printed_names(sweep: SweepFile, frame: pd.DataFrame) -> dict[str, str]:
+    """Planned method -> the printed row that is its own, by what the method's file says, else by the same name."""
+    same = {str(name).lower().replace("-", "_"): str(name) for name in frame.index}
+    found = {row.method: row.printed or same.get(row.method, "") for row in planned_rows(sweep)}
+    return {method: name for method, name in found.items() if name in frame.index}
+
+
+def printed_costs(suite: Suite, tables: Mapping[str, pd.DataFrame]) -> dict[str, tuple[float, float]]:
+    """Method -> (parameters in millions, Avg. from the cells) where the paper's Table I prints a size; {} without it.
+
+    A printed method that no sweep asks for keeps its printed name.
+    """
+    if MAIN not in tables:
+        return {}
+    frame = tables[MAIN]
+    again = recomputed_means(frame, suite)["group_avg"].to_dict()
+    ours = {printed: method for method, printed in printed_names(suite.sweeps[MAIN], frame).items()}
+    sizes = frame["params_m"].dropna().to_dict()
+    return {ours.get(str(name), str(name)): (float(size), float(again[name])) for name, size in sizes.items()}

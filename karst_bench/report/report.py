@@ -1,23 +1,23 @@
-"""From a results folder to results/report/<suite>/: the whole story of a report on one screen."""
+"""From a folder of records to a folder of tables, figures and pages: the whole story of a report on one screen."""
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
 
-from karst_bench.errors import UserError
-from karst_bench.report import catalog, figure_data, figures, formats, html, missing, paper, style, tables
+from karst_bench import files
+from karst_bench.report import figure_data, formats, html, missing, paper, tables
 from karst_bench.report.load import Run, load_runs
 from karst_bench.report.missing import Gap
-from karst_bench.report.statistics import aggregate, compare
-from karst_bench.report.statistics import pages as pages
-from karst_bench.report.statistics.aggregate import MethodResults
+from karst_bench.report.statistics import aggregate, pages
+from karst_bench.report.statistics.aggregate import ResultsByMethod
+from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN, Suite, load_suite
 from karst_bench.report.table_model import Table
 
-SUFFIXES = {"md": formats.to_markdown, "csv": formats.to_csv, "tex": formats.to_latex}
+FORMATS = {"md": formats.to_markdown, "csv": formats.to_csv, "tex": formats.to_latex}
+IN_TERMINAL = ("table", tables.ELSEWHERE)  # how the names of tables begin that a terminal shows
+LAST = ("last", "peek10")  # protocols whose last epoch the tables print
 
 
 @dataclass(frozen=True)
@@ -33,145 +33,136 @@ class Report:
     notes: list[str]
 
 
-def write_report(suite: str, results: Path, paper_folder: Path | None = None, pictures: bool = True) -> Report:
-    """Read results/runs/<suite> and the paper's CSVs, write every table and, with pictures, every figure.
+@dataclass(frozen=True)
+class PlacedRuns:
+    """The results behind each table, behind the few-shot figure, and, by backbone, those that neither has room for."""
 
-    Raises: UserError for an unknown suite, missing paper numbers or a folder that cannot be written.
+    tables: Mapping[str, ResultsByMethod]
+    few_shot: ResultsByMethod
+    elsewhere: Mapping[str, ResultsByMethod]
+
+    @property
+    def run_ids(self) -> set[str]:
+        """Ids of the runs that are in some table."""
+        every = (*self.tables.values(), self.few_shot, *self.elsewhere.values())
+        return {run.id for ours in every for settings in ours.values() for results in settings for run in results.runs}
+
+
+def write_report(suite: str, runs_folder: Path, out: Path, pictures: bool = True) -> Report:
+    """Read the records of a suite under `runs_folder`, write every table and, with pictures, every figure to `out`.
+
+    Raises: UserError for an unknown suite or a folder that cannot be written.
     """
-    if suite not in catalog.SUITES:
-        raise UserError(f"suite={suite}: unknown; use one of {', '.join(catalog.SUITES)}")
-    runs, left_out = load_runs(results / "runs" / suite, suite)
-    printed = paper.printed_tables(paper_folder or results / "paper")
-    folder = results / "report" / suite
-    make_folder(folder)
-    vit, few, swin = rows_by_place(runs, suite)
-    whole = figure_data.ablation_grid(vit, suite)
-    report = Report(
-        suite, folder, len(runs), report_tables(suite, (vit, swin, few), printed, whole),
-        report_gaps(suite, (vit, swin, few), whole), left_out, run_notes(runs, suite, (vit, few, swin), printed),
-    )  # fmt: skip
-    for table in report.tables:
-        for suffix, write in SUFFIXES.items():
-            put(folder / f"{table.name}.{suffix}", write(table))
+    layout = load_suite(suite)
+    runs, left_out = load_runs(runs_folder, suite)
+    printed = paper.printed_tables(layout)
+    placed = place_runs(runs, layout)
+    grid = figure_data.ablation_grid(placed.tables[MAIN], layout)
+    made = report_tables(layout, placed, printed, grid)
+    gaps = report_gaps(layout, placed, grid)
+    report = Report(suite, out, len(runs), made, gaps, left_out, run_notes(runs, layout, placed, printed))
+    for table in made:
+        for suffix, text_of in FORMATS.items():
+            write_text(out / f"{table.name}.{suffix}", text_of(table))
     if pictures:
-        write_figures(folder, suite, vit, few, whole, printed["table1"] if suite == "vtab" else None)
-    put(folder / "missing.md", missing.missing_page(report.gaps, suite))
-    put(folder / "missing.csv", missing.missing_csv(report.gaps))
-    put(folder / "left_out.txt", "".join(f"{line}\n" for line in left_out))
-    put(folder / "index.html", html.html_page(report.suite, report.runs, report.tables, report.gaps, left_out, report.notes))
+        from karst_bench.report import figures  # matplotlib: a second, for those who want pictures
+
+        costs = paper.printed_costs(layout, printed)
+        figures.write_figures(
+            out, layout, placed.tables[MAIN], figure_data.few_shot_curves(placed.few_shot, layout), grid, costs
+        )
+    write_text(out / "missing.md", missing.missing_page(gaps, suite))
+    write_text(out / "missing.csv", missing.missing_csv(gaps))
+    write_text(out / "left_out.txt", "".join(f"{line}\n" for line in left_out))
+    write_text(out / "index.html", html.html_page(suite, len(runs), made, gaps, left_out, report.notes))
     return report
 
 
-def rows_by_place(runs: Iterable[Run], suite: str) -> tuple[dict[str, list[MethodResults]], ...]:
-    """Rows of the ViT tables, of the few-shot figure and of the Swin table; runs that chose on val200 are in none."""
-    known = set(catalog.tasks(suite))
-    sets = set(catalog.FEWSHOT[suite])
+def place_runs(runs: Iterable[Run], suite: Suite) -> PlacedRuns:
+    """Which table each run belongs to, by dataset, backbone and protocol; runs that chose on val200 belong to none."""
     tested = [run for run in runs if run.protocol != "val"]
-    plain = [run for run in tested if run.task in known and run.group == catalog.group_of(suite, run.task)]
-    vit = [run for run in plain if run.backbone == catalog.VIT[suite] and run.protocol != "best_val"]
-    swin = [run for run in plain if run.backbone == catalog.SWIN[suite] and run.protocol != "best_val"]
-    few = [run for run in tested if run.dataset in sets and run.shots in catalog.SHOTS]
-    few = [run for run in few if run.backbone == catalog.VIT[suite]]
-    return aggregate.method_results(vit), aggregate.method_results(few), aggregate.method_results(swin)
+    names = {task.option for task in suite.tasks}
+    found: dict[str, list[Run]] = {}
+    for sweep in suite.tables:
+        backbones = sweep.values("backbone")
+        found[sweep.name] = [r for r in tested if r.dataset in names and r.backbone in backbones and r.protocol in LAST]
+    sets, backbones = {task.option for task in suite.few_shot_sets}, suite.sweeps[FEW_SHOT].values("backbone")
+    few = [run for run in tested if run.dataset in sets and run.shots in suite.shots and run.backbone in backbones]
+    shown = {run.id for group in (*found.values(), few) for run in group}
+    rest: dict[str, list[Run]] = {}
+    for run in (run for run in tested if run.id not in shown):
+        rest.setdefault(run.backbone, []).append(run)
+    return PlacedRuns(
+        {name: aggregate.method_results(group) for name, group in found.items()},
+        aggregate.method_results(few),
+        {name: aggregate.method_results(rest[name], full_names=True) for name in sorted(rest)},
+    )
 
 
-Places = tuple[dict[str, list[MethodResults]], dict[str, list[MethodResults]], dict[str, list[MethodResults]]]
-
-
-def report_tables(suite: str, places: Places, printed: dict[str, pd.DataFrame], whole: figure_data.AblationGrid) -> list[Table]:
-    """Tables I to III, the statistics pages, and the numbers of the figures."""
-    vit, swin, few = places
-    wrong = paper.misprints(printed)
-    made = []
-    for spec in tables.table_specs(suite):
-        ours = swin if spec.backbone == catalog.SWIN[suite] else vit
-        made.append(tables.side_by_side(spec, suite, ours, printed[spec.name] if suite == "vtab" else None, wrong))
-    made += [pages.methods_table(vit, suite), pages.pairs_table(pages.method_pairs(vit, suite), suite)]
-    made.append(figure_data.few_shot_table(figure_data.few_shot_curves(few, suite)))
-    sweep = figure_data.kernel_sweep(whole)
-    made.append(figure_data.grid_table("figure3", "Figure 3: accuracy and parameters over the kernels N", sweep))
-    made.append(figure_data.grid_table("ablation", "Ablation of KARST over N, m and r", whole))
+def report_tables(
+    suite: Suite, placed: PlacedRuns, printed: Mapping[str, pd.DataFrame], grid: figure_data.AblationGrid
+) -> list[Table]:
+    """The tables of the suite, what they have no room for, the statistics pages, and the numbers of the figures."""
+    wrong, main = paper.misprints(printed, suite), placed.tables[MAIN]
+    made = [
+        tables.side_by_side(sweep, suite, placed.tables[sweep.name], printed.get(sweep.name), wrong)
+        for sweep in suite.tables
+    ]
+    made += [tables.elsewhere_table(backbone, ours) for backbone, ours in placed.elsewhere.items()]
+    made += [pages.methods_table(main, suite), pages.pairs_table(pages.method_pairs(main, suite), suite)]
+    curves = figure_data.few_shot_curves(placed.few_shot, suite)
+    made.append(figure_data.few_shot_table(curves, suite.sweeps[FEW_SHOT].title))
+    sweep = suite.sweeps[KERNELS]
+    made.append(figure_data.grid_table(KERNELS, sweep.title, figure_data.kernel_sweep(grid, suite)))
+    (method,) = sweep.values("method")
+    made.append(figure_data.grid_table("ablation", f"Ablation of {method.upper()} over N, m and r", grid))
     return made
 
 
-def report_gaps(suite: str, places: Places, whole: figure_data.AblationGrid) -> dict[str, list[Gap]]:
+def report_gaps(suite: Suite, placed: PlacedRuns, grid: figure_data.AblationGrid) -> dict[str, list[Gap]]:
     """What each table and figure lacks."""
-    vit, swin, few = places
-    gaps = {
-        spec.name: missing.table_gaps(suite, spec.backbone, spec.names, swin if "swin" in spec.backbone else vit)
-        for spec in tables.table_specs(suite)
-    }
-    gaps["figure2"] = missing.few_shot_gaps(suite, catalog.VIT[suite], few)
-    found = [point.kernels for point in figure_data.kernel_sweep(whole).points]
-    gaps["figure3"] = missing.kernel_gaps(suite, catalog.VIT[suite], found)
+    gaps = {sweep.name: missing.table_gaps(sweep, suite, placed.tables[sweep.name]) for sweep in suite.tables}
+    gaps[FEW_SHOT] = missing.few_shot_gaps(suite.sweeps[FEW_SHOT], suite, placed.few_shot)
+    found = [point.kernels for point in figure_data.kernel_sweep(grid, suite).points]
+    gaps[KERNELS] = missing.kernel_gaps(suite.sweeps[KERNELS], suite, found)
     return gaps
 
 
-def run_notes(runs: list[Run], suite: str, places: Places, printed: dict[str, pd.DataFrame]) -> list[str]:
+def run_notes(runs: Iterable[Run], suite: Suite, placed: PlacedRuns, printed: Mapping[str, pd.DataFrame]) -> list[str]:
     """Lines below everything: runs that no table shows, and how well the paper's means agree with its cells."""
-    shown = {run.id for ours in places for settings in ours.values() for row in settings for run in row.runs}
-    rest = [run for run in runs if run.id not in shown]
+    rest = [run for run in runs if run.id not in placed.run_ids]
     notes = []
     if rest:
         chosen = sum(run.protocol == "val" for run in rest)
         notes.append(
-            f"{len(rest)} valid runs are in no table: {chosen} of protocol val, {len(rest) - chosen} on other "
-            "backbones or tasks, doubled seeds, or another version of the data than most seeds of their cell."
+            f"{len(rest)} valid runs are in no table: {chosen} of protocol val, {len(rest) - chosen} doubled seeds, or "
+            "another version of the data than most seeds of their cell."
         )
-    if suite == "vtab":
-        largest = paper.largest_rounding(printed)
-        wrong = ", ".join(f"{m.method} {m.printed:.1f} -> {m.recomputed:.2f}" for m in paper.misprints(printed))
+    if printed:
+        largest = paper.largest_rounding(printed, suite)
+        wrong = ", ".join(f"{m.method} {m.printed:.1f} -> {m.recomputed:.2f}" for m in paper.misprints(printed, suite))
         notes.append(
             f"Paper's means against its own cells: largest rounding {largest:.2f}; misprints (> 0.15): {wrong}."
         )
     return notes
 
 
-def write_figures(
-    folder: Path,
-    suite: str,
-    vit: dict[str, list[MethodResults]],
-    few: dict[str, list[MethodResults]],
-    whole: figure_data.AblationGrid,
-    printed: pd.DataFrame | None,
-) -> None:
-    """All pictures as SVG, PDF and PNG."""
-    points = [(point.params_m, point.accuracy.value) for point in whole.points]
-    front = compare.pareto_front(points)
-    panels = figure_data.method_costs(vit, suite, {} if printed is None else printed_costs(printed))
-    fronts = {title: figure_data.cost_front(costs) for title, costs in panels.items()}
-    found = pages.rank_methods(vit, suite)
-    with mpl.rc_context(style.RC):
-        style.save_figure(figures.draw_few_shot(figure_data.few_shot_curves(few, suite)), folder, "figure2")
-        style.save_figure(figures.draw_kernel_sweep(figure_data.kernel_sweep(whole)), folder, "figure3")
-        style.save_figure(figures.draw_ablation(whole, front, compare.knee(points, front)), folder, "ablation")
-        style.save_figure(figures.draw_pareto(panels, fronts), folder, "pareto")
-        style.save_figure(figures.draw_ranks(found, compare.cliques(found) if found else []), folder, "ranks")
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises: UserError where the folder cannot be written."""
+    files.write(path, text.encode(), once=False)
 
 
-def printed_costs(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Printed method -> (parameters in millions, group average from the cells), where the paper prints a size."""
-    again = paper.recomputed_means(frame)["group_avg"].to_dict()
-    sizes = frame["params_m"].dropna().to_dict()
-    return {str(name): (float(size), float(again[name])) for name, size in sizes.items()}
-
-
-def make_folder(folder: Path) -> None:
-    """The report folder, or one line that says why not."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot create {folder} ({error.strerror}); name a writable folder with results=DIR"
-        ) from error
-
-
-def put(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path} ({error.strerror}); free space or name another results=DIR") from error
+def terminal_text(report: Report, colour: bool = False) -> str:
+    """What a terminal shows: the tables, what is missing, what was left out, where the files lie."""
+    parts = [formats.to_terminal(table, colour) for table in report.tables if table.name.startswith(IN_TERMINAL)]
+    missing_cells = {name: sum(len(gap.datasets) for gap in gaps) for name, gaps in report.gaps.items()}
+    lines = [f"{report.runs} finished runs of suite {report.suite}; {len(report.left_out)} files left out."]
+    lines += [f"  left out: {line}" for line in report.left_out]
+    lines += report.notes
+    lines.append("Missing cells: " + ", ".join(f"{name} {number}" for name, number in missing_cells.items()) + ".")
+    first = next((gap for gaps in report.gaps.values() for gap in gaps), None)
+    if first is not None:
+        lines.append(f"  for example: {first.command(first.datasets[0])}")
+        lines.append(f"  all of them: {report.folder / 'missing.md'}, one line per cell in missing.csv")
+    lines.append(f"Written: {report.folder / 'index.html'} and beside it .md .csv .tex .svg .pdf .png")
+    return "\n".join([*parts, *lines])

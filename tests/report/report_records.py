@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from karst_bench.report import catalog
+from karst_bench.report.suite import Suite, load_suite, planned_rows
 
 STRENGTH = {
     "full": -9.0, "linear": -20.0, "bitfit": -12.0, "vpt_deep": -6.0, "lst": -4.0, "lora": -3.5, "adaptformer": -3.4,
@@ -21,6 +21,11 @@ PARAMS = {
 }  # fmt: skip
 
 
+def group_of(suite: Suite, task: str) -> str:
+    """The group of a task, "own" for one that the suite does not have."""
+    return {known.task: known.group for known in suite.tasks}.get(task, "own")
+
+
 def record(
     method: str = "karst", task: str = "cifar100", seed: int = 0, last: float | None = 70.0, suite: str = "vtab",
     group: str = "", protocol: str = "last", peak: float | None = None, hyper: dict[str, Any] | None = None,
@@ -29,7 +34,7 @@ def record(
     """One finished run. `changes` are dotted keys with __ for the dot: provenance__commit="abc"."""
     few = shots is not None
     folder = "fewshot" if few and suite == "vtab" else suite
-    group = group or ("fewshot" if few else catalog.group_of(suite, task))
+    group = group or ("fewshot" if few else group_of(load_suite(suite), task))
     hyper = {"N": 2, "m": 8, "r": 8} if hyper is None and method in ("karst", "ka") else hyper or {}
     made: dict[str, Any] = {
         "schema": 1, "status": "done", "created": "2026-01-02T03:04:05Z",
@@ -37,7 +42,7 @@ def record(
             "seed": seed, "suite": suite, "precision": "bf16", "normalization": "model",
             "method": {"_target_": f"m.{method}", "name": method, **hyper}, "also": {"name": "none"},
             "extra": {"name": "rst" if method == "karst" and extra == "none" else extra},
-            "backbone": {"name": catalog.VIT[suite]}, "tuned": {"name": "none"},
+            "backbone": {"name": load_suite(suite).sweeps["table1"].values("backbone")[0]}, "tuned": {"name": "none"},
             "dataset": {"name": f"{folder}/{task}", "suite": suite, "task": task, "group": group, "classes": 10,
                         "source": "folder", "shots": shots, "split_seed": split_seed},
             "recipe": {"name": "fs_dtl" if few else "petl100", "lr": 1e-3, "epochs": 100},
@@ -79,23 +84,24 @@ def write(results: Path, *records: dict[str, Any]) -> list[Path]:
 def full_suite(suite: str, seeds: int = 3) -> list[dict[str, Any]]:
     """Every method of Tables I and III on every task, few-shot curves and an N x m x r grid, with seeded noise."""
     rng = np.random.default_rng(5)
+    curves = {row.method for row in planned_rows(load_suite(suite).sweeps["figure2"])}
     made = []
     for method, strength in STRENGTH.items():
-        for index, task in enumerate(catalog.tasks(suite)):
+        for index, task in enumerate(load_suite(suite).task_names):
             base = 60 + 35 * ((index * 7) % 10) / 10
             for seed in range(seeds):
                 last = float(np.clip(base + strength + rng.normal() * 0.8 + (index % 3) * 0.3, 0, 99.9))
                 peak = min(100.0, last + float(rng.exponential(0.6))) if method in ("karst", "lora") else None
                 made.append(record(method, task, seed, last, suite, protocol="peek10" if peak else "last", peak=peak))
-        for order, dataset in enumerate(catalog.FEWSHOT[suite]):
-            for shots in catalog.SHOTS if method in catalog.FIGURE2 else ():
+        for order, dataset in enumerate(load_suite(suite).few_shot_sets):
+            for shots in load_suite(suite).shots if method in curves else ():
                 for split in range(seeds):
                     last = 30 + 8 * order + 12 * float(np.log2(shots)) + strength / 2 + rng.normal()
-                    made.append(record(method, dataset.split("/")[1], 0, float(np.clip(last, 0, 99)), suite,
+                    made.append(record(method, dataset.task, 0, float(np.clip(last, 0, 99)), suite,
                                        protocol="best_val", shots=shots, split_seed=split))  # fmt: skip
     for n, m, r in [(1, 8, 8), (3, 8, 8), (4, 8, 8), (2, 4, 8), (2, 16, 8), (2, 8, 4), (2, 8, 2), (4, 16, 8)]:
         params = int(n * 12544 * 12 * r / 8 * 8 / m)
-        for task in catalog.tasks(suite)[:4]:
+        for task in load_suite(suite).task_names[:4]:
             for seed in range(seeds):
                 last = 75 + 3 * float(np.log10(params / 1e5)) - 0.6 * abs(n - 3) + rng.normal() * 0.3
                 made.append(record("karst", task, seed, last, suite, hyper={"N": n, "m": m, "r": r},

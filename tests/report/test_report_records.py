@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 from report_records import record, write
 
-from karst_bench.report import catalog
 from karst_bench.report.load import load_runs
 from karst_bench.report.statistics import aggregate
+from karst_bench.report.suite import load_suite
+
+VTAB = load_suite("vtab")
 
 
 def load(tmp_path, suite="vtab"):
@@ -59,7 +61,7 @@ HOSTILE = {
     "no test images": {"metrics__test_n": 0},
     "negative parameters": {"counts__trainable_params": -1},
     "no counts": {"counts": None},
-    "unknown group": {"config__dataset__group": "other"},
+    "markup in the group": {"config__dataset__group": "<b>"},
     "unknown protocol": {"config__protocol__name": "best_of_all"},
     "other suite": {"config__suite": "mini"},
     "a long id": {"id": "0" * 17},
@@ -174,26 +176,26 @@ def test_tuned_values_differ_by_task_within_a_row(tmp_path):
 
 
 def test_averages_by_hand_and_only_when_complete(tmp_path):
-    values = {task: 50.0 + index for index, task in enumerate(catalog.tasks("vtab"))}
+    values = {task: 50.0 + index for index, task in enumerate(VTAB.task_names)}
     (row,) = rows(tmp_path, *(record(task=task, last=value) for task, value in values.items()))["karst"]
-    tasks = catalog.tasks("vtab")
-    flat = aggregate.mean_over(row, tasks, list(catalog.task_weights("vtab")))
-    group = aggregate.mean_over(row, tasks, list(catalog.group_weights("vtab")))
+    tasks = VTAB.task_names
+    flat = aggregate.mean_over(row, tasks, VTAB.task_weights)
+    group = aggregate.mean_over(row, tasks, VTAB.group_weights)
     assert flat.value == pytest.approx(59.0) and flat.half is None
     assert group.value == pytest.approx((53 + 58.5 + 64.5) / 3)
     short = replace(row, tasks={task: cell for task, cell in row.tasks.items() if task != "dtd"})
-    assert aggregate.mean_over(short, tasks, list(catalog.task_weights("vtab"))) is None
+    assert aggregate.mean_over(short, tasks, VTAB.task_weights) is None
 
 
 def test_peeking_gap_is_of_the_same_runs(tmp_path):
     peeks = [record(seed=s, last=70.0, protocol="peek10", peak=70.0 + s) for s in range(3)]
     (row,) = rows(tmp_path, *peeks, record(task="dtd", last=10.0))["karst"]
-    gap, tasks = aggregate.peeking_gap(row, catalog.tasks("vtab"))
+    gap, tasks = aggregate.peeking_gap(row, VTAB.task_names)
     assert gap.value == pytest.approx(1.0) and gap.n == 3 and tasks == 1
 
 
 def test_missing_seeds(tmp_path):
     (row,) = rows(tmp_path, record(seed=1), *(record(task="dtd", seed=s) for s in (7, 8, 9)))["karst"]
-    assert aggregate.missing_seeds(row, "cifar100") == (0, 2)
-    assert aggregate.missing_seeds(row, "dtd") == ()
-    assert aggregate.missing_seeds(None, "dtd") == (0, 1, 2)
+    assert aggregate.missing_seeds(row, "cifar100", (0, 1, 2)) == (0, 2)
+    assert aggregate.missing_seeds(row, "dtd", (0, 1, 2)) == ()
+    assert aggregate.missing_seeds(None, "dtd", (0, 1, 2)) == (0, 1, 2)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from karst_bench.report import catalog
 from karst_bench.report.statistics import compare, intervals
+from karst_bench.report.suite import load_suite
 from scripts import interval_coverage
+
+VTAB = load_suite("vtab")
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_average_without_spread_or_with_one_seed():
 
 def test_per_seed_is_t_over_averages(matrices):
     matrix, _ = matrices[0]
-    weights = catalog.group_weights("vtab")
+    weights = VTAB.group_weights
     expected = stats.ttest_1samp(matrix @ weights, 0).confidence_interval(0.95)
     assert intervals.per_seed_interval(columns(matrix), list(weights)).high == pytest.approx(expected.high, abs=1e-6)
 
@@ -85,13 +87,15 @@ def test_bootstrap_agrees_with_rliable(matrices):
 
 def test_bootstrap_against_a_plain_loop(matrices):
     x, _ = matrices[0]
-    weights = catalog.group_weights("vtab")
+    weights = VTAB.group_weights
     rng = np.random.default_rng(9)
     means = []
     for _ in range(3000):
         redrawn = np.stack([rng.choice(column, len(column)) for column in x.T], axis=1)
         means.append(redrawn.mean(axis=0) @ weights)
-    found = intervals.bootstrap_interval(columns(x), intervals.weighted_mean(list(weights)), np.random.default_rng(2), 3000)
+    found = intervals.bootstrap_interval(
+        columns(x), intervals.weighted_mean(list(weights)), np.random.default_rng(2), 3000
+    )
     assert found == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=0.6)
 
 
@@ -111,7 +115,7 @@ def test_test_set_error_by_hand():
 
 def test_coverage_code_is_the_code_of_the_tables():
     x = np.random.default_rng(0).normal(70, 1, (3, 19))
-    weights = catalog.group_weights("vtab")
+    weights = VTAB.group_weights
     found = intervals.average_interval(columns(x), list(weights))
     assert interval_coverage.bounds_satterthwaite(x, weights) == pytest.approx((found.low, found.high))
     alone = intervals.per_seed_interval(columns(x), list(weights))

@@ -1,13 +1,12 @@
 """From runs to rows: which runs are seeds of one cell, which cells make a row, and what a row averages to."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from karst_bench.report import catalog
 from karst_bench.report.load import Run
 from karst_bench.report.statistics import intervals
 from karst_bench.report.statistics.intervals import Estimate
@@ -42,7 +41,7 @@ class TaskResults:
 
 @dataclass(frozen=True)
 class MethodResults:
-    """One method in one setting over tasks. `label` names the setting where it is not the paper's."""
+    """One method in one setting over tasks. `label` names the setting where it is not that of the method's file."""
 
     method: str
     label: str
@@ -68,23 +67,27 @@ class MethodResults:
         return float(np.mean([np.median(column) for column in columns]))
 
 
-def method_results(runs: Iterable[Run]) -> dict[str, list[MethodResults]]:
-    """Method name -> its rows, the paper's setting (else the one with most tasks, then most runs) first."""
+ResultsByMethod = Mapping[str, list[MethodResults]]  # a method's settings, that of its file first
+
+
+def method_results(runs: Iterable[Run], *, full_names: bool = False) -> ResultsByMethod:
+    """Method -> its results, one entry for each setting (see `row_order`), with the cells of `runs_by_cell`."""
     by_setting: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Run]] = {}
     for run in runs:
         by_setting.setdefault((run.method, run.tuned, run.setting), []).append(run)
     found: dict[str, list[MethodResults]] = {}
     for (method, tuned, setting), members in by_setting.items():
-        cells = {key: task_results(group) for key, group in sorted(runs_by_cell(members).items())}
+        cells = {key: task_results(group) for key, group in sorted(runs_by_cell(members, full_names).items())}
         found.setdefault(method, []).append(MethodResults(method, method, tuned, setting, cells))
     return {method: labelled(sorted(found[method], key=row_order)) for method in sorted(found)}
 
 
-def runs_by_cell(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Runs by what names a cell: the task, and the shots of a few-shot set (`pets@4`)."""
+def runs_by_cell(runs: Iterable[Run], full_names: bool = False) -> dict[str, list[Run]]:
+    """Runs by what names a cell: the task (or the dataset), and the shots of a few-shot set (`pets@4`)."""
     found: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(run.task if run.shots is None else f"{run.task}@{run.shots}", []).append(run)
+        name = run.dataset if full_names else run.task
+        found.setdefault(name if run.shots is None else f"{name}@{run.shots}", []).append(run)
     return found
 
 
@@ -102,65 +105,85 @@ def task_results(runs: Sequence[Run]) -> TaskResults:
     return TaskResults(tuple(chosen[key] for key in sorted(chosen)))
 
 
-def row_order(row: MethodResults) -> tuple[bool, bool, bool, int, int, tuple[tuple[str, str], ...]]:
-    """Sort key of the settings of one method: untuned, the paper's values, normalisation of the backbone, most tasks
+def row_order(results: MethodResults) -> tuple[bool, bool, bool, int, int, tuple[tuple[str, str], ...]]:
+    """Sort key of the settings of one method: untuned, the values of its file, normalisation of the backbone, most tasks
     and most runs first."""
-    wanted = catalog.PAPER_SETTING.get(row.method, {})
-    hyper = row.runs[0].hyper
-    off = any(key in hyper and hyper[key] != value for key, value in wanted.items())
-    foreign = ("normalization", "model") not in row.setting
-    return row.tuned != "none", off, foreign, -len(row.tasks), -len(row.runs), row.setting
+    foreign = ("normalization", "model") not in results.setting
+    sizes = -len(results.tasks), -len(results.runs)
+    return results.tuned != "none", bool(results.runs[0].deviations), foreign, *sizes, results.setting
 
 
 def labelled(settings: list[MethodResults]) -> list[MethodResults]:
-    """Labels: the first setting carries the bare name, the others what they do differently."""
+    """Labels: the first setting carries the bare name where it is that of the method's file, the others what differs."""
     first = dict(settings[0].setting)
-    wanted = catalog.PAPER_SETTING.get(settings[0].method, {})
-    labelled = []
-    for index, row in enumerate(settings):
-        if index == 0:
-            hyper = row.runs[0].hyper
-            differing = [f"{key}={hyper[key]}" for key in wanted if key in hyper and hyper[key] != wanted[key]]
-        else:
-            differing = [
-                f"{key.removeprefix('method.')}={value}" for key, value in row.setting if first.get(key) != value
-            ]
-        if row.tuned != "none":
-            differing = [f"tuned={row.tuned}", *(item for item in differing if "." not in item)]
+    found = []
+    for index, results in enumerate(settings):
+        differing = list(results.runs[0].deviations)
+        if index > 0:
+            changed = [(key, value) for key, value in results.setting if first.get(key) != value]
+            differing = [f"{key.removeprefix('method.')}={value}" for key, value in changed]
+        if results.tuned != "none":
+            differing = [f"tuned={results.tuned}", *(item for item in differing if "." not in item)]
         suffix = f" [{', '.join(differing[:4])}{', ...' if len(differing) > 4 else ''}]" if differing else ""
-        labelled.append(MethodResults(row.method, row.method + suffix, row.tuned, row.setting, row.tasks))
-    return labelled
+        found.append(replace(results, label=results.method + suffix))
+    return found
 
 
-def mean_over(row: MethodResults, tasks: Sequence[str], weights: Sequence[float]) -> Estimate | None:
-    """Average of a row over the given tasks with its interval; None if one of them has no run."""
-    if any(task not in row.tasks for task in tasks):
+def mean_over(results: MethodResults, tasks: Sequence[str], weights: Sequence[float]) -> Estimate | None:
+    """Average of a method over the given tasks with its interval; None if one of them has no run."""
+    if any(task not in results.tasks for task in tasks):
         return None
-    return intervals.average_interval([row.tasks[task].scores for task in tasks], weights)
+    return intervals.average_interval([results.tasks[task].scores for task in tasks], weights)
 
 
-def peak_over(row: MethodResults, tasks: Sequence[str], weights: Sequence[float]) -> Estimate | None:
+def peak_over(results: MethodResults, tasks: Sequence[str], weights: Sequence[float]) -> Estimate | None:
     """The same average of the peaks on the test set; None unless every task has a run that measured them."""
-    if any(task not in row.tasks or not row.tasks[task].peaks for task in tasks):
+    if any(task not in results.tasks or not results.tasks[task].peaks for task in tasks):
         return None
-    return intervals.average_interval([[peak for _, peak in row.tasks[task].peaks] for task in tasks], weights)
+    return intervals.average_interval([[peak for _, peak in results.tasks[task].peaks] for task in tasks], weights)
 
 
-def peeking_gap(row: MethodResults, tasks: Sequence[str]) -> tuple[Estimate, int] | None:
+def peeking_gap(results: MethodResults, tasks: Sequence[str]) -> tuple[Estimate, int] | None:
     """What looking at the test set adds: mean over tasks of (peak - last) of the same runs, and the number of tasks.
 
     Only tasks with peek10 runs count, so the number says how much of the table was measured.
     """
-    measured = [task for task in tasks if task in row.tasks and row.tasks[task].peaks]
+    measured = [task for task in tasks if task in results.tasks and results.tasks[task].peaks]
     if not measured:
         return None
-    gaps = [[peak - last for last, peak in row.tasks[task].peaks] for task in measured]
+    gaps = [[peak - last for last, peak in results.tasks[task].peaks] for task in measured]
     return intervals.average_interval(gaps, [1 / len(gaps)] * len(gaps)), len(gaps)
 
 
-def missing_seeds(row: MethodResults | None, task: str) -> tuple[int, ...]:
-    """Seeds of the standard three that no run of this cell has; a cell with three other seeds lacks none."""
-    if row is None or task not in row.tasks:
-        return catalog.SEEDS
-    have = {run.seed for run in row.tasks[task].runs}
-    return () if len(have) >= len(catalog.SEEDS) else tuple(seed for seed in catalog.SEEDS if seed not in have)
+def complete_results(ours: ResultsByMethod, tasks: Sequence[str]) -> list[MethodResults]:
+    """Of every method the first setting that has every task, for averages, ranks and tests; its label says which."""
+    whole = ([results for results in settings if set(tasks) <= set(results.tasks)] for settings in ours.values())
+    return [settings[0] for settings in whole if settings]
+
+
+def variance_ratio(
+    found: Sequence[MethodResults], tasks: Sequence[str], by: Sequence[float]
+) -> tuple[float, int] | None:
+    """Variance of the per-seed averages over what independent seeds would give, pooled over methods; and their number.
+
+    About 1 if the seeds of different tasks are independent, as the printed intervals assume; larger if a seed moves all
+    tasks together. None without a method whose tasks share at least two seeds.
+    """
+    seen, expected, used = 0.0, 0.0, 0
+    for results in found:
+        groups = [results.tasks[task].scores for task in tasks]
+        seeds = {tuple(run.seed for run in results.tasks[task].runs) for task in tasks}
+        if len(seeds) == 1 and len(groups[0]) > 1:
+            averages = np.asarray(by) @ np.array(groups)
+            seen += float(np.var(averages, ddof=1)) / len(averages)
+            expected += intervals.satterthwaite(groups, by)[1] ** 2
+            used += 1
+    return (seen / expected, used) if expected > 0 else None
+
+
+def missing_seeds(results: MethodResults | None, task: str, seeds: Sequence[int]) -> tuple[int, ...]:
+    """Of the planned seeds those that no run of this cell has; a cell with as many other seeds lacks none."""
+    if results is None or task not in results.tasks:
+        return tuple(seeds)
+    have = {run.seed for run in results.tasks[task].runs}
+    return () if len(have) >= len(seeds) else tuple(seed for seed in seeds if seed not in have)
