@@ -16,10 +16,10 @@ from torch import nn
 
 from benchmarks.measure import trainer
 from karst_bench.adapt.merge import merged
-from karst_bench.config.compose import compose, plain
-from karst_bench.engine import Streams
+from karst_bench.config.compose import settings_of
+from karst_bench.engine.streams import Streams
 from karst_bench.run import pipeline
-from karst_bench.run.prepare import PreparedRun
+from karst_bench.run.prepare import prepare
 
 MINI = ("method=karst", "dataset=mini/digits")
 LARGE = ("method=karst", "dataset=vtab/cifar100", "precision=fp32", "recipe.epochs=2")
@@ -58,29 +58,29 @@ def _median(values: Iterable[float]) -> float:
 
 def run(overrides: list[str]) -> dict[str, float]:
     """Seconds of one run by phase, and from the first line to the last."""
-    cfg = compose(overrides)
+    settings = settings_of(overrides)
     start = time.perf_counter()
-    seconds = pipeline.run(cfg, say=lambda line: None).seconds
+    seconds = pipeline.run(settings).seconds
     wall = time.perf_counter() - start
     phases = {key: getattr(seconds, key) for key in ("setup_s", "train_s", "evaluate_s")}
     return {key: round(value, 3) for key, value in (phases | {"wall_s": wall}).items()}
 
 
 def _fill_cache(overrides: list[str]) -> None:
-    inputs = PreparedRun(plain(compose(overrides)))
+    inputs = prepare(settings_of(overrides))
     for split in (inputs.plan.train, inputs.plan.final):
         inputs.task.splits[split].read(torch.tensor([0]))
 
 
 def _alone(overrides: list[str]) -> dict[str, float]:
     """The same steps on batches that stand ready, with nothing around them, and the same test pass."""
-    inputs = PreparedRun(plain(compose(overrides)))
-    model = inputs.model(Streams(0))
+    inputs = prepare(settings_of(overrides))
+    model, _ = inputs.model(Streams(0))
     ready = list(inputs.batches(inputs.plan.train, train=True).epoch(torch.Generator().manual_seed(0)))
     step = trainer(model, autocast=False)
     step(*ready[-1])
     start = time.perf_counter()
-    for _ in range(inputs.recipe.epochs):
+    for _ in range(inputs.settings.recipe.epochs):
         for x, y in ready:
             step(x, y)
     steps_s = time.perf_counter() - start

@@ -36,15 +36,15 @@ def attach(
     Raises: UserError for an unknown name or value, or where the method does not fit the model.
     """
     from karst_bench.adapt.attach import attach_methods
-    from karst_bench.config.compose import compose, plain
-    from karst_bench.engine import Streams, seeded
+    from karst_bench.config.compose import settings_of
+    from karst_bench.engine.streams import Streams, seeded
     from karst_bench.methods.build import build_methods
 
     overrides = [f"method={method}", f"also={also or 'none'}", *([f"extra={extra}"] if extra is not None else [])]
     overrides += [f"method.{key}={_as_override(value)}" for key, value in hyper.items()]
-    settings = plain(compose(overrides))
-    methods = build_methods(settings)
-    method_settings = {node: settings[node] for node in ("method", "also", "extra")}
+    settings = settings_of(overrides)
+    method_settings = {"method": settings.method, "also": settings.also, "extra": settings.extra}
+    methods = build_methods(method_settings)
     if seed is None:
         attach_methods(model, methods, method_settings=method_settings)
     else:

@@ -1,5 +1,17 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and the name that was probably meant."""
+
+import difflib
+from collections.abc import Sequence
 
 
 class UserError(Exception):
     """What went wrong, where, both values, and the remedy; the command line prints it without a traceback, exit code 2."""
+
+
+def nearest(word: str, valid: Sequence[str]) -> str:
+    """`; did you mean X?` with the valid name that is most like the word, or nothing."""
+    tails = {name.rpartition("/")[2]: name for name in valid}
+    near = [name for name in valid if name.lower() == word.lower()]
+    near = near or difflib.get_close_matches(word, valid, 1, 0.6)
+    near = near or [tails[t] for t in difflib.get_close_matches(word, list(tails), 1, 0.6)]
+    return f"; did you mean {near[0]}?" if near else ""

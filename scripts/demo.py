@@ -14,12 +14,12 @@ DATASET = "mini/location"
 def main() -> None:
     started = time.perf_counter()
     shutil.rmtree(OUT, ignore_errors=True)
-    from karst_bench.config.compose import compose
+    from karst_bench.config.compose import settings_of
     from karst_bench.run.pipeline import run
 
     print(f"KARST against a linear probe on {DATASET}: 1000 generated images, a small pre-trained ViT, this CPU.\n")
     records = [
-        run(compose([f"method={method}", f"dataset={DATASET}", f"paths.results={OUT}"]), say=lambda line: None)
+        run(settings_of([f"method={method}", f"dataset={DATASET}", f"paths.results={OUT}"]))
         for method in METHODS
     ]
     rows = [

@@ -20,7 +20,8 @@ from karst_bench.adapt.block_hooks import BlockHooks
 from karst_bench.adapt.counts import forward_macs
 from karst_bench.adapt.layers import Residual
 from karst_bench.adapt.model import TimmAdaptedModel
-from karst_bench.config.compose import compose, options, plain
+from karst_bench.config.compose import settings_of
+from karst_bench.config.option_files import options
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Method
 from karst_bench.methods.build import build_methods
@@ -172,7 +173,7 @@ def _macs(backbone: str) -> int:
 
 @cache
 def _settings(name: str) -> dict[str, Any]:
-    return plain(compose([f"method={name}"]))
+    return settings_of([f"method={name}"]).as_config()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from karst_bench import files
-from karst_bench.config.compose import compose
+from karst_bench.config.compose import settings_of
 from karst_bench.report.load import Run, load_runs
 from karst_bench.report.statistics import aggregate, compare, intervals
 from karst_bench.report.statistics.aggregate import MethodResults
@@ -58,7 +58,7 @@ def rows_of(runs: Sequence[Run], backbone: str) -> dict[tuple[str, str], MethodR
 def default_lr(method: str) -> float:
     """The lr of a mini run of the method when nothing is said of it."""
     name = method.partition("+")[0]  # a row with an extra or a second method is called name+extra
-    return float(compose([f"method={name}", "dataset=mini/digits"]).recipe.lr)
+    return float(settings_of([f"method={name}", "dataset=mini/digits"]).recipe.lr)
 
 
 def searched(runs: Sequence[Run]) -> str:

@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
         workers = count("workers", own["workers"])
         found = search(overrides)
         trials = found.budget(asked)
-        worker = Worker(found, trials, say=lambda line: print(line, flush=True))
+        worker = Worker(found, trials)
         helpers = [start_helper(overrides, trials, workers) for _ in range(workers - 1)]
         worker.work()
         failed = [helper.pid for helper in helpers if helper.wait() != 0]

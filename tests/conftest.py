@@ -33,9 +33,9 @@ def _tiny(family: str) -> nn.Module:
 
 @lru_cache
 def _settings(overrides: tuple[str, ...]) -> dict[str, Any]:
-    from karst_bench.config.compose import compose, plain
+    from karst_bench.config.compose import settings_of
 
-    return plain(compose(overrides))
+    return settings_of(overrides).as_config()
 
 
 @dataclass
@@ -102,7 +102,8 @@ def shake() -> Callable[[Attached], Attached]:
 @pytest.fixture
 def train() -> Callable[..., list[float]]:
     """train(case, images, steps): AdamW on one fixed batch with the methods' own groups; the loss of every step."""
-    from karst_bench.engine.optim import Recipe, build_optimizer, param_groups
+    from karst_bench.engine.optim import build_optimizer, param_groups
+    from karst_bench.engine.recipe import Recipe
 
     recipe = Recipe(
         name="test", optimiser="adamw", lr=2e-3, wd=1e-4, epochs=1, batch=4, warmup=0.0, warmup_lr=0.0, min_lr=0.0,

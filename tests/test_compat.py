@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
 from karst_bench import compat
-from karst_bench.config.compose import compose, config_dir, register
+from karst_bench.config.compose import compose, register
+from karst_bench.config.option_files import config_dir
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from karst_bench.config.compose import options
+from karst_bench.config.option_files import options
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

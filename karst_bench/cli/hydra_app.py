@@ -1,5 +1,6 @@
 """From the command line to one run or a sweep of runs: Hydra composes, this file turns its errors into sentences."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,9 +14,14 @@ from omegaconf import DictConfig
 from karst_bench import compat
 from karst_bench.config import compose as config
 from karst_bench.config import sweeps
+from karst_bench.config.messages import friendly
+from karst_bench.config.settings import resolve
 from karst_bench.errors import UserError
+from karst_bench.records.store import Store
 from karst_bench.run import status
+from karst_bench.run.lookup import recall
 
+log = logging.getLogger(__name__)
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
 
 
@@ -31,8 +37,8 @@ def main(arguments: Sequence[str]) -> int:
         if len(planned) < len(overrides):
             print(status.listing(status.cells(planned)))
             return 0
-        with config.friendly(overrides):
-            failures = _hydra([*overrides, *flags])
+        with friendly(overrides, config.composed, config.options):
+            failures = _hydra([*overrides, *config.search_path(), *flags])
         if len(failures) > 1:
             print(f"{len(failures)} runs failed; the same command tries them again", file=sys.stderr)
         for failure in failures:
@@ -56,7 +62,7 @@ def _hydra(arguments: list[str]) -> list[Exception]:
         try:
             _one(cfg)
         except Exception as error:
-            from karst_bench.engine import Interrupted
+            from karst_bench.engine.outcome import Interrupted
             from karst_bench.run.pipeline import BusyError
 
             if isinstance(error, Interrupted):  # Hydra would go on to the next run after an Exception
@@ -76,10 +82,15 @@ def _hydra(arguments: list[str]) -> list[Exception]:
 
 
 def _one(cfg: DictConfig) -> None:
-    cfg = config.finish(cfg, list(HydraConfig.get().overrides.task))
+    """Does what one composed configuration says; a finished run is told before torch is imported."""
+    settings = resolve(config.finish(cfg, list(HydraConfig.get().overrides.task)))
+    if settings.action == "train":
+        if recall(settings, Store(settings.paths.results, settings.suite)) is not None:
+            return
+        log.info("%s: starting", settings.title)
     from karst_bench.run.commands import act
 
-    act(cfg)
+    act(settings)
 
 
 def _say(error: Exception, code: int, debug: bool) -> int:

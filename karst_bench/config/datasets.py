@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from karst_bench.config.compose import options
-from karst_bench.config.option_files import option_config
+from karst_bench.config.option_files import option_config, options
 from karst_bench.errors import UserError
 
 SUITES = ("vtab", "fewshot")

@@ -1,15 +1,35 @@
-"""One option of a config group as plain data, read from its file: for pages that go through all of them, without Hydra."""
+"""Config groups as files: which options there are, and one of them as plain data; for pages and tables, without Hydra."""
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from karst_bench.config.compose import config_dir, nearest, options
-from karst_bench.errors import UserError
+from karst_bench.errors import UserError, nearest
+from karst_bench.files import packaged
+from karst_bench.plugins import plugin_conf
 
-BASE = (
-    "@_here_"  # in a defaults list: `vtab/_base@_here_`, a file whose keys the option has too unless it gives its own
-)
+BASE = "@_here_"  # in a defaults list: `vtab/_base@_here_`, a file whose keys the option has too unless it gives its own
+
+
+def config_dir() -> Path:
+    """The conf/ folder: inside the installed package, or at the root of a checkout."""
+    return packaged("conf")
+
+
+def options(group: str) -> list[str]:
+    """Every option of a config group, nested ones with their folder; files named _* are shared parts; `also` takes any method."""
+    found = set()
+    for root in (folder / ("method" if group == "also" else group) for folder in (config_dir(), *plugin_conf())):
+        files = root.glob("*.yaml") if group == "tuned" else root.rglob("*.yaml")  # tuned/<kind>/ holds tables, no options
+        found |= {str(path.relative_to(root).with_suffix("")) for path in files if not path.name.startswith("_")}
+    return sorted(found)
+
+
+def option_file(group: str, option: str) -> Path:
+    """The YAML file of an option, the suite's own before a plug-in's; where the suite's own would lie if there is none."""
+    places = [folder / group / f"{option}.yaml" for folder in (config_dir(), *plugin_conf())]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def option_config(group: str, option: str) -> dict[str, Any]:
@@ -26,13 +46,13 @@ def option_config(group: str, option: str) -> dict[str, Any]:
 
 def option_defaults(group: str, option: str) -> dict[str, str]:
     """What the defaults list of conf/<group>/<option>.yaml overrides: {"method": "fact_tk", "extra": "rst_scalar"}."""
-    lines = OmegaConf.select(OmegaConf.load(config_dir() / group / f"{option}.yaml"), "defaults", default=[])
+    lines = OmegaConf.select(OmegaConf.load(option_file(group, option)), "defaults", default=[])
     pairs = [next(iter(line.items())) for line in lines if isinstance(line, DictConfig)]
     return {str(key).removeprefix("override /").partition("@")[0]: str(value) for key, value in pairs}
 
 
 def _merged(group: str, name: str) -> DictConfig:
-    own = OmegaConf.load(config_dir() / group / f"{name}.yaml")
+    own = OmegaConf.load(option_file(group, name))
     assert isinstance(own, DictConfig)
     bases = [entry.removesuffix(BASE) for entry in own.pop("defaults", []) if str(entry).endswith(BASE)]
     found = OmegaConf.merge(*(_merged(group, base) for base in bases), own)

@@ -6,40 +6,36 @@ the command line does not replace an axis of `hydra.sweeper.params` but multipli
 
 import fnmatch
 import itertools
+import logging
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
-from karst_bench.config.compose import check_choice, options
 from karst_bench.config.datasets import dataset_members
-from karst_bench.config.option_files import option_defaults
+from karst_bench.config.option_files import option_defaults, options
+from karst_bench.config.settings import check_choice
 from karst_bench.config.sweep_files import read_sweep
 from karst_bench.errors import UserError
 
 GROUPED = ("dataset", "method")  # keys whose values may be a group or a glob
 MULTIRUN = "hydra.mode=MULTIRUN"
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
-def _warn(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def expand(overrides: Sequence[str], say: Say = _warn) -> list[str]:
+def expand(overrides: Sequence[str]) -> list[str]:
     """The overrides that Hydra should see: sweep files inlined, task groups and globs spelt out.
 
     `dataset=vtab/all` becomes the 19 tasks, `mini/natural` the group, `fewshot/all` the five sets; `sweep=NAME` becomes
     the axes of conf/sweep/NAME.yaml except those given on the command line. Anything else passes unchanged.
-    Options of a sweep file that do not exist yet are left out with a line to `say`.
+    Options of a sweep file that do not exist yet are left out with a line in the log.
     Raises: UserError for an unknown sweep or group, and where a sweep would launch no job.
     """
-    inlined = _inline(list(overrides), say)
-    expanded = [_spell_out(override) for override in inlined]
+    inlined = _inline(list(overrides))
+    expanded = [_expanded(override) for override in inlined]
     if expanded != list(overrides) and MULTIRUN not in expanded and any("," in s for s in expanded):
         expanded.insert(0, MULTIRUN)
     jobs = 1
@@ -89,7 +85,7 @@ def _keys(overrides: Sequence[str]) -> dict[str, str]:
     return {override.partition("=")[0]: override.partition("=")[2] for override in overrides}
 
 
-def _inline(overrides: list[str], say: Say) -> list[str]:
+def _inline(overrides: list[str]) -> list[str]:
     """Replace sweep=NAME by the axes of its file."""
     given = _keys(overrides)
     name = given.get("sweep", "none")
@@ -103,7 +99,7 @@ def _inline(overrides: list[str], say: Say) -> list[str]:
     replaced = {"method": ("method", "experiment"), "experiment": ("method", "experiment")}
     hidden = {axis for key in given for axis in replaced.get(key, (key,))}
     chosen = {key: values for key, values in read_sweep(name, suite).axes.items() if key not in hidden}
-    lines = [f"{key}={_existing(key, values, name, say)}" for key, values in chosen.items()]
+    lines = [f"{key}={_existing(key, values, name)}" for key, values in chosen.items()]
     return [MULTIRUN, *lines, *(o for o in overrides if o.partition("=")[0] not in ("sweep", "suite"))]
 
 
@@ -111,13 +107,13 @@ def _one_by_one(names: str) -> list[str]:
     return [f"sweep={name.strip()}" for name in names.split(",") if name.strip()]
 
 
-def _existing(key: str, names: Sequence[str], sweep: str, say: Say) -> str:
+def _existing(key: str, names: Sequence[str], sweep: str) -> str:
     """The values of a sweep file's axis without the methods that are not there (yet)."""
     if key not in ("method", "experiment"):
         return ",".join(names)
     present = [name for name in names if _exists(key, name)]
     if absent := [name for name in names if name not in present]:
-        say(f"sweep={sweep}: left out, as there is no such {key} here: {', '.join(absent)}")
+        log.warning("sweep=%s: left out, as there is no such %s here: %s", sweep, key, ", ".join(absent))
     if not present:
         raise UserError(f"sweep={sweep} would launch 0 jobs: none of its {key}s exists: {', '.join(names)}")
     return ",".join(present)
@@ -129,7 +125,7 @@ def _exists(group: str, name: str) -> bool:
     return group == "method" or option_defaults(group, name).get("method", "none") in options("method")
 
 
-def _spell_out(override: str) -> str:
+def _expanded(override: str) -> str:
     """dataset=vtab/all, dataset=glob(vtab/c*) or method=glob(*,exclude=karst*) as a list; other overrides unchanged."""
     key, equals, value = override.partition("=")
     if key not in GROUPED or not equals:

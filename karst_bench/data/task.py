@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -117,7 +118,8 @@ class Task:
     name: the option's path ("mini/digits"). classes: their number. splits: decoded when asked for; keys train800,
     val200, train800val200, test (vtab, mini) or train, val, test (few-shot). list_sha256: hash over the split lists, or
     over what was generated. encoding: png | jpeg75 | native | generated. source: folder | tfds | mini. own_split: the
-    lists were drawn here and are not the published ones. notes: what a reader of the record should know.
+    lists were drawn here and are not the published ones. notes: what a reader of the record should know. files: the small
+    files that decide which images these are (lists, or the code that draws them).
     """
 
     name: str
@@ -128,6 +130,7 @@ class Task:
     source: str
     own_split: bool = False
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 class LazySplits(Mapping[str, Split]):

@@ -2,20 +2,14 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
 
 import torch
 from torch import nn
 
-
-class Graphable(Protocol):
-    """The part of a Method that is asked here."""
-
-    @property
-    def graphable(self) -> bool: ...
+from karst_bench.methods.base import Method
 
 
-def compile_step(net: nn.Module, methods: Sequence[Graphable], device: torch.device) -> bool:
+def compile_step(net: nn.Module, methods: Sequence[Method], device: torch.device) -> bool:
     """Compile `net` in place, parameter names unchanged, and say whether it was done.
 
     A method that makes Python choices at every step (graphable = False) leaves the net as it is. On CUDA the compiled

@@ -1,24 +1,15 @@
 """One pass over a split."""
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from karst_bench.errors import UserError
+from karst_bench.methods.base import Batches
 from karst_bench.nn.eval_mode import eval_mode
-
-
-class Batches(Protocol):
-    """What the engine needs of data: normalised images and labels, already on the device."""
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, generator: torch.Generator | None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 @dataclass(frozen=True)

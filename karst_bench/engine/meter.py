@@ -1,24 +1,18 @@
-"""Seconds by phase, peak memory, and what a person sees while a run goes on."""
+"""Seconds by phase, peak memory, and the sums of the running epoch."""
 
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from karst_bench.engine.checkpoint import State, new_state
-
-REFRESH_S = 0.25  # reading the loss makes the host wait for the device, so not more often than this
-Log = Callable[[str], None]
-Running = Callable[[], tuple[float, float]]  # -> (mean loss, top-1 %) of the epoch so far
 
 
 class Meter:
@@ -62,80 +56,6 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given; nothing on the CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-class Display(Protocol):
-    """What `fit` tells a display; epochs and steps are counted from 1."""
-
-    def begin(self, epochs: int, steps_per_epoch: int, done: int) -> None: ...
-
-    def step(self, epoch: int, done: int, running: Running) -> None: ...
-
-    def epoch(self, line: str) -> None: ...
-
-    def end(self) -> None: ...
-
-
-class Quiet:
-    """No bar: one line an epoch to `log`, or nothing without one. For pipes, logs and joblib workers."""
-
-    def __init__(self, log: Log | None = None) -> None:
-        self._log = log
-
-    def begin(self, epochs: int, steps_per_epoch: int, done: int) -> None: ...
-
-    def step(self, epoch: int, done: int, running: Running) -> None: ...
-
-    def epoch(self, line: str) -> None:
-        if self._log is not None:
-            self._log(line)
-
-    def end(self) -> None: ...
-
-
-class Bar:
-    """A bar with epoch, loss, running accuracy and time left, drawn by the training thread a few times a second."""
-
-    def __init__(self, label: str, console: Console | None = None) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}  loss {task.fields[loss]}"),
-            TextColumn("train top-1 {task.fields[top1]} %"),
-            TimeRemainingColumn(),
-            console=console or Console(stderr=True),
-            auto_refresh=False,
-            transient=True,
-        )
-        self._label = label
-        self._last = 0.0
-
-    def begin(self, epochs: int, steps_per_epoch: int, done: int) -> None:
-        self._task = self._progress.add_task(
-            self._label, total=epochs * steps_per_epoch, completed=done, epoch=1, epochs=epochs, loss="-", top1="-"
-        )
-        self._progress.start()
-
-    def step(self, epoch: int, done: int, running: Running) -> None:
-        now = time.perf_counter()
-        if now - self._last < REFRESH_S:
-            return
-        self._last = now
-        loss, top1 = running()
-        self._progress.update(self._task, completed=done, epoch=epoch, loss=f"{loss:.3f}", top1=f"{top1:.1f}")
-        self._progress.refresh()
-
-    def epoch(self, line: str) -> None: ...
-
-    def end(self) -> None:
-        self._progress.stop()
-
-
-def display(label: str, *, log: Log | None = None, terminal: bool | None = None) -> Display:
-    """A bar on a terminal (standard error), else quiet lines."""
-    if terminal is None:
-        terminal = sys.stderr.isatty()
-    return Bar(label) if terminal else Quiet(log)
 
 
 class Stopwatch:

@@ -1,72 +1,17 @@
 """Optimiser, learning-rate schedule and weight-decay groups."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from karst_bench.errors import UserError
+from karst_bench.engine.recipe import Recipe
+from karst_bench.methods.base import Method
 
 PER_EPOCH_FROM = 50  # shorter runs move the learning rate at every step: an epoch would be too coarse
-OPTIMISERS = ("adamw", "sgd")
 Named = list[tuple[str, nn.Parameter]]
-
-
-class Grouping(Protocol):
-    """The part of a Method that this file asks."""
-
-    def param_groups(self, named: Named) -> list[dict[str, Any]]: ...
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a run trains; the values live in conf/recipe/*.yaml, so none has a default here.
-
-    epochs counts all epochs. They are one half cosine of T epochs and `cooldown * T` more at min_lr; warmup is a
-    fraction of T too. lr, warmup_lr and min_lr are absolute; a warm-up or floor above lr counts as lr. clip_grad (largest
-    gradient norm) null or 0: no clipping.
-    """
-
-    name: str
-    optimiser: str
-    lr: float
-    wd: float
-    epochs: int
-    batch: int
-    warmup: float
-    warmup_lr: float
-    min_lr: float
-    cooldown: float
-    drop_path: float
-    per_step: bool
-    momentum: float
-    label_smoothing: float
-    clip_grad: float | None
-    augment: str
-
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            try:
-                msgspec.convert(getattr(self, entry.name), entry.type)
-            except msgspec.ValidationError:
-                kind = getattr(entry.type, "__name__", entry.type)
-                raise UserError(f"recipe.{entry.name}={getattr(self, entry.name)!r} must be of type {kind}") from None
-        if self.optimiser not in OPTIMISERS:
-            raise UserError(f"recipe.optimiser={self.optimiser} is unknown; use one of {', '.join(OPTIMISERS)}")
-        for key in ("epochs", "batch"):
-            if getattr(self, key) < 1:
-                raise UserError(f"recipe.{key}={getattr(self, key)} must be at least 1")
-        for key in ("lr", "wd", "warmup_lr", "min_lr", "cooldown", "momentum"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise UserError(f"recipe.{key}={getattr(self, key)} must be a number of 0 or more")
-        for key in ("warmup", "drop_path", "label_smoothing"):
-            if not 0 <= getattr(self, key) < 1:
-                raise UserError(f"recipe.{key}={getattr(self, key)} must lie in [0, 1)")
 
 
 class Schedule:
@@ -107,7 +52,7 @@ def build_optimizer(groups: Sequence[dict[str, Any]], recipe: Recipe) -> Optimiz
     return AdamW(list(groups), lr=recipe.lr, weight_decay=recipe.wd, fused=True)
 
 
-def param_groups(named: Named, methods: Sequence[Grouping], recipe: Recipe) -> list[dict[str, Any]]:
+def param_groups(named: Named, methods: Sequence[Method], recipe: Recipe) -> list[dict[str, Any]]:
     """Groups of equal options over all trainable parameters.
 
     By default no weight decay on 1-D tensors (norms, biases, rescaling vectors). A method may say otherwise: an option

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from karst_bench.engine.checkpoint import State
-from karst_bench.engine.evaluate import Batches
+from karst_bench.methods.base import Batches
 
 
 class DivergedError(RuntimeError):

@@ -48,7 +48,7 @@ class Call:
 Runner = Callable[[Call], State | None]
 
 
-def plain(split: str, epochs: int) -> list[Stage]:
+def single_stage(split: str, epochs: int) -> list[Stage]:
     """The stages of a method that is simply trained."""
     return [Stage(name="train", kind="fit", split=split, epochs=epochs)]
 

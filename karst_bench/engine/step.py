@@ -1,7 +1,6 @@
 """One training step, and which modules are in train mode while it runs."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -9,23 +8,12 @@ from torch.optim import Optimizer
 
 from karst_bench.engine.evaluate import autocast
 from karst_bench.engine.mix import Mix
-from karst_bench.engine.optim import Named, Recipe
-
-
-class Trainee(Protocol):
-    """The part of a Method that the loop calls."""
-
-    @property
-    def backbone_mode(self) -> str: ...
-    def param_groups(self, named: Named) -> list[dict[str, Any]]: ...
-    def on_epoch(self, epoch: int, epochs: int) -> None: ...
-    def before_step(self, step: int, total: int) -> None: ...
-    def after_step(self, step: int, total: int) -> None: ...
-    def penalty(self) -> Tensor | float: ...
+from karst_bench.engine.recipe import Recipe
+from karst_bench.methods.base import Method
 
 
 def train_step(
-    model: nn.Module, x: Tensor, y: Tensor, *, methods: Sequence[Trainee], optimizer: Optimizer, recipe: Recipe,
+    model: nn.Module, x: Tensor, y: Tensor, *, methods: Sequence[Method], optimizer: Optimizer, recipe: Recipe,
     precision: str, mixed: Mix | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One update; nothing in it waits for the device. Gradients stay until the next step, for `after_step`.

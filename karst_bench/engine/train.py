@@ -3,12 +3,13 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from karst_bench.engine.callbacks import Callbacks, EpochRow
 from karst_bench.engine.checkpoint import (
     State,
     copy_in,
@@ -22,53 +23,46 @@ from karst_bench.engine.checkpoint import (
     random_out,
     trained,
 )
-from karst_bench.engine.evaluate import Batches, top1
-from karst_bench.engine.meter import Display, EpochMeter, Quiet, Stopwatch, synchronize
+from karst_bench.engine.evaluate import top1
+from karst_bench.engine.meter import EpochMeter, Stopwatch, synchronize
 from karst_bench.engine.mix import MIXING, mix
-from karst_bench.engine.optim import Recipe, Schedule, build_optimizer, param_groups
+from karst_bench.engine.optim import Schedule, build_optimizer, param_groups
 from karst_bench.engine.outcome import Check, DivergedError, Fit, Interrupted
-from karst_bench.engine.step import Trainee, train_mode, train_step
+from karst_bench.engine.recipe import Recipe
+from karst_bench.engine.step import train_mode, train_step
 from karst_bench.engine.streams import Streams, forked
 from karst_bench.errors import UserError
+from karst_bench.methods.base import Batches, Method
 
 CHECK_LOSS_EVERY = 50  # steps between looks at the loss inside an epoch; each look waits for the device
 
 
 def fit(
-    model: nn.Module, methods: Sequence[Trainee], batches: Batches, *, recipe: Recipe, precision: str,
-    device: torch.device, streams: Streams, checks: Sequence[Check] = (), progress: Display | None = None,
-    state: State | None = None, on_checkpoint: Callable[[Callable[[], State]], None] | None = None,
-    on_check: Callable[[int, str, float], None] | None = None,
-    on_epoch: Callable[[dict[str, float]], None] | None = None, stop: Callable[[], bool] | None = None,
+    model: nn.Module, methods: Sequence[Method], batches: Batches, *, recipe: Recipe, precision: str,
+    device: torch.device, streams: Streams, checks: Sequence[Check] = (), state: State | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Fit:  # fmt: skip
     """Train the parameters that need a gradient, in place.
 
-    state: continue from there (exact on the same machine type and thread count). on_checkpoint: called after each epoch
-    with a function that makes the state, so that the caller decides whether one is worth its cost. on_check: called
-    with (epoch, split, top-1 %) and may raise. on_epoch: called with {"epoch", "train_loss", "train_top1_pct", "lr",
-    and of this epoch's checks "val_top1_pct" or "test_top1_pct"}. stop: asked after each step.
-    Raises: Interrupted if stop says so; DivergedError on a loss or weight that is not finite; UserError if nothing
-    can be trained.
+    state: continue from there (exact on the same machine type and thread count).
+    Raises: Interrupted if a callback wants to stop; DivergedError on a loss or weight that is not finite; UserError if
+    nothing can be trained; whatever a callback raises.
     """
     loop = _Loop(model, methods, batches, recipe, precision, device, streams, checks)
-    display = progress or Quiet()
+    watch = callbacks or Callbacks()
     with forked(streams.seed_of("dropout")):
         if state is not None:
             loop.restore(state)
-        display.begin(recipe.epochs, loop.per_epoch, loop.step)
+        watch.on_start(recipe.epochs, loop.per_epoch, loop.step)
         try:
             while loop.epoch < recipe.epochs:
-                loop.run_epoch(display, stop)
-                row = loop.end_epoch(display)
-                if on_epoch is not None:
-                    on_epoch(row)
-                if on_check is not None:
-                    for seen in loop.seen_in(loop.epoch):
-                        on_check(loop.epoch, seen["split"], seen["top1_pct"])
-                if on_checkpoint is not None:
-                    on_checkpoint(loop.state)
+                loop.run_epoch(watch)
+                watch.on_epoch(loop.end_epoch())
+                for seen in loop.seen_in(loop.epoch):
+                    watch.on_check(loop.epoch, seen["split"], seen["top1_pct"])
+                watch.on_state(loop.state)
         finally:
-            display.end()
+            watch.on_end()
     return loop.result()
 
 
@@ -76,7 +70,7 @@ class _Loop:
     """The position of a run and everything that moves with it."""
 
     def __init__(
-        self, model: nn.Module, methods: Sequence[Trainee], batches: Batches, recipe: Recipe, precision: str,
+        self, model: nn.Module, methods: Sequence[Method], batches: Batches, recipe: Recipe, precision: str,
         device: torch.device, streams: Streams, checks: Sequence[Check],
     ) -> None:  # fmt: skip
         self.model, self.methods, self.batches, self.recipe = model, methods, batches, recipe
@@ -105,7 +99,7 @@ class _Loop:
         """Steps done in the whole run."""
         return self.epoch * self.per_epoch + len(self.now.sizes)
 
-    def run_epoch(self, display: Display, stop: Callable[[], bool] | None) -> None:
+    def run_epoch(self, watch: Callbacks) -> None:
         done, total = len(self.now.sizes), self.recipe.epochs * self.per_epoch
         if done == 0:
             self.order_at_start = self.streams.order.get_state()
@@ -115,11 +109,11 @@ class _Loop:
             last = start = time.perf_counter()
             for x, y in self.batches.epoch(self.streams.order, skip=done):
                 self.one_step(x, y, total)
-                display.step(self.epoch + 1, self.step, self.now.means)
+                watch.on_step(self.epoch + 1, self.step, self.now.means)
                 if self.device.type == "cpu":
                     self.step_ms.append(1e3 * (time.perf_counter() - last))
                     last = time.perf_counter()
-                if stop is not None and stop():
+                if watch.should_stop():
                     raise Interrupted(self.state())
             self.check_losses(len(self.now.losses) // CHECK_LOSS_EVERY * CHECK_LOSS_EVERY)
             synchronize(self.device)
@@ -156,7 +150,7 @@ class _Loop:
                 self.schedule.set(self.epoch, step)
                 raise DivergedError(self.complaint(f"the training loss became {loss} at step {step + 1}"))
 
-    def end_epoch(self, display: Display) -> dict[str, float]:
+    def end_epoch(self) -> EpochRow:
         """Write the curves, do the checks that are due and move on to the next epoch."""
         loss, top1_pct = self.now.means()
         self.schedule.set(self.epoch, self.step - 1)  # a run resumed right here has not set it yet
@@ -164,13 +158,9 @@ class _Loop:
         row = {"epoch": epoch, "train_loss": loss, "train_top1_pct": top1_pct, "lr": self.schedule.lr}
         for key, value in row.items():
             self.curves[key].append(value)
-        line = f"epoch {epoch}/{self.recipe.epochs}  loss {loss:.4f}  train top-1 {top1_pct:.1f} %"
         for check in (check for check in self.checks if epoch in check.epochs):
-            seen = self.look(check, epoch)
-            row[f"{check.split.rstrip('0123456789')}_top1_pct"] = seen
-            line += f"  {check.split} top-1 {seen:.1f} %"
+            row[f"{check.split.rstrip('0123456789')}_top1_pct"] = self.look(check, epoch)
         self.epoch, self.now = epoch, EpochMeter()
-        display.epoch(line)
         return row
 
     def seen_in(self, epoch: int) -> list[dict[str, Any]]:

@@ -1,9 +1,10 @@
 """The interface between a method and the suite: what it may declare, and when it is called."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from karst_bench.nn.block_hook import BlockHook
@@ -11,6 +12,16 @@ from karst_bench.nn.model_spec import ModelSpec, Site
 from karst_bench.nn.weight_delta import WeightDelta
 
 Artefact = Mapping[str, Any]
+
+
+class Batches(Protocol):
+    """Normalised images (b, 3, H, W) and labels (b,) int64 on the device, an epoch at a time."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, generator: torch.Generator | None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches shuffled by the generator, in order without one; the first `skip` are left out."""
+        ...
 
 
 class AdaptedModel(Protocol):

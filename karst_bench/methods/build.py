@@ -20,11 +20,13 @@ from typing import Any
 
 import msgspec
 
+import karst_bench.methods as package
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Method
+from karst_bench.plugins import plugin_folders
 
 NODES = ("method", "also", "extra")  # attached in this order: changes, then what re-scales them
-HOMES = ("karst_bench.methods.", "karst_bench_methods.")
+HOME = "karst_bench.methods."
 
 
 def build_methods(settings: Mapping[str, Any]) -> list[Method]:
@@ -34,10 +36,9 @@ def build_methods(settings: Mapping[str, Any]) -> list[Method]:
 
 
 def build_method(node: str, values: Mapping[str, Any]) -> Method:
-    """One method from its settings; `_target_` names a class below karst_bench.methods, or of a package karst_bench_methods.
+    """One method from its settings; `_target_` names a class below karst_bench.methods, where plug-ins' files are found too.
 
-    The latter is a person's own: a folder of that name anywhere on Python's path, without an __init__.py, one file a
-    method. Raises: UserError for a class of another place, a key that is missing or unknown, a value of another type.
+    Raises: UserError for a class of another place, a key that is missing or unknown, a value of another type.
     """
     kind = _class(f"{node}._target_", str(values.get("_target_", "")))
     given = {key: value for key, value in values.items() if key not in ("_target_", "about")}
@@ -57,11 +58,12 @@ def build_method(node: str, values: Mapping[str, Any]) -> Method:
 
 
 def _class(said: str, target: str) -> type[Method]:
-    if not target.startswith(HOMES):
+    if not target.startswith(HOME):
         raise UserError(
-            f"{said}={target!r} lies outside karst_bench.methods; only the suite's own methods are built, and those of a "
-            "package karst_bench_methods on Python's path"
+            f"{said}={target!r} lies outside karst_bench.methods; only the suite's own methods are built, and those of "
+            "plug-in folders (KARST_BENCH_PLUGINS), which are found there"
         )
+    package.__path__ += [str(f / "methods") for f in plugin_folders() if str(f / "methods") not in package.__path__]
     module, _, name = target.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)

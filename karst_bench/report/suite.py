@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from karst_bench.config.compose import options
 from karst_bench.config.datasets import dataset_config, dataset_members
-from karst_bench.config.option_files import option_config, option_defaults
+from karst_bench.config.option_files import option_config, option_defaults, options
 from karst_bench.config.sweep_files import SUITES, SweepFile, read_sweep, sweep_names
 from karst_bench.errors import UserError
 

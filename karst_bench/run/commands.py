@@ -3,57 +3,58 @@
 import csv
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from tabulate import tabulate
 from torch import nn
 
-from karst_bench import engine, files, load_adapter
-from karst_bench.adapt import counts as account
+from karst_bench import files, load_adapter
+from karst_bench.adapt import counts as counting
 from karst_bench.adapt.attach import attach_methods
-from karst_bench.adapt.backbone import build_backbone, own_values
+from karst_bench.adapt.backbone import build_backbone
 from karst_bench.adapt.merge import merge, mergeable
 from karst_bench.adapt.weights_file import find_weights
-from karst_bench.config.compose import plain
+from karst_bench.config.settings import Settings
 from karst_bench.data.augment.policy import normalisation
 from karst_bench.data.loader import Batches
 from karst_bench.data.sources.loose_images import read_images
+from karst_bench.engine.evaluate import predict as predict_logits
+from karst_bench.engine.evaluate import top1
 from karst_bench.errors import UserError
 from karst_bench.methods.build import build_methods
 from karst_bench.run.pipeline import run
-from karst_bench.run.prepare import TEST_BATCH, PreparedRun, pick_device, set_threads
+from karst_bench.run.prepare import TEST_BATCH, method_settings, pick_device, prepare, use_threads, with_own_values
 
 
-def act(cfg: DictConfig) -> Any:
-    """Does what cfg.action says. Raises: UserError for bad input."""
-    if cfg.action == "train":
-        return run(cfg)
-    return {"describe": describe, "evaluate": evaluate, "predict": predict, "merge": merge_adapter}[cfg.action](
-        plain(cfg)
-    )
+def act(settings: Settings) -> Any:
+    """Does what `action=` says. Raises: UserError for bad input."""
+    actions: dict[str, Callable[[Settings], Any]] = {
+        "train": run, "describe": describe, "evaluate": evaluate, "predict": predict, "merge": merge_adapter,
+    }  # fmt: skip
+    return actions[settings.action](settings)
 
 
-def describe(settings: dict[str, Any]) -> dict[str, Any]:
+def describe(settings: Settings) -> dict[str, Any]:
     """Sites and counts on the meta device, without data and weights; the last line of stdout is one JSON object."""
-    settings["backbone"] |= own_values(settings["backbone"])
-    size = (settings["backbone"]["input_size"],) * 2
-    methods = build_methods(settings)
+    settings = with_own_values(settings)
+    size = (settings.backbone["input_size"],) * 2
+    methods = build_methods(method_settings(settings))
     with torch.device("meta"):
-        net = build_backbone(settings["backbone"], classes=settings["dataset"]["classes"], weights=None, device="meta")
-        plain_macs = account.forward_macs(net, size)
+        net = build_backbone(settings.backbone, classes=settings.dataset["classes"], weights=None, device="meta")
+        plain_macs = counting.forward_macs(net, size)
         attach_methods(net, methods)
     can_merge = mergeable(net)
     result = {
-        "method": settings["method"]["name"], "also": settings["also"]["name"], "extra": settings["extra"]["name"],
-        "backbone": settings["backbone"]["name"], "timm_name": settings["backbone"]["timm_name"],
-        **account.counts(net, methods), "mergeable": can_merge,
-        "forward_macs": plain_macs if can_merge else account.forward_macs(net, size), "backbone_macs": plain_macs,
+        "method": settings.method["name"], "also": settings.also["name"], "extra": settings.extra["name"],
+        "backbone": settings.backbone["name"], "timm_name": settings.backbone["timm_name"],
+        **counting.counts(net, methods), "mergeable": can_merge,
+        "forward_macs": plain_macs if can_merge else counting.forward_macs(net, size), "backbone_macs": plain_macs,
         "artefact": None,
     }  # fmt: skip
-    rows = account.site_rows(net)
+    rows = counting.site_rows(net)
     if rows:
         print(tabulate(rows, headers="keys", intfmt=","))
     _say_counts(result)
@@ -72,50 +73,51 @@ def _say_counts(result: dict[str, Any]) -> None:
           f"and a head of {result['head_params']:,}; {cost}")  # fmt: skip
 
 
-def evaluate(settings: dict[str, Any]) -> dict[str, Any]:
+def evaluate(settings: Settings) -> dict[str, Any]:
     """Top-1 of a saved adapter on the reported split of a dataset."""
     adapter = _required(settings, "adapter", "a file that save_adapter=true wrote")
-    inputs = PreparedRun(settings)
-    model = _adapted(settings, inputs.weights, adapter).to(inputs.device)
-    score = engine.top1(model, inputs.batches(inputs.plan.final), precision=settings["precision"], device=inputs.device)
-    result = {"dataset": settings["dataset"]["name"], "split": inputs.plan.final, "top1_pct": score.top1_pct, "n": score.n,
+    use_threads(settings.threads)
+    prepared = prepare(settings)
+    model = _adapted(prepared.settings, prepared.weights, adapter).to(prepared.device)
+    split = prepared.plan.final
+    score = top1(model, prepared.batches(split), precision=settings.precision, device=prepared.device)
+    result = {"dataset": settings.dataset["name"], "split": split, "top1_pct": score.top1_pct, "n": score.n,
             "loss": score.loss}  # fmt: skip
     print(f"{result['dataset']} {result['split']}: top-1 {score.top1_pct:.2f} % of {score.n} images, loss {score.loss:.4f}")
     print(json.dumps(result))
     return result
 
 
-def predict(settings: dict[str, Any]) -> list[dict[str, Any]]:
+def predict(settings: Settings) -> list[dict[str, Any]]:
     """The topk classes of each image of a file or folder, as text, JSON or CSV, to stdout or to `out`."""
     adapter = _required(settings, "adapter", "a file that save_adapter=true wrote")
     source = _required(settings, "images", "an image or a folder of images")
-    settings["backbone"] |= own_values(settings["backbone"])
-    device = pick_device(settings["device"])
-    set_threads(settings["threads"])
-    model = _adapted(settings, find_weights(settings["backbone"], Path(settings["paths"]["weights"])), adapter).to(
-        device
-    )
-    resize = settings["dataset"].get("transform") or "vtab"
-    names, images = read_images(source, resize=resize, size=settings["backbone"]["input_size"])
-    mean, std = normalisation(settings["normalization"], settings["backbone"]["mean"], settings["backbone"]["std"])
+    settings = with_own_values(settings)
+    device = pick_device(settings.device)
+    use_threads(settings.threads)
+    weights = find_weights(settings.backbone, settings.paths.weights)
+    model = _adapted(settings, weights, adapter).to(device)
+    resize = settings.dataset.get("transform") or "vtab"
+    names, images = read_images(source, resize=resize, size=settings.backbone["input_size"])
+    mean, std = normalisation(settings.normalization, settings.backbone["mean"], settings.backbone["std"])
     batches = Batches(images, batch=TEST_BATCH, mean=mean, std=std, device=device)
-    logits = engine.predict(model, batches, precision=settings["precision"], device=device)
-    labels = settings["dataset"].get("label_names")
+    logits = predict_logits(model, batches, precision=settings.precision, device=device)
+    labels = settings.dataset.get("label_names")
     rows = []
     for name, row in zip(names, logits.softmax(1), strict=True):
-        top = row.topk(min(settings["topk"], len(row)))
+        top = row.topk(min(settings.topk, len(row)))
         rows.append({"image": name, "classes": [labels[c] if labels else c for c in top.indices.tolist()],
                      "probabilities": [round(p, 6) for p in top.values.tolist()]})  # fmt: skip
-    _hand_out(rows, settings["format"], settings["out"])
+    _hand_out(rows, settings.format, settings.out)
     return rows
 
 
-def merge_adapter(settings: dict[str, Any]) -> Path:
+def merge_adapter(settings: Settings) -> Path:
     """Folds a saved adapter into the backbone and writes a folder that plain timm loads: timm.create_model('local-dir:OUT')."""
     adapter = _required(settings, "adapter", "a file that save_adapter=true wrote")
     out = Path(_required(settings, "out", "the folder to write"))
-    settings["backbone"] |= own_values(settings["backbone"])
-    weights = find_weights(settings["backbone"], Path(settings["paths"]["weights"]))
+    settings = with_own_values(settings)
+    weights = find_weights(settings.backbone, settings.paths.weights)
     model = merge(_adapted(settings, weights, adapter))
     del model._adapted_model
     _save_timm_folder(model, settings, out)
@@ -123,10 +125,10 @@ def merge_adapter(settings: dict[str, Any]) -> Path:
     return out
 
 
-def _save_timm_folder(model: nn.Module, settings: dict[str, Any], out: Path) -> None:
+def _save_timm_folder(model: nn.Module, settings: Settings, out: Path) -> None:
     from safetensors.torch import save
 
-    backbone, classes = settings["backbone"], settings["dataset"]["classes"]
+    backbone, classes = settings.backbone, settings.dataset["classes"]
     about = {
         "architecture": str(backbone["timm_name"]).partition(".")[0], "num_classes": classes,
         "num_features": model.num_features, "model_args": dict(backbone["model_args"] or {}),
@@ -140,15 +142,16 @@ def _save_timm_folder(model: nn.Module, settings: dict[str, Any], out: Path) -> 
     files.write(out / "config.json", (json.dumps(about, indent=2) + "\n").encode(), once=False)
 
 
-def _adapted(settings: dict[str, Any], weights: Path | None, adapter: str) -> nn.Module:
-    net = build_backbone(settings["backbone"], classes=settings["dataset"]["classes"], weights=weights)
+def _adapted(settings: Settings, weights: Path | None, adapter: str) -> nn.Module:
+    net = build_backbone(settings.backbone, classes=settings.dataset["classes"], weights=weights)
     return load_adapter(net, adapter).eval()
 
 
-def _required(settings: dict[str, Any], key: str, what: str) -> str:
-    if not settings[key]:
-        raise UserError(f"action={settings['action']} needs {key}=: {what}")
-    return str(settings[key])
+def _required(settings: Settings, key: str, what: str) -> str:
+    value = getattr(settings, key)
+    if not value:
+        raise UserError(f"action={settings.action} needs {key}=: {what}")
+    return str(value)
 
 
 def _hand_out(rows: list[dict[str, Any]], form: str, out: str | None) -> None:

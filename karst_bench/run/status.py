@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from karst_bench.config.compose import compose, plain
+from karst_bench.config.compose import settings_of
 from karst_bench.config.sweeps import axes, expand, jobs
 from karst_bench.records.identity import INPUT, cell_key
 from karst_bench.records.lease import Leases
@@ -41,7 +41,7 @@ def cells(overrides: Sequence[str]) -> list[SweepCell]:
 
     Raises: UserError as composing the cells does.
     """
-    expanded = expand(overrides, say=lambda line: None)
+    expanded = expand(overrides)
     swept = axes(expanded)
     planned = list(zip(jobs(expanded), _configs(jobs(expanded), swept), strict=True))
     places = {(str(config["paths"]["results"]), str(config["suite"])) for _, config in planned}
@@ -112,13 +112,13 @@ def _configs(planned: Sequence[Sequence[str]], swept: Mapping[str, Sequence[str]
     its values; where two values change one key differently, or values are tuned per cell, it is composed in full.
     """
     base_job = list(planned[0])
-    base = _flat(plain(compose(base_job)))
+    base = _flat(settings_of(base_job).as_config())
     changes: dict[str, Flat] = {}
     for position, override in enumerate(base_job):
         key = override.partition("=")[0]
         for choice in swept.get(key, ())[1:]:
             job = [*base_job[:position], f"{key}={choice}", *base_job[position + 1 :]]
-            changes[f"{key}={choice}"] = _difference(base, _flat(plain(compose(job))))
+            changes[f"{key}={choice}"] = _difference(base, _flat(settings_of(job).as_config()))
     tuned = base.get(("tuned", "name"), "none") != "none"
     return [_assembled(job, base, changes, tuned) for job in planned]
 
@@ -128,7 +128,7 @@ def _assembled(job: Sequence[str], base: Flat, changes: Mapping[str, Flat], tune
     for override in job:
         for path, value in changes.get(override, {}).items():
             if tuned or (path in merged and merged[path] != value):
-                return plain(compose(job))
+                return settings_of(job).as_config()
             merged[path] = value
     return _nested({path: value for path, value in (base | merged).items() if value is not ABSENT})
 
@@ -195,7 +195,7 @@ def _clock(seconds: float | None) -> str:
 
 def matrix(overrides: Sequence[str], planned: Sequence[SweepCell]) -> str:
     """Rows (methods, ...) x datasets: done of all repeats, marked r (running) and f (failed); then gap commands."""
-    swept = axes(expand(overrides, say=lambda line: None))
+    swept = axes(expand(overrides))
     row_keys = [key for key in swept if key != "dataset" and key not in REPEATS and len(swept[key]) > 1]
     boxes: dict[str, dict[str, list[SweepCell]]] = defaultdict(lambda: defaultdict(list))
     for cell in planned:

@@ -8,21 +8,23 @@ nothing, since its trial is asked again. Trials keep their records in the study'
 import hashlib
 import itertools
 import json
+import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from omegaconf import OmegaConf
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from karst_bench import files
-from karst_bench.config.compose import compose, config_dir, plain
+from karst_bench.config.compose import settings_of
 from karst_bench.config.sweeps import grid
+from karst_bench.engine.callbacks import Callbacks
 from karst_bench.engine.outcome import DivergedError
 from karst_bench.errors import UserError
 from karst_bench.records import record as schema
@@ -30,13 +32,13 @@ from karst_bench.records.identity import cell_key
 from karst_bench.records.lease import Lease, Leases
 from karst_bench.records.provenance import collect
 from karst_bench.run.pipeline import run
+from karst_bench.run.search_space import Space, check_default, read_space
 
 TRIALS = 30
 STARTUP = 5  # random trials before TPE models anything, and before a trial can be pruned
 WARMUP = 0.3  # fraction of the epochs before a trial can be pruned
 FORCED = ("protocol=val", "save_adapter=false", "tuned=none", "force=false", "action=train")
-Space = dict[str, BaseDistribution]
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 class PrunedError(UserError):
@@ -78,13 +80,13 @@ def search(overrides: Sequence[str]) -> Search:
             raise UserError(f"{key}= cannot be chosen here: a search runs with {forced}; leave it out")
     listed = grid(overrides)
     fixed = [override for override in overrides if override.partition("=")[0] not in listed]
-    config = plain(compose([*fixed, *FORCED]))
+    config = settings_of([*fixed, *FORCED]).as_config()
     refuse_test(config["protocol"])
     method, dataset = config["method"]["name"], config["dataset"]["name"]
     space: Space = {key: CategoricalDistribution(values) for key, values in listed.items()} or read_space(method, given)
     defaults = {key: OmegaConf.select(OmegaConf.create(config), key) for key in space}
     for key, distribution in space.items():
-        _check_default(key, defaults[key], distribution)
+        check_default(key, defaults[key], distribution)
     points = [dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values())]
     result = json.dumps({key: repr(distribution) for key, distribution in space.items()}, sort_keys=True)
     mark = hashlib.sha256((cell_key(config) + result).encode()).hexdigest()[:8]
@@ -100,56 +102,30 @@ def refuse_test(protocol: Mapping[str, Any]) -> None:
         raise UserError(f"protocol {dict(protocol)} may read more than train and val; a search needs protocol=val")
 
 
-def read_space(method: str, given: Collection[str] = ()) -> Space:
-    """conf/space/default.yaml under conf/space/<method>.yaml, without the keys given on the command line."""
-    merged: dict[str, Any] = {}
-    for name in ("default", method):
-        path = config_dir() / "space" / f"{name}.yaml"
-        if path.is_file():
-            merged |= dict(OmegaConf.to_container(OmegaConf.load(path)) or {})  # type: ignore[arg-type]
-    space = {key: _distribution(key, entry) for key, entry in merged.items() if entry is not None and key not in given}
-    if not space:
-        raise UserError(f"method={method}: nothing left to search; the space is conf/space/{method}.yaml")
-    return space
+class Reports(Callbacks):
+    """Tells a trial every look at val, and ends the run when the pruner gives it up; trial 0, the default, is never pruned."""
 
+    def __init__(self, trial: optuna.Trial) -> None:
+        self.trial = trial
 
-def _distribution(key: str, entry: Mapping[str, Any]) -> BaseDistribution:
-    if set(entry) == {"choices"} and entry["choices"]:
-        return CategoricalDistribution(entry["choices"])
-    if {"low", "high"} <= set(entry) <= {"low", "high", "log", "step"} and entry["low"] <= entry["high"]:
-        whole = isinstance(entry["low"], int) and isinstance(entry["high"], int)
-        low, high, log = entry["low"], entry["high"], bool(entry.get("log"))
-        return (
-            IntDistribution(low, high, log, entry.get("step", 1))
-            if whole
-            else FloatDistribution(low, high, log, entry.get("step"))
-        )
-    raise UserError(f"space: {key} is {dict(entry)}; write {{choices: [...]}} or {{low: a, high: b, log: true}}")
-
-
-def _check_default(key: str, value: Any, distribution: BaseDistribution) -> None:
-    if isinstance(distribution, CategoricalDistribution):
-        inside = value in distribution.choices
-    else:
-        assert isinstance(distribution, IntDistribution | FloatDistribution)
-        inside = value is not None and distribution.low <= value <= distribution.high
-    if not inside:
-        raise UserError(
-            f"{key} has the default {value}, which is outside {distribution}: trial 0 is the default, so add it to the "
-            "values given, or widen conf/space"
-        )
+    def on_check(self, epoch: int, split: str, top1_pct: float) -> None:
+        if not split.startswith("val"):
+            raise RuntimeError(f"a search was shown the split {split}")
+        self.trial.report(top1_pct, epoch)
+        if self.trial.should_prune() and not self.trial.user_attrs.get("default"):
+            raise PrunedError(f"trial {self.trial.number} is below the median at epoch {epoch}")
 
 
 class Worker:
     """One of any number of processes that work on a study."""
 
-    def __init__(self, found: Search, trials: int, say: Say = print) -> None:
+    def __init__(self, found: Search, trials: int) -> None:
         """`trials` is the size of the whole study, whoever runs them and however often it is resumed."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         found.folder.mkdir(parents=True, exist_ok=True)
         journal = str(found.folder / "journal.log")
         storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
-        self.search, self.trials, self.say = found, trials, say
+        self.search, self.trials = found, trials
         self.leases = Leases(found.folder)
         warmup = int(WARMUP * found.config["recipe"]["epochs"])
         pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=warmup)
@@ -184,25 +160,18 @@ class Worker:
             value = self._value(trial)
         except PrunedError:
             self.study.tell(trial, state=TrialState.PRUNED)
-            self.say(f"trial {trial.number}: pruned, {_shown(trial.params)}")
+            log.info("trial %d: pruned, %s", trial.number, _shown(trial.params))
             return
         self.study.tell(trial, value)
         seconds = time.perf_counter() - started
-        self.say(f"trial {trial.number}: val top-1 {value:.2f} %, {_shown(trial.params)} ({seconds:.0f} s)")
+        log.info("trial %d: val top-1 %.2f %%, %s (%.0f s)", trial.number, value, _shown(trial.params), seconds)
 
     def _value(self, trial: optuna.Trial) -> float:
         """Val top-1 in percent after the last epoch; 0 where training diverged, so that the search learns of it."""
 
-        def on_check(epoch: int, split: str, top1_pct: float) -> None:
-            if not split.startswith("val"):
-                raise RuntimeError(f"a search was shown the split {split}")
-            trial.report(top1_pct, epoch)
-            if trial.should_prune() and not trial.user_attrs.get("default"):
-                raise PrunedError(f"trial {trial.number} is below the median at epoch {epoch}")
-
         words = [*self.search.overrides, *(f"{key}={value}" for key, value in trial.params.items())]
         try:
-            record = run(compose(words), say=lambda line: None, on_check=on_check)
+            record = run(settings_of(words), watchers=[Reports(trial)])
         except UserError as error:
             if isinstance(error.__cause__, DivergedError):
                 return 0.0

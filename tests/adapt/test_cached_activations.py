@@ -12,11 +12,11 @@ from torch import nn
 from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.speed.cached_activations import CachedActivations, split_cached_activations
 from karst_bench.adapt.speed.frozen_features import FeatureBatches
-from karst_bench.config.compose import compose
+from karst_bench.config.compose import settings_of
 from karst_bench.engine.step import train_mode
 from karst_bench.methods.base import Method
 from karst_bench.nn.block_hook import BlockHook
-from karst_bench.run import pipeline
+from karst_bench.run import pipeline, training
 
 
 class Ladder(BlockHook):
@@ -173,11 +173,11 @@ def test_a_run_trains_on_taps_as_it_would_on_images(tmp_path, monkeypatch):
     monkeypatch.setattr(CachedActivations, "forward", lambda self, x: passes.append(len(x)) or forward(self, x))
     records = []
     for split in (split_cached_activations, lambda net, backbone_mode: None):
-        monkeypatch.setattr(pipeline, "split_cached_activations", split)
+        monkeypatch.setattr(training, "split_cached_activations", split)
         words = ["dataset=mini/digits", "method=linear", "recipe.epochs=2", "recipe.batch=250", "threads=1",
                  f"paths.results={tmp_path / str(len(records))}", f"paths.cache={tmp_path / 'cache'}"]  # fmt: skip
-        records.append(pipeline.run(compose(words), say=lambda line: None))
+        records.append(pipeline.run(settings_of(words)))
     assert passes == [250] * 4
     stored, plain = (record.curves.train_loss for record in records)
     assert stored == pytest.approx(plain, rel=1e-4) and stored[1] < stored[0]
-    assert records[0]["counts"] == records[1]["counts"] and records[0]["counts"]["trainable_params"] == 9 * 4 * 97 + 5 * 96
+    assert records[0].counts == records[1].counts and records[0].counts.trainable_params == 9 * 4 * 97 + 5 * 96

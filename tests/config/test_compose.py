@@ -1,17 +1,23 @@
 """Composition: every option composes, defaults follow the dataset, and bad input names the nearest valid name."""
 
+import re
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
 
-from karst_bench.config.compose import Shared, compose, config_dir, options, plain
+from karst_bench.config.compose import compose, settings_of
+from karst_bench.config.option_files import config_dir, options
+from karst_bench.config.settings import Settings, resolve
 from karst_bench.errors import UserError
 from karst_bench.methods.build import build_method, build_methods
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))
 def test_every_dataset_composes_with_its_own_backbone_and_recipe(dataset: str) -> None:
-    settings = plain(compose([f"dataset={dataset}"]))
+    settings = settings_of([f"dataset={dataset}"]).as_config()
     suite = dataset.partition("/")[0]
     backbone, suite_key = ("vit_mini", "mini") if suite == "mini" else ("vit_b16", "vtab")
     assert settings["dataset"]["name"] == dataset
@@ -31,13 +37,13 @@ def test_the_24_published_sets_are_there() -> None:
 def test_every_option_of_a_group_composes(group: str) -> None:
     for option in options(group):
         if "/" not in option:
-            assert plain(compose([f"{group}={option}"]))[group] is not None
+            assert getattr(settings_of([f"{group}={option}"]), group) is not None
 
 
 def test_the_default_run_is_karst_on_digits() -> None:
-    settings = plain(compose())
-    assert (settings["method"]["name"], settings["extra"]["name"]) == ("karst", "rst")
-    assert (settings["dataset"]["name"], settings["backbone"]["name"]) == ("mini/digits", "vit_mini")
+    settings = settings_of()
+    assert (settings.method["name"], settings.extra["name"]) == ("karst", "rst")
+    assert (settings.dataset["name"], settings.backbone["name"]) == ("mini/digits", "vit_mini")
 
 
 def test_the_command_line_wins_over_what_a_method_brings() -> None:
@@ -53,11 +59,11 @@ def test_several_trackers_may_watch_one_run() -> None:
 def test_a_second_method_gets_a_node_of_its_own() -> None:
     cfg = compose(["method=lora", "also=vpt_deep", "also.p=3"])
     assert (cfg.method.name, cfg.also.name, cfg.also.p) == ("lora", "vpt_deep", 3)
-    assert [method.name for method in build_methods(plain(cfg))] == ["lora", "vpt_deep"]
+    assert [method.name for method in build_methods(resolve(cfg).as_config())] == ["lora", "vpt_deep"]
 
 
 def test_another_timm_name_is_another_backbone() -> None:
-    backbone = plain(compose(["dataset=vtab/dtd", "backbone.timm_name=vit_small_patch16_224.augreg_in21k"]))["backbone"]
+    backbone = settings_of(["dataset=vtab/dtd", "backbone.timm_name=vit_small_patch16_224.augreg_in21k"]).backbone
     assert backbone["name"] == backbone["timm_name"] == "vit_small_patch16_224.augreg_in21k"
     assert backbone["mean"] is None
 
@@ -87,7 +93,7 @@ def test_another_timm_name_is_another_backbone() -> None:
 )
 def test_bad_input_is_told_in_one_line_with_the_remedy(overrides: list[str], words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        compose(overrides)
+        settings_of(overrides)
     message = str(caught.value)
     assert "\n" not in message and all(word in message for word in words), message
 
@@ -98,7 +104,7 @@ def test_bad_input_is_told_in_one_line_with_the_remedy(overrides: list[str], wor
      ("dtl", "r", {"vit": 0, "swin": 4})],
 )
 def test_a_value_that_no_method_can_take_is_refused(method: str, key: str, value: object) -> None:
-    values = plain(compose([f"method={method}"]))["method"]
+    values = settings_of([f"method={method}"]).method
     assert key in values
     with pytest.raises(UserError, match=rf"method\.{key}="):
         build_method("method", values | {key: value})
@@ -108,7 +114,7 @@ def test_a_value_that_no_method_can_take_is_refused(method: str, key: str, value
     ("key", "value"), [("N", None), ("N", 1.5), ("N", True), ("sigma", [1]), ("r", "eight"), ("sites", "qkv")]
 )
 def test_a_value_of_the_wrong_type_is_refused(key: str, value: object) -> None:
-    values = plain(compose(["method=karst"]))["method"] | {key: value}
+    values = settings_of(["method=karst"]).method | {key: value}
     with pytest.raises(UserError, match=rf"method\.{key}="):
         build_method("method", values)
 
@@ -128,19 +134,13 @@ def test_every_yaml_opens_with_the_command_that_runs_it() -> None:
         assert command.startswith(("python run.py", "python scripts/")), f"{path.relative_to(config_dir())}: {first}"
 
 
-def test_tuned_values_stand_below_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from karst_bench.config import compose as config
-
-    table = tmp_path / "tuned" / "paper"
-    table.mkdir(parents=True)
-    (table / "lora.yaml").write_text("source: a test\nmini/digits: {method.r: 2, recipe.lr: 0.25}\n")
-    real = config.config_dir()
-    cfg = config._composed(["method=lora", "tuned=paper", "recipe.lr=0.125"])
-    monkeypatch.setattr(config, "config_dir", lambda: tmp_path)
-    tuned = config.finish(cfg, ["method=lora", "tuned=paper", "recipe.lr=0.125"])
-    assert real != tmp_path
-    assert (tuned.method.r, tuned.recipe.lr) == (2, 0.125)
-    assert dict(tuned.tuned["values"]) == {"method.r": 2}
+def test_tuned_values_stand_below_the_command_line(tmp_path: Path) -> None:
+    table = tmp_path / "tuned" / "paper" / "lora.yaml"
+    table.parent.mkdir(parents=True)
+    table.write_text("source: a test\nmini/digits: {method.r: 2, recipe.lr: 0.25}\n")
+    tuned = settings_of(["method=lora", "tuned=paper", "recipe.lr=0.125", f"paths.results={tmp_path}"])
+    assert (tuned.method["r"], tuned.recipe.lr) == (2, 0.125)
+    assert tuned.tuned["values"] == {"method.r": 2} and tuned.tuned["source"] == "a test" and tuned.tuned["listed"]
 
 
 def test_what_a_user_found_comes_before_what_is_committed(tmp_path: Path) -> None:
@@ -159,7 +159,45 @@ def test_tuned_values_are_those_of_the_backbones_family() -> None:
     assert (vit.recipe.lr, swin.recipe.lr) == (8e-3, 3e-3)  # DTL, the svhn rows of ViT and Swin
 
 
-def test_the_schema_and_the_file_name_the_same_keys() -> None:
-    from dataclasses import fields
+def test_the_types_and_the_file_name_the_same_keys() -> None:
+    assert {field.name for field in fields(Settings)} == set(compose().keys())
 
-    assert {field.name for field in fields(Shared)} == set(compose().keys())
+
+def test_settings_are_frozen_and_plain_data_comes_back() -> None:
+    settings = settings_of(["method=karst"])
+    with pytest.raises(TypeError, match="replace"):
+        settings.method["N"] = 3
+    with pytest.raises(TypeError, match="replace"):
+        settings.backbone["model_args"].update(depth=1)
+    with pytest.raises(FrozenInstanceError):
+        settings.seed = 1  # type: ignore[misc]
+    config = settings.as_config()
+    config["method"]["N"] = 3
+    assert settings.method["N"] == 2 and settings.replace(seed=4).seed == 4
+    assert type(config["recipe"]) is dict and config["recipe"]["lr"] == settings.recipe.lr
+
+
+@pytest.mark.parametrize(("word", "said"), [("recipe.lr=abc", "recipe.lr='abc'"), ("recipe.epochs=0", "at least 1"),
+                                            ("+recipe.lrs=1", "recipe.lrs|lrs"), ("threads=0", "threads=0")])  # fmt: skip
+def test_a_bad_value_is_told_before_torch_is_imported(word: str, said: str) -> None:
+    code = ("import sys\nfrom karst_bench.config.compose import settings_of\n"
+            f"try:\n    settings_of([{word!r}])\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
+            "assert 'torch' not in sys.modules, 'torch was imported'\n")  # fmt: skip
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("UserError") and re.search(said, told), told
+
+
+def test_a_plugin_folder_brings_a_method_and_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "dataset" / "mine").mkdir(parents=True)
+    yaml = (config_dir() / "method" / "lora.yaml").read_text()
+    (tmp_path / "conf" / "method" / "made_up.yaml").write_text(yaml.replace("name: lora", "name: made_up"))
+    digits = (config_dir() / "dataset" / "mini" / "digits.yaml").read_text()
+    (tmp_path / "conf" / "dataset" / "mine" / "set.yaml").write_text(digits.replace("mini/digits", "mine/set"))
+    monkeypatch.setenv("KARST_BENCH_PLUGINS", str(tmp_path))
+    settings = settings_of(["method=made_up", "dataset=mine/set", "also=none"])
+    assert (settings.method["name"], settings.dataset["name"]) == ("made_up", "mine/set")
+    assert "made_up" in options("method") and "mine/set" in options("dataset")
+    monkeypatch.setenv("KARST_BENCH_PLUGINS", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="no such plug-in"):
+        settings_of([])

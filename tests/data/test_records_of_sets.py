@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from miniatures import OPTIONS, dataset_of
 
-from karst_bench.config.compose import compose
+from karst_bench.config.compose import settings_of
 from karst_bench.run.pipeline import run
 
 
@@ -18,7 +18,7 @@ def test_every_set_gives_a_record(option: str, all_sets: Path, tmp_path: Path) -
         "recipe.warmup=0", "precision=fp32", "tracker=none", "save_adapter=false", f"paths.data={all_sets}",
         f"paths.cache={tmp_path / 'cache'}", f"paths.results={tmp_path / 'results'}",
     ]  # fmt: skip
-    made = run(compose(words), say=lambda line: None)
+    made = run(settings_of(words))
     (file,) = (tmp_path / "results" / "runs").glob("*/*.json")
     record = json.loads(file.read_text())
     assert record["status"] == "done" and record["id"] == made.id

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from karst_bench.engine import Recipe
+from karst_bench.engine.recipe import Recipe
+from karst_bench.methods.base import Method
 
 
 class TensorBatches:
@@ -27,22 +28,14 @@ class TensorBatches:
             yield self.x[order[i : i + self.batch]], self.y[order[i : i + self.batch]]
 
 
-class Plain:
+class Plain(Method):
     """A method whose hooks do nothing."""
 
-    backbone_mode = "train"
+    def __init__(self) -> None:
+        super().__init__(name="plain")
 
     def param_groups(self, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
         return []
-
-    def on_epoch(self, epoch: int, epochs: int) -> None: ...
-
-    def before_step(self, step: int, total: int) -> None: ...
-
-    def after_step(self, step: int, total: int) -> None: ...
-
-    def penalty(self) -> Tensor | float:
-        return 0.0
 
 
 class Net(nn.Module):

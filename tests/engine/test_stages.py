@@ -7,10 +7,14 @@ import torch
 import yaml
 from rich.console import Console
 
-from karst_bench.engine import Call, Interrupted, Recipe, Stage, State, Streams, plan, run_stages, seeded, tenths
-from karst_bench.engine import plain as plain_stages
-from karst_bench.engine.checkpoint import new_state
-from karst_bench.engine.meter import Bar, Meter, Quiet, display
+from karst_bench.engine.checkpoint import State, new_state
+from karst_bench.engine.meter import Meter
+from karst_bench.engine.outcome import Interrupted
+from karst_bench.engine.progress import Bar, Lines, progress
+from karst_bench.engine.protocols import plan, tenths
+from karst_bench.engine.recipe import Recipe
+from karst_bench.engine.stages import Call, Stage, run_stages, single_stage
+from karst_bench.engine.streams import Streams, seeded
 from karst_bench.errors import UserError
 
 VTAB = {"train800", "val200", "train800val200", "test"}
@@ -102,7 +106,7 @@ def test_a_list_that_cannot_run_is_refused_before_it_starts():
     with pytest.raises(ValueError, match="unknown kind 'dance'"):
         Stage("x", "dance", "train")
     with pytest.raises(ValueError, match="no runner for kind 'fit'"):
-        run_stages(plain_stages("train", 2), {})
+        run_stages(single_stage("train", 2), {})
     with pytest.raises(ValueError, match="'mask' is not produced"):
         run_stages([Stage("go", "fit", "train", init_from="mask")], {"fit": lambda call: None})
 
@@ -122,17 +126,32 @@ def test_streams_are_independent_and_seeded_blocks_leave_no_trace():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_meter_and_displays():
+def test_the_meter_adds_up_phases():
     meter = Meter(torch.device("cpu"))
     with meter.phase("train"):
         pass
     seconds = meter.seconds("setup", "train")
     assert seconds["setup_s"] == 0.0 <= seconds["train_s"] <= seconds["total_s"] and meter.peak_bytes() > 1e6
-    assert isinstance(display("x", terminal=False), Quiet)
-    assert isinstance(display("x", terminal=True), Bar)
+
+
+def test_a_terminal_gets_a_bar():
+    assert isinstance(progress("x", terminal=True), Bar)
     screen = StringIO()
     bar = Bar("run", Console(file=screen, force_terminal=True, width=120))
-    bar.begin(2, 3, 0)
-    bar.step(1, 1, lambda: (0.5, 40.0))
-    bar.end()
+    bar.on_start(2, 3, 0)
+    bar.on_step(1, 1, lambda: (0.5, 40.0))
+    bar.on_end()
     assert "40.0" in screen.getvalue()
+
+
+def test_without_a_terminal_every_epoch_is_logged_and_a_line_is_told_now_and_then(caplog, monkeypatch):
+    clock = iter([0.0, 1.0, 11.0, 12.0])
+    monkeypatch.setattr("karst_bench.engine.progress.time.monotonic", lambda: next(clock))
+    lines = progress("run", terminal=False)
+    assert isinstance(lines, Lines)
+    with caplog.at_level("DEBUG", "karst_bench"):
+        lines.on_start(3, 5, 0)
+        for epoch in (1, 2, 3):
+            lines.on_epoch({"epoch": epoch, "train_loss": 0.5, "train_top1_pct": 70.0, "lr": 1e-3, "val_top1_pct": 60.0})
+    assert [r.levelname for r in caplog.records] == ["DEBUG", "INFO", "DEBUG"]
+    assert caplog.records[1].message == "run: epoch 2/3  loss 0.5000  train top-1 70.0 %  val top-1 60.0 %"

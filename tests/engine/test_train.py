@@ -6,13 +6,27 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax, one_hot
 
-from karst_bench.engine import Check, DivergedError, Interrupted, Streams, fit, top1
+from karst_bench.engine.callbacks import Callbacks, Several
 from karst_bench.engine.checkpoint import new_state
+from karst_bench.engine.evaluate import top1
 from karst_bench.engine.mix import mix
+from karst_bench.engine.outcome import Check, DivergedError, Interrupted
 from karst_bench.engine.step import train_mode, train_step
+from karst_bench.engine.streams import Streams
+from karst_bench.engine.train import fit
 from karst_bench.errors import UserError
 
 CPU = torch.device("cpu")
+
+
+class Watch(Callbacks):
+    """Callbacks from functions."""
+
+    def __init__(self, *, stop=lambda: False, state=None, check=None, epoch=None):
+        self.should_stop = stop
+        for name, function in (("on_state", state), ("on_check", check), ("on_epoch", epoch)):
+            if function is not None:
+                setattr(self, name, function)
 
 
 def run(net, plain, batches, recipe, *, seed=0, precision="fp32", **options):
@@ -53,7 +67,7 @@ def test_resume_at_every_step_equals_uninterrupted(net, plain, batches, recipe, 
     for cut in range(1, steps + 1):
         asked = iter(range(1, steps + 1))
         with pytest.raises(Interrupted) as stopped:
-            run(net, plain, batches, r, checks=checks, stop=lambda asked=asked, cut=cut: next(asked) == cut)
+            run(net, plain, batches, r, checks=checks, callbacks=Watch(stop=lambda asked=asked, cut=cut: next(asked) == cut))
         state = stopped.value.state
         state = new_state(state["tensors"], json.loads(json.dumps(state["meta"])))
         resumed, after = run(net, plain, batches, r, seed=5, checks=checks, state=state)
@@ -64,7 +78,7 @@ def test_resume_at_every_step_equals_uninterrupted(net, plain, batches, recipe, 
 
 def test_resume_from_the_checkpoint_after_each_epoch(net, plain, batches, recipe):
     states = []
-    whole, weights = run(net, plain, batches, recipe(), on_checkpoint=lambda make: states.append(make()))
+    whole, weights = run(net, plain, batches, recipe(), callbacks=Watch(state=lambda make: states.append(make())))
     assert len(states) == 3
     for state in states:
         resumed, after = run(net, plain, batches, recipe(), state=state)
@@ -73,7 +87,7 @@ def test_resume_from_the_checkpoint_after_each_epoch(net, plain, batches, recipe
 
 def test_resume_refuses_another_recipe_and_another_model(net, plain, batches, recipe):
     states = []
-    run(net, plain, batches, recipe(), on_checkpoint=lambda make: states.append(make()))
+    run(net, plain, batches, recipe(), callbacks=Watch(state=lambda make: states.append(make())))
     with pytest.raises(UserError, match=r"epochs=3.*has 4"):
         run(net, plain, batches, recipe(epochs=4), state=states[0])
 
@@ -203,7 +217,7 @@ def test_best_val_puts_the_first_best_weights_back(net, plain, batches, recipe, 
     model = net()
     out = fit(
         model, [plain], batches, recipe=recipe(), precision="fp32", device=CPU, streams=Streams(0), checks=checks,
-        on_check=lambda *what: result.append(what), on_epoch=rows.append,
+        callbacks=Watch(check=lambda *what: result.append(what), epoch=rows.append),
     )  # fmt: skip
     assert (out.best_epoch, out.best_top1_pct) == (2, 70.0)
     assert torch.equal(model.head.weight, seen[1]) and not torch.equal(seen[1], seen[2])
@@ -243,3 +257,27 @@ def test_top1_counts_every_image_once(net, batches):
     assert score.loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, batches.y)), rel=1e-6)
     with pytest.raises(UserError, match="precision=fp8"):
         top1(model, batches, precision="fp8", device=CPU)
+
+
+def test_several_watchers_hear_everything_in_order_and_one_may_stop(net, plain, batches, recipe):
+    heard = []
+
+    class Named(Callbacks):
+        def __init__(self, name, last):
+            self.name, self.last = name, last
+
+        def on_start(self, epochs, steps_per_epoch, done):
+            heard.append((self.name, "start", epochs, steps_per_epoch, done))
+
+        def on_step(self, epoch, done, running):
+            heard.append((self.name, "step", epoch, done))
+
+        def on_end(self):
+            heard.append((self.name, "end"))
+
+        def should_stop(self):
+            return sum(what[1] == "step" for what in heard if what[0] == self.name) >= self.last
+
+    with pytest.raises(Interrupted):
+        run(net, plain, batches, recipe(), callbacks=Several([Named("a", 99), Named("b", 2)]))
+    assert heard == [(n, *what) for what in [("start", 3, 5, 0), ("step", 1, 1), ("step", 1, 2), ("end",)] for n in "ab"]

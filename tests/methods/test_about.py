@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from karst_bench.config.compose import options
+from karst_bench.config.option_files import options
 from karst_bench.files import packaged
 
 METHODS = [name for name in options("method") if name != "none"]
@@ -54,17 +54,17 @@ def test_it_changes_no_identity_and_no_method(settings):
 
 
 def test_a_method_of_ones_own(tmp_path, monkeypatch, settings):
-    """A folder karst_bench_methods on Python's path, one file, beside the package."""
+    """A plug-in folder with one file; its class is found in this package."""
     from karst_bench.methods.build import build_methods
 
-    (tmp_path / "karst_bench_methods").mkdir()
-    (tmp_path / "karst_bench_methods" / "mine.py").write_text(
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "mine.py").write_text(
         "from __future__ import annotations\nfrom dataclasses import dataclass\n"
         "from karst_bench.methods.base import Method\n\n"
         "@dataclass(kw_only=True)\nclass Mine(Method):\n    r: int\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("KARST_BENCH_PLUGINS", str(tmp_path))
     chosen = settings("method=linear")
-    chosen["method"] = {"_target_": "karst_bench_methods.mine.Mine", "name": "mine", "about": {"title": "Mine"}, "r": 3}
+    chosen["method"] = {"_target_": "karst_bench.methods.mine.Mine", "name": "mine", "about": {"title": "Mine"}, "r": 3}
     (method,) = build_methods(chosen)
     assert (method.name, method.r) == ("mine", 3)

@@ -10,7 +10,7 @@ import torch
 from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.counts import counts
 from karst_bench.adapt.model import TimmAdaptedModel
-from karst_bench.config.compose import options
+from karst_bench.config.option_files import options
 from karst_bench.errors import UserError
 from karst_bench.methods.build import build_methods
 

@@ -12,7 +12,7 @@ from karst_bench.adapt.counts import counts
 from karst_bench.adapt.layers import Readout
 from karst_bench.adapt.merge import merge, mergeable, unmerge
 from karst_bench.adapt.model import TimmAdaptedModel
-from karst_bench.config.compose import options
+from karst_bench.config.option_files import options
 from karst_bench.errors import UserError
 
 METHODS = [name for name in options("method") if name != "none"]

@@ -3,8 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
-from karst_bench.config.compose import compose, config_dir, options, plain
-from karst_bench.engine.optim import Recipe
+from karst_bench.config.compose import compose
+from karst_bench.config.option_files import config_dir, options
+from karst_bench.engine.recipe import Recipe
 from karst_bench.methods.build import build_methods
 
 TABLES = sorted((config_dir() / "tuned").glob("*/*.yaml"))
@@ -40,7 +41,7 @@ def test_table(path, settings):
         for key, value in values.items():
             assert OmegaConf.select(chosen, key, default="none such") != "none such", f"{dataset}: {key}"
             OmegaConf.update(chosen, key, value)
-        current = plain(chosen)
+        current = OmegaConf.to_container(chosen)
         build_methods(current)
         Recipe(**current["recipe"])
 

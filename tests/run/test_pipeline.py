@@ -1,6 +1,8 @@
 """One run from configuration to record, on embedded tasks: records, resume, failures, and the other actions."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +14,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.io import write_png
 
-from karst_bench import engine, load_adapter
+from karst_bench import load_adapter
 from karst_bench.adapt.backbone import build_backbone
 from karst_bench.adapt.weights_file import find_weights
 from karst_bench.cli.hydra_app import main
-from karst_bench.config.compose import compose, plain
+from karst_bench.config.compose import settings_of
+from karst_bench.engine.outcome import Interrupted
 from karst_bench.errors import UserError
 from karst_bench.records.lease import Leases
-from karst_bench.run import pipeline
+from karst_bench.records.store import Store
+from karst_bench.run import pipeline, training
 from karst_bench.run.commands import act
+from karst_bench.run.lookup import ATTEMPTS, memory_path, recall
+from karst_bench.run.watchers import StopSignals
 
 SHORT = ["dataset=mini/digits", "recipe.epochs=1", "recipe.batch=250", "threads=1"]
 
@@ -36,16 +42,12 @@ def words(tmp_path: Path, cache: Path) -> Callable[..., list[str]]:
     return lambda *more: [*SHORT, f"paths.results={tmp_path}/results", f"paths.cache={cache}", *more]
 
 
-def quiet(_line: str) -> None:
-    """Says nothing."""
-
-
 def files(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.rglob(pattern))
 
 
 def test_a_run_leaves_one_whole_record_and_an_adapter(words, tmp_path: Path) -> None:
-    record = pipeline.run(compose(words("method=karst")), say=quiet)
+    record = pipeline.run(settings_of(words("method=karst")))
     assert [path.stem for path in files(tmp_path / "results", "*.json")] == [record.id]
     assert 0 <= record.metrics.test_top1_last_pct <= 100
     assert record.metrics.train_n == 1000
@@ -53,35 +55,33 @@ def test_a_run_leaves_one_whole_record_and_an_adapter(words, tmp_path: Path) -> 
     assert record.data.list_sha256 and record.weights.sha256
     assert not record.config["paths"], "where things lay on one machine is no result"
     tensors = load_file(tmp_path / "results" / record.adapter)
-    assert sum(t.numel() for t in tensors.values()) == sum(
-        getattr(record.counts, k) for k in ("trainable_params", "head_params")
-    )
+    assert sum(t.numel() for t in tensors.values()) == record.counts.trainable_params + record.counts.head_params
 
 
 @pytest.mark.parametrize("method", ["karst", "lora", "adaptformer"])
 def test_a_record_counts_multiply_adds_as_describe_does(words, method: str) -> None:
-    record = pipeline.run(compose(words(f"method={method}")), say=quiet)
-    result = act(compose(words(f"method={method}", "action=describe")))
+    record = pipeline.run(settings_of(words(f"method={method}")))
+    result = act(settings_of(words(f"method={method}", "action=describe")))
     assert record.counts.forward_macs == result["forward_macs"]
 
 
 def test_force_leaves_the_record_of_a_cell_that_another_is_running(words, tmp_path: Path) -> None:
-    record = pipeline.run(compose(words("method=linear")), say=quiet)
+    record = pipeline.run(settings_of(words("method=linear")))
     with Leases(tmp_path / "results").acquire(record.id), pytest.raises(pipeline.BusyError):
-        pipeline.run(compose(words("method=linear", "force=true")), say=quiet)
+        pipeline.run(settings_of(words("method=linear", "force=true")))
     assert [path.stem for path in files(tmp_path / "results" / "runs", "*.json")] == [record.id]
 
 
 def test_a_finished_run_is_read_not_repeated(words, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = pipeline.run(compose(words("method=lora")), say=quiet)
-    monkeypatch.setattr(engine, "fit", lambda *a, **k: pytest.fail("trained again"))
-    assert pipeline.run(compose(words("method=lora")), say=quiet) == first
+    first = pipeline.run(settings_of(words("method=lora")))
+    monkeypatch.setattr(training, "fit", lambda *a, **k: pytest.fail("trained again"))
+    assert pipeline.run(settings_of(words("method=lora"))) == first
 
 
 def test_force_moves_the_old_record_aside_and_gives_the_same_bits(words, tmp_path: Path) -> None:
-    first = pipeline.run(compose(words("method=karst")), say=quiet)
+    first = pipeline.run(settings_of(words("method=karst")))
     tensors = load_file(tmp_path / "results" / first.adapter)
-    again = pipeline.run(compose(words("method=karst", "force=true")), say=quiet)
+    again = pipeline.run(settings_of(words("method=karst", "force=true")))
     assert (again.metrics, again.curves) == (first.metrics, first.curves)
     for name, tensor in load_file(tmp_path / "results" / again.adapter).items():
         assert torch.equal(tensor, tensors[name]), name
@@ -90,19 +90,21 @@ def test_force_moves_the_old_record_aside_and_gives_the_same_bits(words, tmp_pat
 
 @pytest.mark.parametrize("method", ["karst", "linear"])
 def test_an_interrupted_run_ends_as_an_unbroken_one(words, tmp_path: Path, monkeypatch, method: str) -> None:
-    unbroken = pipeline.run(compose(words(f"method={method}", "recipe.epochs=2", "seed=3")), say=quiet)
+    unbroken = pipeline.run(settings_of(words(f"method={method}", "recipe.epochs=2", "seed=3")))
     (tmp_path / "results").rename(tmp_path / "before")
     asked = iter([False, False, False, False, False, True])
 
     @contextmanager
-    def stopping() -> Iterator[Callable[[], bool]]:
-        yield lambda: next(asked, False)
+    def stopping() -> Iterator[StopSignals]:
+        signals = StopSignals()
+        monkeypatch.setattr(signals, "should_stop", lambda: next(asked, False))
+        yield signals
 
-    monkeypatch.setattr(pipeline, "_stop_signals", stopping)
-    with pytest.raises(engine.Interrupted):
-        pipeline.run(compose(words(f"method={method}", "recipe.epochs=2", "seed=3")), say=quiet)
+    monkeypatch.setattr(training, "stop_signals", stopping)
+    with pytest.raises(Interrupted):
+        pipeline.run(settings_of(words(f"method={method}", "recipe.epochs=2", "seed=3")))
     assert files(tmp_path / "results" / "checkpoints", "*.safetensors")
-    resumed = pipeline.run(compose(words(f"method={method}", "recipe.epochs=2", "seed=3")), say=quiet)
+    resumed = pipeline.run(settings_of(words(f"method={method}", "recipe.epochs=2", "seed=3")))
     assert (resumed.metrics, resumed.curves) == (unbroken.metrics, unbroken.curves)
     assert not files(tmp_path / "results" / "checkpoints", "*.safetensors")
     old, new = (load_file(tmp_path / folder / unbroken.adapter) for folder in ("before", "results"))
@@ -110,34 +112,32 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(words, tmp_path: Path, monke
 
 
 def test_full_does_not_leak_into_the_next_run_of_the_process(words) -> None:
-    before = pipeline.run(compose(words("method=linear", "seed=1")), say=quiet).metrics
-    pipeline.run(compose(words("method=full", "recipe.lr=0.01")), say=quiet)
-    assert pipeline.run(compose(words("method=linear", "seed=1", "force=true")), say=quiet).metrics == before
+    before = pipeline.run(settings_of(words("method=linear", "seed=1"))).metrics
+    pipeline.run(settings_of(words("method=full", "recipe.lr=0.01")))
+    assert pipeline.run(settings_of(words("method=linear", "seed=1", "force=true"))).metrics == before
 
 
 def test_a_diverging_run_is_a_failed_record_and_is_not_tried_for_ever(words, tmp_path: Path) -> None:
     wild = words("method=full", "recipe.lr=1e20", "recipe.optimiser=sgd", "recipe.warmup=0.0")
-    for _ in range(pipeline.ATTEMPTS):
+    for _ in range(ATTEMPTS):
         with pytest.raises(UserError, match=r"lower recipe\.lr"):
-            pipeline.run(compose(wild), say=quiet)
+            pipeline.run(settings_of(wild))
     with pytest.raises(UserError, match="force=true"):
-        pipeline.run(compose(wild), say=quiet)
+        pipeline.run(settings_of(wild))
     (failed,) = files(tmp_path / "results" / "failed", "*.json")
     assert json.loads(failed.read_text())["error"]["type"] == "DivergedError"
     assert not files(tmp_path / "results" / "runs", "*.json")
 
 
 def test_protocols_say_what_they_looked_at(words) -> None:
-    peek = pipeline.run(compose(words("method=linear", "recipe.epochs=3", "protocol=peek10")), say=quiet).metrics
+    peek = pipeline.run(settings_of(words("method=linear", "recipe.epochs=3", "protocol=peek10"))).metrics
     assert peek.test_top1_peak_pct >= peek.test_top1_last_pct
-    val = pipeline.run(compose(words("method=linear", "protocol=val")), say=quiet).metrics
+    val = pipeline.run(settings_of(words("method=linear", "protocol=val"))).metrics
     assert val.test_top1_last_pct is None and val.train_n == 800 and val.val_n == 200
 
 
 def test_few_shot_chooses_on_val_and_tests_once(words) -> None:
-    record = pipeline.run(
-        compose(words("dataset=mini/fs_glyphs", "dataset.shots=2", "recipe.epochs=3", "method=linear")), say=quiet
-    )
+    record = pipeline.run(settings_of(words("dataset=mini/fs_glyphs", "dataset.shots=2", "recipe.epochs=3", "method=linear")))
     assert record.config["protocol"]["name"] == "best_val"
     assert record.metrics.best_epoch in (1, 2, 3)
     assert {check.split for check in record.curves.checks} == {"val"}
@@ -148,7 +148,7 @@ def test_a_sweep_writes_its_records_and_then_nothing(words, tmp_path: Path, monk
     sweep = ["-m", *words("method=lora,linear", "seed=0,1")]
     assert main(sweep) == 0
     assert len(files(tmp_path / "results", "*.json")) == 4
-    monkeypatch.setattr(engine, "fit", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "fit", lambda *a, **k: pytest.fail("trained again"))
     assert main(sweep) == 0
 
 
@@ -194,7 +194,7 @@ def test_bad_input_ends_in_one_line_with_code_2(words, overrides, expected, tmp_
 
 
 def test_damaged_or_foreign_weights_are_refused(words, tmp_path: Path) -> None:
-    swin = plain(compose(["backbone=swin_mini"]))["backbone"]
+    swin = settings_of(["backbone=swin_mini"]).backbone
     other = timm.create_model(swin["timm_name"], num_classes=1, **swin["model_args"])
     save_file(other.state_dict(), tmp_path / "swin.safetensors")
     whole = (tmp_path / "swin.safetensors").read_bytes()
@@ -206,7 +206,7 @@ def test_damaged_or_foreign_weights_are_refused(words, tmp_path: Path) -> None:
         ("objects.pth", "unpickled"),
     ]:
         with pytest.raises(UserError, match=said):
-            pipeline.run(compose(words(f"backbone.weights={tmp_path / name}")), say=quiet)
+            pipeline.run(settings_of(words(f"backbone.weights={tmp_path / name}")))
 
 
 def test_describe_ends_in_one_json_object_and_touches_nothing(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -224,9 +224,9 @@ def test_describe_ends_in_one_json_object_and_touches_nothing(tmp_path: Path, mo
 
 
 def test_an_adapter_can_be_evaluated_predicted_with_and_merged(words, tmp_path: Path, capsys) -> None:
-    record = pipeline.run(compose(words("method=karst")), say=quiet)
+    record = pipeline.run(settings_of(words("method=karst")))
     adapter = f"adapter={tmp_path}/results/{record.adapter}"
-    score = act(compose(words("method=karst", adapter, "action=evaluate")))
+    score = act(settings_of(words("method=karst", adapter, "action=evaluate")))
     assert score["top1_pct"] == pytest.approx(record.metrics.test_top1_last_pct, abs=0.26)  # two of 800 images
 
     folder = tmp_path / "pictures"
@@ -237,15 +237,49 @@ def test_an_adapter_can_be_evaluated_predicted_with_and_merged(words, tmp_path: 
             str(folder / f"{i}.png"),
         )
     rows = act(
-        compose(words(adapter, f"images={folder}", "action=predict", "topk=2", "format=json", f"out={tmp_path}/p.json"))
+        settings_of(words(adapter, f"images={folder}", "action=predict", "topk=2", "format=json", f"out={tmp_path}/p.json"))
     )
     assert [row["image"] for row in rows] == ["0.png", "1.png", "2.png"]
     assert json.loads((tmp_path / "p.json").read_text()) == rows
 
-    out = act(compose(words(adapter, "action=merge", f"out={tmp_path}/merged")))
+    out = act(settings_of(words(adapter, "action=merge", f"out={tmp_path}/merged")))
     merged = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
     pictures = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    backbone = plain(compose(words()))["backbone"]
+    backbone = settings_of(words()).backbone
     trunk = build_backbone(backbone, classes=10, weights=find_weights(backbone, tmp_path))
     adapted = load_adapter(trunk, f"{tmp_path}/results/{record.adapter}").eval()
     torch.testing.assert_close(merged(pictures), adapted(pictures), atol=1e-4, rtol=0)
+
+
+def test_a_run_keeps_a_log_file_of_every_epoch_and_its_end(words, tmp_path: Path, monkeypatch) -> None:
+    """Through the command line, whose Hydra must not silence the loggers."""
+    monkeypatch.chdir(tmp_path)
+    assert main(words("method=linear", "recipe.epochs=2", "recipe.lr=0.01")) == 0
+    (file,) = files(tmp_path / "results" / "logs" / "mini", "*.log")
+    text = file.read_text()
+    assert "epoch 1/2" in text and "epoch 2/2" in text and "test top-1" in text and file.stem in text
+
+
+def test_a_finished_run_is_told_without_torch(words, tmp_path: Path) -> None:
+    first = pipeline.run(settings_of(words("method=linear")))
+    code = ("import sys\nfrom karst_bench.cli.hydra_app import main\nimport logging\nlogging.basicConfig(level='INFO')\n"
+            f"code = main({words('method=linear')!r})\nassert code == 0 and 'torch' not in sys.modules\n")  # fmt: skip
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"done already, test top-1 {first.metrics.test_top1_last_pct:.1f} %" in told.stderr
+
+
+def test_a_changed_file_is_read_again(words, tmp_path: Path, monkeypatch) -> None:
+    """What was remembered of a configuration holds only while size and time of its files do."""
+    settings = settings_of(words("method=linear"))
+    first = pipeline.run(settings)
+    store = Store(settings.paths.results, settings.suite)
+    assert recall(settings, store) == first
+    assert recall(settings.replace(seed=1), store) is None
+    assert recall(settings.replace(dataset=settings.dataset | {"difficulty": {"noise": 9}}), store) is None
+    note = memory_path(settings)
+    known = json.loads(note.read_text())
+    known["files"] = {name: [size + 1, time] for name, (size, time) in known["files"].items()}
+    note.write_text(json.dumps(known))
+    assert recall(settings, store) is None and pipeline.run(settings) == first
+    note.write_text("{")
+    assert recall(settings, store) is None

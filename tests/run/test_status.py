@@ -5,7 +5,7 @@ import random
 import pytest
 
 from karst_bench.cli import hydra_app
-from karst_bench.config.compose import compose, plain
+from karst_bench.config.compose import settings_of
 from karst_bench.records import identity
 from karst_bench.records.facts import (
     Counts,
@@ -82,7 +82,7 @@ def test_assembled_configurations_are_the_composed_ones():
         ["method=karst,lora,linear,full,fact_tk", "dataset=mini/digits,mini/fs_glyphs,vtab/svhn", "seed=0,1"]
     )
     for cell in random.Random(0).sample(planned, 6):
-        assert cell.config == plain(compose(list(cell.overrides)))
+        assert cell.config == settings_of(list(cell.overrides)).as_config()
 
 
 def test_a_finished_sweep_has_no_gaps(words, tmp_path):

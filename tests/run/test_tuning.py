@@ -1,23 +1,26 @@
 """The search: default first, budget exact, nothing lost with a worker, and no way to the test split."""
 
+import dataclasses
 import functools
 import multiprocessing
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from karst_bench.config import compose as config
+from karst_bench.config.compose import settings_of
+from karst_bench.config.option_files import options
 from karst_bench.engine.outcome import DivergedError
 from karst_bench.errors import UserError
 from karst_bench.records import provenance
-from karst_bench.run import pipeline, prepare, tuning
+from karst_bench.run import pipeline, prepare, search_space, tuning
 
 FORK = multiprocessing.get_context("fork")
-METHODS = [name for name in config.options("method") if name != "none"]
+METHODS = [name for name in options("method") if name != "none"]
 
 
 @pytest.fixture
@@ -28,29 +31,27 @@ def words(tmp_path):
 @pytest.fixture
 def bowl(monkeypatch):
     """Runs that cost nothing: val top-1 is highest at lr 1e-3 and sigma 1, and is shown at every epoch."""
-    real = functools.cache(lambda words: config.compose(words))
+    real = functools.cache(lambda words: settings_of(words))
 
-    def compose(words):
+    def composed_once(words):
         """Composes the fixed words once; a trial's values are put in."""
-        values = [word for word in words if word.startswith(("recipe.", "method."))]
-        cfg = real(tuple(word for word in words if word not in values)).copy()
-        OmegaConf.set_struct(cfg, False)
-        cfg.merge_with_dotlist(values)
-        return cfg
+        values = {w.partition("=")[0]: float(w.partition("=")[2]) for w in words if w.startswith(("recipe.lr", "recipe.wd",
+                  "method."))}  # fmt: skip
+        settings = real(tuple(word for word in words if word.partition("=")[0] not in values))
+        method = {key.removeprefix("method."): value for key, value in values.items() if key.startswith("method.")}
+        recipe = {key.removeprefix("recipe."): value for key, value in values.items() if key.startswith("recipe.")}
+        return settings.replace(method=settings.method | method, recipe=dataclasses.replace(settings.recipe, **recipe))
 
-    def run(cfg, *, say, on_check):
-        assert cfg.protocol.name == "val"
-        value = 90 - abs(cfg.recipe.lr - 1e-3) * 5e3 - abs(cfg.method.sigma - 1.0)
-        for epoch in range(1, cfg.recipe.epochs + 1):
-            on_check(epoch, "val200", value * epoch / cfg.recipe.epochs)
-        return {"metrics": {"val_top1_last_pct": value}}
+    def run(settings, *, watchers):
+        assert settings.protocol["name"] == "val"
+        value = 90 - abs(settings.recipe.lr - 1e-3) * 5e3 - abs(settings.method["sigma"] - 1.0)
+        for epoch in range(1, settings.recipe.epochs + 1):
+            for watcher in watchers:
+                watcher.on_check(epoch, "val200", value * epoch / settings.recipe.epochs)
+        return SimpleNamespace(metrics=SimpleNamespace(val_top1_last_pct=value))
 
     monkeypatch.setattr(tuning, "run", run)
-    monkeypatch.setattr(tuning, "compose", compose)
-
-
-def silent(line):
-    pass
+    monkeypatch.setattr(tuning, "settings_of", composed_once)
 
 
 def states(worker, state):
@@ -64,14 +65,14 @@ def test_every_default_lies_in_its_space(method):
 
 
 def test_the_default_is_trial_zero_and_never_beaten_downwards(words, bowl, tmp_path):
-    worker = tuning.Worker(tuning.search(words), 12, silent)
+    worker = tuning.Worker(tuning.search(words), 12)
     worker.work()
     trials = worker.study.trials
     assert len(trials) == 12
     assert trials[0].params == dict(worker.search.defaults) and trials[0].state == TrialState.COMPLETE
     found = tuning.summary(worker)
     assert found["val_top1_pct"] >= found["default_val_top1_pct"] == trials[0].value
-    again = tuning.Worker(tuning.search(words), 12, silent)
+    again = tuning.Worker(tuning.search(words), 12)
     again.work()
     assert len(again.study.trials) == 12
     assert not list(tmp_path.rglob("*.json"))
@@ -80,14 +81,14 @@ def test_the_default_is_trial_zero_and_never_beaten_downwards(words, bowl, tmp_p
 def test_one_worker_is_reproducible(words, bowl, tmp_path):
     picked = []
     for name in ("a", "b"):
-        worker = tuning.Worker(tuning.search([*words, f"paths.outputs={tmp_path / name}"]), 8, silent)
+        worker = tuning.Worker(tuning.search([*words, f"paths.outputs={tmp_path / name}"]), 8)
         worker.work()
         picked.append([trial.params for trial in worker.study.trials])
     assert picked[0] == picked[1]
 
 
 def test_bad_trials_are_pruned(words, bowl):
-    worker = tuning.Worker(tuning.search(words), 20, silent)
+    worker = tuning.Worker(tuning.search(words), 20)
     worker.work()
     assert states(worker, TrialState.PRUNED)
     assert len(states(worker, TrialState.PRUNED)) + len(states(worker, TrialState.COMPLETE)) == 20
@@ -95,7 +96,7 @@ def test_bad_trials_are_pruned(words, bowl):
 
 def _work(found, trials, entered):
     entered.set()
-    tuning.Worker(found, trials, silent).work()
+    tuning.Worker(found, trials).work()
 
 
 def test_workers_share_a_budget(words, bowl):
@@ -106,7 +107,7 @@ def test_workers_share_a_budget(words, bowl):
     for worker in workers:
         worker.join(120)
         assert worker.exitcode == 0
-    study = tuning.Worker(found, 16, silent).study
+    study = tuning.Worker(found, 16).study
     assert len(study.trials) == 16 and study.trials[0].user_attrs == {"default": True}
 
 
@@ -116,7 +117,7 @@ def _hang(found, entered):
         time.sleep(60)
 
     tuning.run = run
-    tuning.Worker(found, 6, silent).work()
+    tuning.Worker(found, 6).work()
 
 
 def test_a_killed_worker_loses_no_trial(words, bowl):
@@ -126,7 +127,7 @@ def test_a_killed_worker_loses_no_trial(words, bowl):
     assert entered.wait(60)
     os.kill(victim.pid, signal.SIGKILL)
     victim.join()
-    worker = tuning.Worker(found, 6, silent)
+    worker = tuning.Worker(found, 6)
     worker.work()
     (lost,) = states(worker, TrialState.FAIL)
     assert lost.number == 0
@@ -140,7 +141,7 @@ def test_divergence_is_a_zero_and_other_errors_stop(words, monkeypatch):
         raise UserError("the loss is nan") from DivergedError()
 
     monkeypatch.setattr(tuning, "run", diverges)
-    worker = tuning.Worker(tuning.search(words), 2, silent)
+    worker = tuning.Worker(tuning.search(words), 2)
     worker.work()
     assert [trial.value for trial in worker.study.trials] == [0.0, 0.0]
 
@@ -149,7 +150,7 @@ def test_divergence_is_a_zero_and_other_errors_stop(words, monkeypatch):
 
     monkeypatch.setattr(tuning, "run", refuses)
     with pytest.raises(UserError, match="no data"):
-        tuning.Worker(tuning.search(words), 3, silent).work()
+        tuning.Worker(tuning.search(words), 3).work()
 
 
 @pytest.mark.parametrize("word", ["protocol=last", "protocol=peek10", "tuned=paper", "action=evaluate"])
@@ -165,23 +166,23 @@ def test_a_bent_protocol_is_refused(words, word):
 
 
 def test_a_look_at_the_test_split_stops_the_search(words, monkeypatch):
-    monkeypatch.setattr(tuning, "run", lambda cfg, say, on_check: on_check(1, "test", 99.0))
+    monkeypatch.setattr(tuning, "run", lambda settings, watchers: watchers[0].on_check(1, "test", 99.0))
     with pytest.raises(RuntimeError, match="shown the split test"):
-        tuning.Worker(tuning.search(words), 1, silent).work()
+        tuning.Worker(tuning.search(words), 1).work()
 
 
 def test_given_keys_are_not_searched_and_wrong_spaces_refused(words):
     assert "recipe.lr" not in tuning.search([*words, "recipe.lr=0.02"]).space
     with pytest.raises(UserError, match="outside"):
-        tuning._check_default("recipe.lr", 1.0, tuning._distribution("recipe.lr", {"low": 0.1, "high": 0.2}))
+        search_space.check_default("recipe.lr", 1.0, search_space.distribution("recipe.lr", {"low": 0.1, "high": 0.2}))
     with pytest.raises(UserError, match="write"):
-        tuning._distribution("recipe.lr", {"from": 1})
+        search_space.distribution("recipe.lr", {"from": 1})
 
 
 def test_values_given_are_a_grid_each_point_once(words, bowl):
     found = tuning.search([*words, "recipe.lr=1e-3,1e-2,8e-3", "method.sigma=0.5,1.0"])
     assert [found.budget(asked) for asked in (None, 4, 50)] == [6, 4, 6]
-    worker = tuning.Worker(found, found.budget(None), silent)
+    worker = tuning.Worker(found, found.budget(None))
     worker.work()
     tried = [(trial.params["recipe.lr"], trial.params["method.sigma"]) for trial in worker.study.trials]
     assert tried[0] == (1e-2, 1.0)
@@ -215,18 +216,18 @@ def test_a_search_trains_without_opening_the_test_split(words, tmp_path, monkeyp
 
     monkeypatch.setattr(prepare, "load_task", trapped)
     short = ["recipe.epochs=1", "backbone.weights=none", f"paths.cache={tmp_path}", "device=cpu", "threads=1"]
-    worker = tuning.Worker(tuning.search([*words[:-1], *short]), 1, silent)
+    worker = tuning.Worker(tuning.search([*words[:-1], *short]), 1)
     worker.work()
     assert worker.study.trials[0].value is not None
     with pytest.raises(AssertionError, match="asked the test split"):
-        pipeline.run(config.compose([*words[:-1], *short, f"paths.results={tmp_path}"]))
+        pipeline.run(settings_of([*words[:-1], *short, f"paths.results={tmp_path}"]))
 
 
 def test_the_result_is_written_beside_others(words, bowl, tmp_path):
     table = tmp_path / "ours" / "karst.yaml"
     table.parent.mkdir()
     table.write_text("# head\nsource: x\nmini/count: {recipe.lr: 0.1}\n")
-    worker = tuning.Worker(tuning.search(words), 3, silent)
+    worker = tuning.Worker(tuning.search(words), 3)
     worker.work()
     tuning.write_tuned(worker, table)
     assert table.read_text().startswith("# python run.py method=karst dataset=mini/digits tuned=ours\n")
@@ -240,7 +241,7 @@ def test_the_result_is_written_beside_others(words, bowl, tmp_path):
 def test_the_other_familys_result_stands_under_its_name(words, bowl, tmp_path, monkeypatch):
     table = tmp_path / "tuned" / "ours" / "karst.yaml"
     for backbone in ("vit_mini", "swin_mini"):
-        worker = tuning.Worker(tuning.search([*words, f"backbone={backbone}", f"seed={len(backbone)}"]), 1, silent)
+        worker = tuning.Worker(tuning.search([*words, f"backbone={backbone}", f"seed={len(backbone)}"]), 1)
         worker.work()
         tuning.write_tuned(worker, table)
     entries = OmegaConf.to_container(OmegaConf.load(table))

@@ -3,25 +3,18 @@
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
 from karst_bench.adapt.timm_sites import classifier
+from karst_bench.methods.base import Batches
 from karst_bench.nn.eval_mode import eval_mode
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 UNKNOWN_FREE = 4 << 30  # bytes that are taken to be free where the system does not tell
-
-
-class Images(Protocol):
-    """Batches of a split, as the data layer makes them."""
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, generator: torch.Generator | None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 class FrozenBackbone(nn.Module):
@@ -76,7 +69,7 @@ class FeatureBatches:
     """
 
     def __init__(
-        self, backbone: nn.Module, images: Images, *, batch: int, autocast: AbstractContextManager[object],
+        self, backbone: nn.Module, images: Batches, *, batch: int, autocast: AbstractContextManager[object],
         room: int | None = None,
     ) -> None:  # fmt: skip
         self.backbone, self.images, self.batch, self.autocast = backbone, images, batch, autocast

@@ -95,6 +95,7 @@ def load_mini(dataset: Mapping[str, Any], *, cache_root: Path, size: int) -> Tas
         encoding="generated",
         source="mini",
         notes=("drawn by karst_bench; not a VTAB task",),
+        files=_sources(generator),
     )
 
 
@@ -133,7 +134,7 @@ def draw(task: str, generator: Generator, split: str, n: int, difficulty: Diffic
 def _cached(task: str, generator: Generator, sizes: dict[str, int], difficulty: Difficulty, cache_root: Path) -> Arrays:
     """The splits' pixels from the cache; drawn and put there, in one move, when they are not."""
     facts = json.dumps([VERSION, task, sizes, difficulty.values()]).encode()
-    code = [Path(str(module.__file__)).read_bytes() for module in (generator.module, drawing, fonts)]
+    code = [path.read_bytes() for path in _sources(generator)]
     key = hashlib.sha256(b"\0".join([*code, facts])).hexdigest()[:16]
     path = cache_root / "mini" / f"{task}-{key}.npz"
     if path.is_file():
@@ -149,6 +150,11 @@ def _cached(task: str, generator: Generator, sizes: dict[str, int], difficulty: 
     with files.stream(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     return arrays
+
+
+def _sources(generator: Generator) -> tuple[Path, ...]:
+    """The files whose code decides what is drawn."""
+    return tuple(Path(str(module.__file__)) for module in (generator.module, drawing, fonts))
 
 
 def _chosen(name: str, classes: int, shots: int, seed: int) -> np.ndarray:

@@ -178,4 +178,5 @@ def _task(
         source="folder",
         own_split=bool(found),
         notes=notes,
+        files=tuple(scan.file for scan in scans.values()),
     )

@@ -1,0 +1,154 @@
+"""One resolved configuration: typed, checked and frozen, before anything heavy is imported."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from karst_bench.engine.recipe import Recipe
+from karst_bench.errors import UserError, nearest
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "action": ("train", "describe", "evaluate", "predict", "merge"),
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("bf16", "fp32"),
+    "normalization": ("model", "half", "imagenet", "none"),
+    "format": ("text", "json", "csv"),
+    "suite": ("vtab", "mini"),
+}
+SHOTS = (1, 2, 4, 8, 16)
+
+
+class Node(dict[str, Any]):
+    """A group of the configuration (method, dataset, ...): a dict that nobody writes into."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a resolved configuration is never changed; make another with Settings.replace(...)")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Node, (dict(self),)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things lie: data sets, backbone weights, records and tuned tables, other outputs, decoded images."""
+
+    data: Path
+    weights: Path
+    results: Path
+    outputs: Path
+    cache: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything a run depends on. Groups are read-only dicts as their YAML files say; shared keys are typed."""
+
+    method: Node
+    also: Node
+    extra: Node
+    backbone: Node
+    dataset: Node
+    recipe: Recipe
+    protocol: Node
+    tuned: Node
+    tracker: Node
+    sweep: Any
+    experiment: Any
+    paths: Paths
+    seed: int
+    action: str
+    device: str
+    precision: str
+    threads: int | None
+    normalization: str
+    recompute: bool
+    compile: bool
+    suite: str
+    save_adapter: bool
+    adapter: str | None
+    images: str | None
+    out: str | None
+    topk: int
+    format: str
+    cache_gb: float
+    force: bool
+    dry_run: bool
+    debug: bool
+
+    def replace(self, **changes: Any) -> "Settings":
+        """Another configuration that differs in these fields."""
+        return dataclasses.replace(self, **{key: _frozen(value) for key, value in changes.items()})
+
+    def as_config(self) -> dict[str, Any]:
+        """Plain data, as a record stores it and an id is made from."""
+        config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        paths = {key: str(value) for key, value in vars(self.paths).items()}
+        return {key: _plain(value) for key, value in config.items()} | {"recipe": vars(self.recipe).copy(), "paths": paths}
+
+    @property
+    def title(self) -> str:
+        """`lora+vpt_deep on vtab/pets (vit_b16, seed 0)`."""
+        names = [self.method["name"], *([self.also["name"]] if self.also["name"] != "none" else [])]
+        return f"{'+'.join(names)} on {self.dataset['name']} ({self.backbone['name']}, seed {self.seed})"
+
+
+def resolve(cfg: DictConfig) -> Settings:
+    """The settings of a composed configuration. Raises: UserError for a missing value or one that is no choice."""
+    try:
+        resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration is incomplete: {str(error).splitlines()[0]}") from error
+    assert isinstance(resolved, dict)
+    values = {str(key): value for key, value in resolved.items() if key != "hydra"}
+    _check(values)
+    values["recipe"] = recipe_of(values["recipe"])
+    values["paths"] = Paths(**{key: Path(str(value)) for key, value in values["paths"].items()})
+    return Settings(**{key: _frozen(value) for key, value in values.items()})
+
+
+def recipe_of(node: Mapping[str, Any]) -> Recipe:
+    """A recipe from its group. Raises: UserError for keys that are missing or unknown, and for bad values."""
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    if odd := sorted(node.keys() ^ known):
+        raise UserError(f"recipe={node.get('name')}: {', '.join(odd)} missing or unknown; its keys are {', '.join(sorted(known))}")
+    return Recipe(**node)
+
+
+def check_choice(key: str, value: object) -> None:
+    """Raises: UserError where a shared key has none of its values."""
+    choices = CHOICES[key]
+    if value not in choices:
+        raise UserError(f"{key}={value} is not a choice; use one of {', '.join(choices)}{nearest(str(value), choices)}")
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    for key in CHOICES:
+        check_choice(key, values[key])
+    if values["seed"] < 0:
+        raise UserError(f"seed={values['seed']} must be 0 or more")
+    if values["threads"] is not None and values["threads"] < 1:
+        raise UserError(f"threads={values['threads']} must be at least 1")
+    if values["compile"] and values["recompute"]:
+        raise UserError("compile=true decides by itself what to recompute; leave out recompute=true")
+    shots = values["dataset"].get("shots")
+    if shots is not None and shots not in SHOTS:
+        raise UserError(f"dataset.shots={shots} has no split list; use {', '.join(map(str, SHOTS[:-1]))} or {SHOTS[-1]}")
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Node({str(key): _frozen(item) for key, item in value.items()})
+    return [_frozen(item) for item in value] if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value

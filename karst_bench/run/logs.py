@@ -1,0 +1,40 @@
+"""A log file for every run, beside its record: epochs, warnings, how it ended."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = "karst_bench"
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def log_path(results: Path, suite: str, run_id: str) -> Path:
+    """Where the log of that run lies, or would."""
+    return results / "logs" / suite / f"{run_id}.log"
+
+
+@contextmanager
+def run_log(results: Path, suite: str, run_id: str) -> Iterator[None]:
+    """Everything this package logs within also goes to the run's file; a run that goes on adds to it.
+
+    Where the file cannot be written the run goes on without it.
+    """
+    logger = logging.getLogger(ROOT)
+    try:
+        path = log_path(results, suite, run_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler: logging.Handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        logger.warning("no log file: %s cannot be written (%s)", results, error.strerror)
+        handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter(FORMAT))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()

@@ -1,0 +1,87 @@
+"""From what a run was and gave to its record."""
+
+from typing import Any
+
+import torch
+
+from karst_bench.records import provenance
+from karst_bench.records.facts import (
+    CheckResult,
+    Counts,
+    Curves,
+    DataFacts,
+    Metrics,
+    Seconds,
+    Speed,
+    WeightsFacts,
+)
+from karst_bench.records.record import RunRecord
+from karst_bench.records.store import Store
+from karst_bench.run.prepare import PreparedRun
+from karst_bench.run.training import Result
+
+FINAL = {"test": "test", "val200": "val", "val": "val"}  # split -> how metrics call it
+LOCAL: dict[str, Any] = {"paths": {}, "adapter": None, "images": None, "out": None}  # where things lay is no result
+
+
+def header_of(prepared: PreparedRun, threads: int) -> dict[str, Any]:
+    """What a record says before any result, by the fields of RunHeader: who ran what on which data, weights and machine."""
+    settings, task = prepared.settings, prepared.task
+    device = torch.cuda.get_device_name(prepared.device) if prepared.device.type == "cuda" else "cpu"
+    backbone = settings.backbone
+    weights = str(backbone["weights"])
+    return {
+        "id": prepared.id,
+        "config": settings.as_config() | LOCAL,
+        "data": DataFacts(list_sha256=task.list_sha256, encoding=task.encoding, source=task.source, own_split=task.own_split,
+                          mean=prepared.mean, std=prepared.std),
+        "weights": WeightsFacts(name=backbone["name"], timm_name=backbone["timm_name"], sha256=prepared.weights_sha256,
+                                kind=weights if weights in ("pretrained", "none") else "file"),
+        "provenance": provenance.collect(device=device, threads=threads),
+        "notes": tuple(_notes(prepared)),
+    }  # fmt: skip
+
+
+def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store) -> RunRecord:
+    """The record of a finished run, its adapter saved where that was asked for."""
+    adapter = adapter_sha256 = None
+    if result.tensors is not None:
+        adapter, adapter_sha256 = store.save_adapter(prepared.id, result.tensors, result.adapter_metadata)
+    fit = result.fit
+    curves = {key: tuple(fit.curves[key]) for key in ("epoch", "train_loss", "train_top1_pct", "lr")}
+    return RunRecord(
+        **header_of(prepared, threads),
+        metrics=_metrics(prepared, result),
+        curves=Curves(**curves, checks=tuple(CheckResult(**check) for check in fit.curves["checks"])),
+        counts=Counts(**{key: result.counts[key] for key in ("trainable_params", "head_params", "forward_macs")}),
+        seconds=Seconds(**result.meter.seconds("setup", "train", "evaluate")),
+        speed=Speed(train_images_per_s=fit.train_images_per_s, step_ms_median=fit.step_ms_median),
+        peak_bytes=result.meter.peak_bytes(),
+        adapter=adapter,
+        adapter_sha256=adapter_sha256,
+    )
+
+
+def _metrics(prepared: PreparedRun, result: Result) -> Metrics:
+    plan, splits, fit, score = prepared.plan, prepared.task.splits, result.fit, result.score
+    final = FINAL[plan.final]
+    best = fit.best_top1_pct if plan.choose else fit.peak(plan.check) if plan.check and final == "val" else None
+    return Metrics(
+        test_top1_last_pct=score.top1_pct if final == "test" else None,
+        test_top1_peak_pct=max(score.top1_pct, fit.peak("test") or 0.0) if plan.check == "test" else None,
+        val_top1_last_pct=score.top1_pct if final == "val" else None,
+        val_top1_best_pct=best,
+        best_epoch=fit.best_epoch,
+        train_n=len(splits[plan.train]),
+        test_n=score.n if final == "test" else None,
+        val_n=score.n if final == "val" else None,
+    )
+
+
+def _notes(prepared: PreparedRun) -> list[str]:
+    settings, task = prepared.settings, prepared.task
+    notes = [*task.notes, *(["own split: not the published lists"] if task.own_split else [])]
+    tuned = settings.tuned
+    if tuned["name"] != "none" and not tuned.get("listed"):
+        notes.append(f"tuned={tuned['name']} lists no values for {settings.dataset['name']}: the method's defaults ran")
+    return notes

@@ -1,0 +1,109 @@
+"""Training and scoring of a prepared run: the model, what trains of it, the fit, and the pass over the reported split."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from karst_bench.adapt import counts as counting
+from karst_bench.adapt.adapter_file import adapter_metadata, adapter_tensors
+from karst_bench.adapt.merge import merged
+from karst_bench.adapt.speed.cached_activations import split_cached_activations
+from karst_bench.adapt.speed.cls_token_block import all_tokens
+from karst_bench.adapt.speed.frozen_features import FeatureBatches, split_head
+from karst_bench.engine.callbacks import Callbacks, Several
+from karst_bench.engine.checkpoint import State
+from karst_bench.engine.compiled import uncompiled
+from karst_bench.engine.evaluate import Score, autocast, top1
+from karst_bench.engine.meter import Meter
+from karst_bench.engine.outcome import Check, Fit, Interrupted
+from karst_bench.engine.progress import progress
+from karst_bench.engine.streams import Streams
+from karst_bench.engine.train import fit
+from karst_bench.methods.base import Batches
+from karst_bench.records.store import Store
+from karst_bench.run.prepare import TEST_BATCH, PreparedRun
+from karst_bench.run.watchers import Checkpoints, Tracked, stop_signals
+from karst_bench.trackers.client import Trackers
+
+Looks = Callable[[str], Batches]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave. counts: by the fields of Counts; tensors: what was trained, where it is to be saved."""
+
+    fit: Fit
+    score: Score
+    counts: dict[str, int]
+    meter: Meter
+    tensors: dict[str, Tensor] | None
+    adapter_metadata: dict[str, str]
+
+
+def train_and_score(
+    prepared: PreparedRun, store: Store, state: State | None, trackers: Trackers, watchers: Sequence[Callbacks]
+) -> Result:
+    """Trains from `state` or anew, then looks at the reported split once, merged where the method merges.
+
+    Raises: Interrupted with a checkpoint written; DivergedError.
+    """
+    settings, meter = prepared.settings, Meter(prepared.device)
+    with meter.phase("setup"):
+        streams = Streams(settings.seed)
+        model, compiled = prepared.model(streams)
+        trainee, train, looks = _trainee(model, prepared)
+        checks = _checks(prepared, looks)
+    with meter.phase("train"), stop_signals() as signals:
+        watching = [progress(prepared.title), Tracked(trackers), Checkpoints(store, prepared.id), *watchers, signals]
+        try:
+            fitted = fit(
+                trainee, prepared.methods, train, recipe=settings.recipe, precision=settings.precision,
+                device=prepared.device, streams=streams, checks=checks, state=state, callbacks=Several(watching),
+            )  # fmt: skip
+        except Interrupted as interrupted:
+            store.save_checkpoint(prepared.id, **interrupted.state)
+            raise
+    tensors = adapter_tensors(model) if settings.save_adapter else None
+    counts = counting.counts(model, prepared.methods)
+    with meter.phase("evaluate"), merged(model), uncompiled(compiled):
+        score = _final_score(model, prepared, fitted)
+        all_tokens(model)  # multiply-adds are counted with every token in every block, as others count them
+        counts["forward_macs"] = counting.forward_macs(model, (settings.backbone["input_size"],) * 2)
+    return Result(fitted, score, counts, meter, tensors, adapter_metadata(model))
+
+
+def _trainee(model: nn.Module, prepared: PreparedRun) -> tuple[nn.Module, Batches, Looks]:
+    """(what is trained, its batches, the batches of another split): the model on images, or, where the images stay as
+    they are and all that trains stands behind or beside a frozen backbone, that part on what one pass over them gave."""
+    images = prepared.batches(prepared.plan.train, train=True)
+    mode = "eval" if any(method.backbone_mode == "eval" for method in prepared.methods) else "train"
+    split = None
+    if not images.augment:
+        split = split_head(model, backbone_mode=mode) or split_cached_activations(model, backbone_mode=mode)
+    if split is None:
+        return model, images, prepared.batches
+    backbone, trained = split
+
+    def features(batches: Batches, batch: int) -> Batches:
+        cast = autocast(prepared.settings.precision, prepared.device)
+        return FeatureBatches(backbone, batches, batch=batch, autocast=cast)
+
+    return trained, features(images, prepared.settings.recipe.batch), lambda name: features(prepared.batches(name), TEST_BATCH)
+
+
+def _checks(prepared: PreparedRun, looks: Looks) -> list[Check]:
+    plan = prepared.plan
+    return [Check(plan.check, looks(plan.check), plan.check_epochs, plan.choose)] if plan.check else []
+
+
+def _final_score(model: nn.Module, prepared: PreparedRun, fitted: Fit) -> Score:
+    """One pass over the reported split.
+
+    A protocol whose last look was at that split after the last epoch has its score already.
+    """
+    plan, settings = prepared.plan, prepared.settings
+    seen = fitted.check(plan.final, settings.recipe.epochs) if plan.check == plan.final else None
+    if seen is not None:
+        return Score(top1_pct=seen, n=len(prepared.task.splits[plan.final]), loss=float("nan"))
+    return top1(model, prepared.batches(plan.final), precision=settings.precision, device=prepared.device)
