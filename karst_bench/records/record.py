@@ -6,15 +6,15 @@
 
 All fields are named and frozen (`msgspec.structs.replace` makes a changed copy); what is not known is absent from the
 file. Records may come from strangers: `loads` refuses whatever is not one, with the place and the reason, and nothing
-here evaluates, unpickles or trusts a size. A new fact is a new field with a default; SCHEMA and a migration are for a
-layout that older files do not fit.
+here evaluates, unpickles or trusts a size. A digest over the whole file betrays a later change. A new fact is a new field
+with a default; SCHEMA and a migration are for a layout that older files do not fit.
 """
 
 import json
 import re
 import stat
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import msgspec
@@ -40,6 +40,7 @@ from karst_bench.records.strict_json import MAX_BYTES, RecordError, need, reason
 ID = re.compile(r"[0-9a-f]{16}")
 SUITE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 NAMED = ("method", "backbone", "dataset")  # config nodes that reports key on
+
 
 def now() -> str:
     """The time of a record: ISO-8601, UTC, seconds."""
@@ -95,6 +96,8 @@ def _check(record: RunRecord | FailedRun) -> None:
     _check_config(record.config)
     if isinstance(record, RunRecord):
         record.metrics.accuracy()
+        inside = record.adapter is None or not {"..", "/"} & set(PurePosixPath(record.adapter).parts)
+        need(inside, f"adapter {str(record.adapter)[:60]!r} leaves the results folder")
         epochs = len(record.curves.epoch)
         for key in ("train_loss", "train_top1_pct", "lr"):
             length = len(getattr(record.curves, key))
@@ -120,8 +123,17 @@ def _typed(fields: dict[str, Any]) -> RunRecord | FailedRun:
 
 
 def loads(data: bytes | str) -> RunRecord | FailedRun:
-    """Parses and checks one record, of this schema or an earlier one. Raises: RecordError with the place and the reason."""
-    return _typed(migrate(strict_json.parse(data)))
+    """Parses and checks one record, of this schema or an earlier one.
+
+    Raises: RecordError with the place and the reason, also where the file's digest does not fit. The digest finds accidents
+    and careless edits, it is no signature: older records have none, and whoever forges with care can make one.
+    """
+    fields = migrate(strict_json.parse(data))
+    written = fields.pop("digest", None)
+    record = _typed(fields)
+    if written is not None:
+        need(written == strict_json.digest(fields), "its digest does not fit: it was changed after it was written")
+    return record
 
 
 def dumps(record: RunRecord | FailedRun) -> str:
@@ -131,6 +143,7 @@ def dumps(record: RunRecord | FailedRun) -> str:
     except TypeError as error:
         raise RecordError(f"record {record.id}: {error}, which JSON does not hold") from None
     strict_json.check_plain(fields, "record")
+    fields["digest"] = strict_json.digest(fields)
     text = json.dumps(fields, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
     loads(text)
     return text

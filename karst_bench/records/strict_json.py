@@ -1,5 +1,6 @@
 """JSON from strangers, bounded before anything is built from it: size, digits, depth, doubled keys, no NaN."""
 
+import hashlib
 import json
 import math
 import re
@@ -45,6 +46,12 @@ def check_plain(value: Any, where: str, depth: int = 0) -> None:
         need(abs(value) <= MAX_INT, f"{where} does not fit 64 bits")
     else:
         need(value is None or isinstance(value, str), f"{where} is a {type(value).__name__}, which JSON does not hold")
+
+
+def digest(fields: Mapping[str, Any]) -> str:
+    """SHA-256 over the values of a record, whatever the order of its keys and the spaces between them."""
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def reason(error: msgspec.ValidationError, fields: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ def facts_of(value):
         return [facts_of(item) for item in value]
     if not isinstance(value, dict):
         return value
-    kept = {key: facts_of(item) for key, item in value.items() if key not in ("schema", "id_schema")}
+    kept = {key: facts_of(item) for key, item in value.items() if key not in ("schema", "id_schema", "digest")}
     return {key: item for key, item in kept.items() if item not in (None, [], {}) and item is not False}
 
 

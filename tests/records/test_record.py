@@ -72,6 +72,8 @@ def test_what_is_not_known_is_absent(record):
         ("notes", [1], "notes[0] is '1'", "`str`"),
         ("peak_bytes", -5, "peak_bytes is '-5'", ">= 0"),
         ("error", {"type": "E"}, "record", "error"),
+        ("adapter", "../../etc/passwd", "adapter '../../etc/passwd'", "leaves the results folder"),
+        ("adapter", "/etc/passwd", "adapter '/etc/passwd'", "leaves the results folder"),
     ],
 )
 def test_refusals_name_the_place_and_the_value(fields, path, value, place, reason):
@@ -82,6 +84,15 @@ def test_refusals_name_the_place_and_the_value(fields, path, value, place, reaso
     node[last] = value
     said = refused(fields)
     assert place in said and reason in said
+
+
+def test_a_record_that_was_changed_says_so(record):
+    fields = json.loads(schema.dumps(record))
+    assert schema.loads(json.dumps(dict(reversed(fields.items())))) == record, "neither order nor spaces are content"
+    fields["metrics"]["test_top1_last_pct"] = 99.0
+    assert "changed after it was written" in refused(fields)
+    fields["metrics"]["test_top1_last_pct"] = 71.25
+    assert schema.loads(json.dumps(fields)) == record
 
 
 @pytest.mark.parametrize("section", ["metrics", "curves", "counts", "seconds", "speed", "data", "weights", "provenance"])
