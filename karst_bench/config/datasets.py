@@ -5,8 +5,8 @@ from typing import Any
 from karst_bench.config.option_files import option_config, options
 from karst_bench.errors import UserError
 
-SUITES = ("vtab", "fewshot")
-TASK_GROUPS = ("natural", "specialized", "structured", "fewshot")
+SUITES = ("vtab", "fewshot", "fgvc")
+TASK_GROUPS = ("natural", "specialized", "structured", "fewshot", "fgvc")
 
 
 def dataset_config(option: str) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def dataset_members(name: str) -> list[str]:
     if group not in ("all", *TASK_GROUPS):
         return [name]
     known = {option: dataset_config(option) for option in options("dataset") if option.startswith(f"{folder}/")}
-    every = ("fewshot",) if folder == "fewshot" else TASK_GROUPS[:3]
+    every = (folder,) if folder in TASK_GROUPS else TASK_GROUPS[:3]
     wanted = every if group == "all" else (group,)
     found = [option for option, config in known.items() if config.get("group") in wanted]
     if not found:

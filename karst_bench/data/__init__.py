@@ -23,6 +23,10 @@ def find_task(dataset: Mapping[str, Any], *, data_root: Path | str) -> Path:
 
         check_suite(dataset)
         return find_prepared(dataset["tfds"]["builder"], Path(data_root))
+    if dataset["source"] == "hf":
+        from karst_bench.data.sources.parquet_places import find_snapshot
+
+        return find_snapshot(dataset, Path(data_root)).folder
     return layouts.find_task(dataset, data_root=Path(data_root))
 
 
@@ -58,4 +62,8 @@ def load_task(
         from karst_bench.data.sources.tfds import load_tfds
 
         return load_tfds(dataset, data_root=Path(data_root), cache=cache, size=size)
-    raise UserError(f"dataset.source={source} is not known; choose folder or tfds (mini sets have their own)")
+    if source == "hf":
+        from karst_bench.data.sources.parquet import load_parquet
+
+        return load_parquet(dataset, data_root=Path(data_root), cache=cache, size=size)
+    raise UserError(f"dataset.source={source} is not known; choose folder, tfds or hf (mini sets have their own)")

@@ -7,6 +7,7 @@ is converted, an EXIF rotation is not applied. 16-bit files are scaled to 8 bits
 import io
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL
@@ -43,10 +44,14 @@ def read_image(path: Path) -> torch.Tensor:
 
     Raises: BadImageError naming the file and what is wrong with it.
     """
-    data = read_bytes(path)
+    return decode_bytes(read_bytes(path), path)
+
+
+def decode_bytes(data: bytes, origin: Path | str) -> torch.Tensor:
+    """The pixels of a file's bytes: uint8 (3, H, W), RGB. Raises: BadImageError naming `origin`."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            _check_size(path, image)
+            _check_size(origin, image)
             if image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L"):
                 pixels = _by_torchvision(data)
                 if pixels is not None:
@@ -55,9 +60,9 @@ def read_image(path: Path) -> torch.Tensor:
     except BadImageError:
         raise
     except _DECODER_ERRORS as error:
-        raise BadImageError(f"{path}: not a readable image ({error}); the file is damaged or cut short") from error
+        raise BadImageError(f"{origin}: not a readable image ({error}); the file is damaged or cut short") from error
     except Image.DecompressionBombError as error:
-        raise BadImageError(f"{path}: {error}") from error
+        raise BadImageError(f"{origin}: {error}") from error
 
 
 def read_bytes(path: Path) -> bytes:
@@ -73,10 +78,10 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def _check_size(path: Path, image: Image.Image) -> None:
+def _check_size(origin: Path | str, image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise BadImageError(f"{path}: {width} x {height} pixels; more than {MAX_PIXELS} cannot be meant")
+        raise BadImageError(f"{origin}: {width} x {height} pixels; more than {MAX_PIXELS} cannot be meant")
 
 
 def _by_torchvision(data: bytes) -> torch.Tensor | None:
@@ -99,7 +104,7 @@ def _by_pillow(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
-def jpeg_quality(path: Path) -> int | None:
+def jpeg_quality(path: Path | BinaryIO) -> int | None:
     """The quality (1..100) that libjpeg's standard tables were scaled with; None for other formats and own tables."""
     try:
         with Image.open(path) as image:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 from karst_bench.errors import UserError
 
@@ -66,12 +66,16 @@ def refused(path: Path) -> Iterator[None]:
 
 
 def _what(path: Path) -> str:
-    head = b""
-    with suppress(OSError), path.open("rb") as file:
-        head = file.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")):
+    if is_web_page(path):
         return "it is a web page, not the archive: the address answered with a notice; fetch the file by hand"
     return "fetch it again"
+
+
+def is_web_page(path: Path) -> bool:
+    """Whether a file that should be an archive is HTML: what a server sends beside status 200 when it refuses."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    return False
 
 
 def members(path: Path) -> Iterator[Member]:
@@ -142,7 +146,7 @@ def _of_tar(path: Path, file: IO[bytes] | None = None) -> Iterator[Member]:
                 raise UserError(f"{path}: {name} is a link or a device; not a file to trust")
             yield Member(name, info.size, lambda info=info: archive.extractfile(info) or io.BytesIO(), path)  # type: ignore[misc]
             # a stream forgets nothing: without this a set of 100,000 pictures would keep as many headers
-            archive.members.clear()
+            cast(Any, archive).members.clear()
 
 
 def open_member(path: Path, name: str) -> bytes:
@@ -161,7 +165,7 @@ def unzipped(path: Path) -> Iterator[IO[bytes]]:
         raw.seek(0)
         if packed:
             with gzip.GzipFile(fileobj=raw) as file:
-                yield file
+                yield cast(IO[bytes], file)
         else:
             yield raw
 

@@ -45,6 +45,28 @@ RULES: dict[str, dict[str, dict[str, Any]]] = {
     "smallnorb_elevation": _NORB,
     **dict.fromkeys(("dtd", "flowers102", "sun397", "camelyon", "retinopathy", "dmlab", "kitti_distance"), _THREE),
 }
+# Examples in each split of the original sets, as tensorflow-datasets prepares them (sun397: two files cannot be read).
+FULL_SIZES: dict[str, dict[str, int]] = {
+    "cifar100": {"train": 50000, "test": 10000},
+    "caltech101": {"train": 3060, "test": 6084},
+    "dtd": {"train": 1880, "validation": 1880, "test": 1880},
+    "flowers102": {"train": 1020, "validation": 1020, "test": 6149},
+    "pets": {"train": 3680, "test": 3669},
+    "svhn": {"train": 73257, "test": 26032},
+    "sun397": {"train": 76127, "validation": 10875, "test": 21750},
+    "camelyon": {"train": 262144, "validation": 32768, "test": 32768},
+    "eurosat": {"train": 27000},
+    "resisc45": {"train": 31500},
+    "retinopathy": {"train": 35126, "validation": 10906, "test": 42670},
+    "clevr_count": {"train": 70000, "validation": 15000},
+    "clevr_distance": {"train": 70000, "validation": 15000},
+    "dmlab": {"train": 65550, "validation": 22628, "test": 22735},
+    "kitti_distance": {"train": 6347, "validation": 423, "test": 711},
+    "dsprites_location": {"train": 737280},
+    "dsprites_orientation": {"train": 737280},
+    "smallnorb_azimuth": {"train": 24300, "test": 24300},
+    "smallnorb_elevation": {"train": 24300, "test": 24300},
+}
 
 
 def slices(rules: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, tuple[str, int, int]]:

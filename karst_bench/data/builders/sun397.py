@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from functools import cached_property
 from importlib import resources
 from importlib.resources.abc import Traversable
 
@@ -43,8 +42,14 @@ class Sun397(RawReader):
 
     def labels(self, split: str) -> dict[Key, int]:
         """{path: category}."""
-        order = position({_category(line) for lines in self._lists.values() for line in lines})
-        return {line: order[_category(line)] for line in self._lists[split] if line not in UNREADABLE}
+        return self.listed(split)
+
+    @staticmethod
+    def listed(split: str) -> dict[Key, int]:
+        """{path: category} from the lists alone."""
+        lists = _lists()
+        order = position({_category(line) for lines in lists.values() for line in lines})
+        return {line: order[_category(line)] for line in lists[split] if line not in UNREADABLE}
 
     def pictures(self, wanted: Wanted) -> Iterator[tuple[str, Key, Raw]]:
         """The wanted files as they are stored."""
@@ -57,14 +62,14 @@ class Sun397(RawReader):
         with Image.open(io.BytesIO(stored)) as image:
             return through_jpeg(shrink(to_rgb(image).convert("RGB"), PIXELS), 95)
 
-    @cached_property
-    def _lists(self) -> dict[str, list[str]]:
-        try:
-            return {split: (lists_folder() / file).read_text("utf-8").split() for split, file in LISTS.items()}
-        except (OSError, ModuleNotFoundError) as error:
-            raise UserError(
-                f"sun397: the lists of tensorflow-datasets cannot be read ({error}); install it anew"
-            ) from error
+
+def _lists() -> dict[str, list[str]]:
+    try:
+        return {split: (lists_folder() / file).read_text("utf-8").split() for split, file in LISTS.items()}
+    except (OSError, ModuleNotFoundError) as error:
+        raise UserError(
+            f"sun397: the lists of tensorflow-datasets cannot be read ({error}); install it anew"
+        ) from error
 
 
 def _category(path: str) -> str:

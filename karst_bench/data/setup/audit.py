@@ -13,7 +13,7 @@ from typing import Any
 from karst_bench.data.decode import BadImageError, encoding_of, is_rotated, read_bytes, read_image
 from karst_bench.data.images import workers
 from karst_bench.data.sources.folder import Locator
-from karst_bench.data.sources.layouts import VTAB_SPLITS, find_images, find_task
+from karst_bench.data.sources.layouts import FGVC_SPLITS, VTAB_SPLITS, find_images, find_task
 from karst_bench.data.sources.lists import Scan, lists_sha256, overlap, scan, text_sha256
 from karst_bench.data.sources.published import differences, fewshot_sums
 from karst_bench.errors import UserError
@@ -99,6 +99,8 @@ def list_files(dataset: Mapping[str, Any], home: Path) -> dict[str, Path]:
     """The lists that are there, by split; of few-shot sets all of them."""
     if dataset["suite"] == "vtab":
         files = {name: home / f"{name}.txt" for name in VTAB_SPLITS}
+    elif node["suite"] == "fgvc":
+        files = {name: home / f"{name}.txt" for name in FGVC_SPLITS}
     else:
         names = sorted(fewshot_sums()[dataset["folder"]])
         files = {name.replace("_meta.list", "").replace(".", "_"): home / name for name in names}

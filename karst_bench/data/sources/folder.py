@@ -10,8 +10,9 @@ from karst_bench.data.cache.cache import Cache
 from karst_bench.data.decode import encoding_of
 from karst_bench.data.images import FileSource
 from karst_bench.data.resize import Resize
-from karst_bench.data.sources.layouts import VTAB_SPLITS, find_images, find_task
+from karst_bench.data.sources.layouts import FGVC_SPLITS, VTAB_SPLITS, find_images, find_task
 from karst_bench.data.sources.lists import ListEntry, Scan, check_disjoint, lists_sha256, read, unique
+from karst_bench.data.sources.manifest import read_manifest
 from karst_bench.data.sources.published import changed_since_first_use, differences
 from karst_bench.data.task import JoinedSplit, LazySplits, Split, Task
 from karst_bench.errors import UserError
@@ -28,7 +29,7 @@ def load_folder(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, si
     Raises: UserError for missing data, bad lines, and lists that contradict each other.
     """
     home = find_task(dataset, data_root=data_root)
-    load = _fewshot if dataset["suite"] == "fewshot" else _vtab
+    load = {"fewshot": _fewshot, "fgvc": _fgvc}.get(dataset["suite"], _vtab)
     return load(dataset, home, data_root, cache, size, augment)
 
 
@@ -93,6 +94,16 @@ def _fewshot(dataset: Mapping[str, Any], home: Path, root: Path, cache: Cache, s
         resize = Resize("fs_train" if name == "train" and augment in AUGMENTED else dataset["transform"], size)
         makers[name] = partial(_open, cache, dataset, name, scans[name], rows, locate, resize)
     return _task(dataset, scans, LazySplits(makers), "native", cache, tuple(notes), home=home)
+
+
+def _fgvc(dataset: Mapping[str, Any], home: Path, _root: Path, cache: Cache, size: int, augment: str) -> Task:
+    scans = {name: read(home / f"{name}.txt", dataset["classes"]) for name in FGVC_SPLITS}
+    check_disjoint(scans, [("train", "val"), ("train", "test"), ("val", "test")])
+    makers: dict[str, Callable[[], Split]] = {}
+    for name, found in scans.items():
+        resize = Resize("fs_train" if name == "train" and augment in AUGMENTED else dataset["transform"], size)
+        makers[name] = partial(_open, cache, dataset, name, found, found.rows, partial(_join, home), resize)
+    return _task(dataset, scans, LazySplits(makers), "native", cache, home=home)
 
 
 def fewshot_files(dataset: Mapping[str, Any], home: Path) -> dict[str, Path]:
@@ -160,6 +171,9 @@ def _task(
     if found:
         log.warning("%s: own split, not the published one: %s", dataset["name"], "; ".join(found))
         notes += (f"own split: {'; '.join(found)}",)
+    manifest = read_manifest(home)
+    if manifest is not None:
+        notes += manifest.notes()
     cut = [scan.file.name for scan in scans.values() if not scan.ended]
     if cut:
         notes += (f"no newline at the end of {', '.join(cut)}: was the last line cut?",)
@@ -176,7 +190,7 @@ def _task(
         list_sha256=list_sha256,
         encoding=encoding,
         source="folder",
-        own_split=bool(found),
+        own_split=bool(found) or (manifest is not None and bool(manifest.own_split)),
         notes=notes,
         files=tuple(scan.file for scan in scans.values()),
     )

@@ -1,6 +1,7 @@
 """Where the images and lists of a set may lie under paths.data: the layouts in use, tried one after the other."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from karst_bench.errors import UserError
 VTAB_SPLITS = ("train800", "val200", "train800val200", "test")
 VTAB_ROOTS = ("vtab-1k", "", "vtab-1k/vtab-1k", "vtab1k", "vtab")
 FEWSHOT_ROOTS = ("few-shot", "", "few-shot_split", "FGFS/few-shot_split", "FGFS")
+FGVC_ROOTS = ("fgvc", "FGVC", "")
+FGVC_SPLITS = ("train", "val", "test")
 IMAGE_ROOTS = ("", "few-shot", "FGFS", "images")
 
 
@@ -18,21 +21,22 @@ def find_task(dataset: Mapping[str, Any], *, data_root: Path) -> Path:
     dataset: its configuration. Raises: UserError with what is missing, every folder looked at, the command that prepares
     it, and the embedded alternative.
     """
-    few_shot = dataset["suite"] == "fewshot"
-    candidates = list(_fewshot_folders(dataset, data_root) if few_shot else _vtab_folders(dataset, data_root))
-    holds_lists = _holds_fewshot_lists if few_shot else _holds_vtab_lists
-    found = _first(candidates, holds_lists)
+    kind = _KINDS[dataset["suite"]]
+    candidates = list(kind.folders(dataset, data_root))
+    found = _first(candidates, kind.holds_lists)
     if found is not None:
         return found
     present = _first(candidates, Path.is_dir)
-    script = "prepare_fewshot" if few_shot else "prepare_vtab"
-    lists = "test_meta.list and its peers" if few_shot else "train800.txt, val200.txt, train800val200.txt, test.txt"
-    state = f"{present} is there, but without its lists" if present else f"there is no folder of lists ({lists}) for it"
+    state = (
+        f"{present} is there, but without its lists"
+        if present
+        else f"there is no folder of lists ({kind.lists}) for it"
+    )
     raise UserError(
         f"The data of dataset={dataset['name']} are missing under paths.data={data_root}: {state}. Looked for"
         f" {', '.join(str(path) for path in candidates)}."
-        f" Prepare them with `python scripts/{script}.py root={data_root} task={dataset['task']}`, point paths.data"
-        " elsewhere, or try the suite without any download: dataset=mini/digits."
+        f" Prepare them with `{kind.command.format(root=data_root, task=dataset['task'], name=dataset['name'])}`, point"
+        " paths.data elsewhere, or try the suite without any download: dataset=mini/digits."
     )
 
 
@@ -54,6 +58,12 @@ def _vtab_folders(dataset: Mapping[str, Any], root: Path) -> Iterator[Path]:
             yield root / parent / name
 
 
+def _fgvc_folders(dataset: Mapping[str, Any], root: Path) -> Iterator[Path]:
+    for parent in FGVC_ROOTS:
+        for name in _names(dataset):
+            yield root / parent / name
+
+
 def _fewshot_folders(dataset: Mapping[str, Any], root: Path) -> Iterator[Path]:
     for parent in FEWSHOT_ROOTS:
         for name in _names(dataset):
@@ -71,5 +81,41 @@ def _holds_fewshot_lists(path: Path) -> bool:
     return (path / "test_meta.list").is_file() or (path / "val_meta.list").is_file()
 
 
+def _holds_fgvc_lists(path: Path) -> bool:
+    return all((path / f"{split}.txt").is_file() for split in FGVC_SPLITS)
+
+
 def _first(paths: list[Path], test: Callable[[Path], bool]) -> Path | None:
     return next((path for path in paths if test(path)), None)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How the sets of a suite lie on disk: where to look, what is then there, and the command that prepares them."""
+
+    folders: Callable[[Mapping[str, Any], Path], Iterator[Path]]
+    holds_lists: Callable[[Path], bool]
+    lists: str
+    command: str
+
+
+_KINDS = {
+    "vtab": _Kind(
+        _vtab_folders,
+        _holds_vtab_lists,
+        "train800.txt, val200.txt, train800val200.txt, test.txt",
+        "python scripts/prepare_vtab.py root={root} task={task}",
+    ),
+    "fewshot": _Kind(
+        _fewshot_folders,
+        _holds_fewshot_lists,
+        "test_meta.list and its peers",
+        "python scripts/prepare_fewshot.py root={root} task={task}",
+    ),
+    "fgvc": _Kind(
+        _fgvc_folders,
+        _holds_fgvc_lists,
+        "train.txt, val.txt, test.txt",
+        "karst-bench data prepare tasks={name} root={root}",
+    ),
+}

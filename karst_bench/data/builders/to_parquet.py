@@ -1,0 +1,90 @@
+"""Parquet files of a prepared folder, in the layout of the Hugging Face hub: one file a split, and a data card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from karst_bench import files
+from karst_bench.data.builders.staging import staging
+from karst_bench.data.decode import read_bytes
+from karst_bench.data.sources.layouts import VTAB_SPLITS
+from karst_bench.data.sources.lists import ListEntry, read
+from karst_bench.data.sources.manifest import read_manifest
+from karst_bench.errors import UserError
+
+GROUP = 256  # rows of a row group: what a reader takes at once
+FOLDER = "parquet"  # below root
+
+
+def write_parquet(node: Mapping[str, Any], home: Path, root: Path) -> Path:
+    """<root>/parquet/<set>/data/<split>-00000-of-00001.parquet and README.md; the bytes of every image as they are.
+
+    Raises: UserError where a list or an image of the folder is bad, or the files are there already.
+    """
+    if node["suite"] != "vtab":
+        raise UserError(f"{node['name']}: to=hf writes the tasks of VTAB-1K")
+    target: Path = root / FOLDER / node["folder"]
+    if target.exists():
+        return target
+    scans = {split: read(home / f"{split}.txt", node["classes"]).rows for split in VTAB_SPLITS}
+    with staging(target, {"task": node["name"], "home": str(home.resolve())}) as place:
+        for split, rows in scans.items():
+            path = place.folder / "data" / f"{split}-00000-of-00001.parquet"
+            with files.stream(path) as out:
+                _write(out, home, rows)
+            place.files[path.relative_to(place.folder).as_posix()] = files.sha256(path)
+        card = data_card(node, home, {split: len(rows) for split, rows in scans.items()})
+        files.write(place.folder / "README.md", card.encode(), setting="root")
+        place.finish()
+    return target
+
+
+def _write(out: Any, home: Path, rows: tuple[ListEntry, ...]) -> None:
+    features = {"image": {"_type": "Image"}, "label": {"dtype": "int64", "_type": "Value"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("image", image), ("label", pa.int64())], metadata=metadata)
+    with pq.ParquetWriter(out, schema, write_page_checksum=True) as writer:
+        for part in _parts(rows):
+            images = [{"bytes": read_bytes(home / row.path), "path": Path(row.path).name} for row in part]
+            writer.write_table(pa.Table.from_pydict({"image": images, "label": [row.label for row in part]}, schema))
+
+
+def _parts(rows: tuple[ListEntry, ...]) -> Iterator[tuple[ListEntry, ...]]:
+    for start in range(0, len(rows), GROUP):
+        yield rows[start : start + GROUP]
+
+
+def data_card(node: Mapping[str, Any], home: Path, sizes: Mapping[str, int]) -> str:
+    """README.md: what the hub needs to find the splits, and what a reader should know before using them."""
+    manifest = read_manifest(home)
+    made = f"built by karst_bench from {manifest.source}" if manifest else "copied from a folder of unknown origin"
+    encoding = manifest.encoding if manifest else "as they were found"
+    splits = "\n".join(f"  - split: {split}\n    path: data/{split}-*.parquet" for split in sizes)
+    table = "\n".join(f"| {split} | {count} |" for split, count in sizes.items())
+    notes = "".join(f"- {note}\n" for note in (manifest.notes() if manifest else ()))
+    return f"""---
+configs:
+- config_name: default
+  data_files:
+{splits}
+---
+# {node["name"]} of VTAB-1K
+
+{node["classes"]} classes. Images {encoding}, {made}. Columns: `image`, `label` (0..{node["classes"] - 1}).
+
+| split | images |
+|---|--:|
+{table}
+
+- Origin: {node["origin"]}
+- Label: {node["label_rule"]}
+- Licence of the images, as their authors state it: {node["licence"]}. Check it before you publish this copy.
+- Known issues: {node["known_issues"]}
+{notes}"""
