@@ -122,8 +122,14 @@ def _lists(node: Mapping[str, Any], found: TaskZip, folder: str, target: Path) -
     absent = [name for name in _LISTS if not (target / name).is_file()]
     if absent:
         raise UserError(f"{found.path}: {folder} has no {', '.join(sorted(absent))}; it is not whole")
-    scans = {split: read(target / f"{split}.txt", node["classes"]) for split in VTAB_SPLITS}
-    return {split: [(row.path, row.label) for row in listed.rows] for split, listed in scans.items()}
+    found_rows: Rows = {}
+    for split in VTAB_SPLITS:
+        listed = read(target / f"{split}.txt", node["classes"]).rows
+        found_rows[split] = [(row.path, row.label) for row in listed]
+        odd = [row.path for row in listed if not row.path.startswith("images/")]
+        if odd:
+            raise UserError(f"{found.path}: {folder}/{split}.txt names {odd[0]}, which is not below images/")
+    return found_rows
 
 
 def _jobs(path: Path, folder: str, wanted: set[str]) -> Iterator[tuple[str, Any]]:

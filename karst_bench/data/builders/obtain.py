@@ -85,12 +85,13 @@ def _places(name: str, given: Path | None, root: Path) -> Iterator[Path]:
 
 def _find(name: str, archive: Archive, archives: Sequence[Archive], given: Path | None, root: Path) -> Path | None:
     names = (archive.name, *archive.also)
-    if given is not None and given.exists() and (given.name in names or (given.is_file() and len(archives) == 1)):
-        return given
     for place in _places(name, given, root):
         for option in names:
             if (place / option).exists():
                 return place / option
+    # last, the file or folder itself: a folder may bear the name of the set and hold its archive
+    if given is not None and given.exists() and (given.name in names or (given.is_file() and len(archives) == 1)):
+        return given
     return None
 
 

@@ -1,0 +1,178 @@
+"""dataset.source=hf: parquet files of both layouts give the pixels of the folder; damaged ones are refused."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from miniatures import VTAB, node
+from PIL import Image
+
+from karst_bench.data import find_task, load_task
+from karst_bench.data.builders import prepare, status
+from karst_bench.data.builders.splits import SPLITS
+from karst_bench.data.builders.to_parquet import write_parquet
+from karst_bench.data.sources.parquet_keys import KEYS
+from karst_bench.data.sources.parquet_places import repositories
+from karst_bench.data.task import Task
+from karst_bench.errors import UserError
+
+SIZE = 16
+
+
+def load(task: str, source: str, root: Path, cache: Path) -> Task:
+    return load_task(node(f"vtab/{task}", source=source), data_root=root, cache_root=cache, size=SIZE)
+
+
+def assert_same(one: Task, other: Task, splits: tuple[str, ...]) -> None:
+    for split in splits:
+        a, b = one.splits[split], other.splits[split]
+        assert torch.equal(a.labels, b.labels)
+        index = torch.arange(len(a))
+        assert torch.equal(a.images(index), b.images(index))
+
+
+def home_of(task: str, built: Path) -> Path:
+    return built / "vtab-1k" / node(f"vtab/{task}")["folder"]
+
+
+def webp(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        image.convert("RGB").save(out, "WEBP", lossless=True)
+    return out.getvalue()
+
+
+def full_layout(task: str, built: Path, root: Path, *, keys: bool) -> None:
+    """The original set as webp and cls, one folder a split, the examples' names beside them or not.
+
+    Only the chosen examples are written: train800 and val200 of a split are then all of it, in another order.
+    """
+    home, config = home_of(task, built), node(f"vtab/{task}")
+    named: dict[str, list[tuple[str, bytes, int]]] = {}
+    for line in (home / "keys.tsv").read_text().splitlines():
+        split, number, key = line.split("\t")
+        path, label = (home / f"{split}.txt").read_text().splitlines()[int(number)].split()
+        source = config["tfds"][split]["split"]
+        named.setdefault(source, []).append((key, webp((home / path).read_bytes()), int(label)))
+    for source, rows in named.items():
+        rows.sort(key=lambda row: row[0])
+        columns: dict[str, list[Any]] = {"webp": [row[1] for row in rows], "cls": [row[2] for row in rows]}
+        columns["__key__"] = [row[0] if keys else f"s{number:07d}" for number, row in enumerate(rows)]
+        path = root / "parquet" / config["folder"] / source / "0000.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table(columns), path, row_group_size=50)
+
+
+@pytest.mark.parametrize("task", VTAB)
+def test_splits_of_vtab_give_the_pixels_of_the_folder(task: str, built: Path, tmp_path: Path) -> None:
+    folder = write_parquet(node(f"vtab/{task}"), home_of(task, built), tmp_path)
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nconfigs:") and all(f"split: {split}\n    path: data/{split}-*" in card for split in SPLITS)
+    given = load(task, "hf", tmp_path, tmp_path / "cache")
+    assert given.source == "hf" and given.encoding == "png" and "local folder" in given.notes[0]
+    assert_same(given, load(task, "folder", built, tmp_path / "cache"), (*SPLITS, "train800val200"))
+    (line,) = status({task: node(f"vtab/{task}")}, tmp_path)
+    assert (line.source, line.home) == ("hf", str(folder))
+
+
+@pytest.mark.parametrize("task", sorted(KEYS))
+def test_the_original_set_with_names_gives_the_rule_s_images(task: str, built: Path, tmp_path: Path) -> None:
+    """Chosen anew from the names, not from the order of the rows; and said not to be the published set in its size."""
+    full_layout(task, built, tmp_path, keys=True)
+    given, folder = load(task, "hf", tmp_path, tmp_path / "cache"), load(task, "folder", built, tmp_path / "cache")
+    assert given.own_split and any("split has" in note for note in given.notes)
+    # the miniature's splits were cut from more examples than the 1000, where val200 begins at a percentage of all
+    whole = tuple(name for name in SPLITS if len(given.splits[name]) == len(folder.splits[name]))
+    assert_same(given, folder, whole)
+    assert "test" in whole or node(f"vtab/{task}")["tfds"]["test"]["split"] == "train"
+
+
+@pytest.mark.parametrize("task", ["cifar100", "flowers102", "smallnorb_elevation"])
+def test_without_names_it_serves_for_the_test_set_alone(task: str, built: Path, tmp_path: Path) -> None:
+    full_layout(task, built, tmp_path, keys=False)
+    given = load(task, "hf", tmp_path, tmp_path / "cache")
+    assert len(given.splits["test"]) and given.encoding == "native"
+    for split in ("train800", "val200", "train800val200"):
+        with pytest.raises(UserError, match=r"order in which VTAB-1K chooses 1000 cannot be shown"):
+            given.splits[split]
+
+
+def test_the_command_writes_them_and_keeps_the_bytes(originals: Any, tmp_path: Path) -> None:
+    config = node("vtab/dtd")
+    (done,) = prepare({"dtd": config}, "raw", tmp_path, archive=originals["dtd"][0], to="hf", verify=False)
+    assert "parquet files in" in done.text and done.home is not None
+    table = pq.read_table(tmp_path / "parquet/dtd/data/train800-00000-of-00001.parquet")
+    assert table.column("image")[0].as_py()["bytes"] == (done.home / "images/train800/000000.png").read_bytes()
+    assert b'"_type": "Image"' in (table.schema.metadata or {})[b"huggingface"]
+    again = prepare({"dtd": config}, "raw", tmp_path, archive=originals["dtd"][0], to="hf", verify=False)
+    assert again[0].state == "present"
+
+
+def test_the_hub_s_cache_is_read_offline(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit that was read stands in the record."""
+    import huggingface_hub
+
+    folder = write_parquet(node("vtab/cifar100"), home_of("cifar100", built), tmp_path)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "hub" / "snapshots" / commit
+    snapshot.parent.mkdir(parents=True)
+    folder.rename(snapshot)
+    asked: list[tuple[str, bool]] = []
+
+    def download(repository: str, *, local_files_only: bool = False, **_: object) -> str:
+        asked.append((repository, local_files_only))
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    task = load("cifar100", "hf", tmp_path / "empty", tmp_path / "cache")
+    assert task.notes[0] == f"parquet: bramtoula/vtab_cifar100 at revision {commit}"
+    assert set(asked) == {("bramtoula/vtab_cifar100", True)}
+
+
+def test_nothing_there_and_no_network_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def unreachable(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(UserError, match=r"bramtoula/vtab_cifar100.*no connection.*karst-bench data prepare.*to=hf"):
+        load("cifar100", "hf", tmp_path, tmp_path / "cache")
+    with pytest.raises(UserError, match="for vtab sets"):
+        find_task(node("fewshot/pets", source="hf"), data_root=tmp_path)
+
+
+def test_the_map_names_every_task() -> None:
+    found = repositories()
+    assert set(found) == set(VTAB)
+    for entry in (entry for entries in found.values() for entry in entries):
+        assert {"repository", "image", "label"} <= set(entry) and entry["repository"].count("/") == 1
+        assert re.fullmatch(r"[0-9a-f]{40}", entry.get("revision", "0" * 40))
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"image": [b"x"], "class": [1]}, r"no column label.*\+dataset\.hf\.image"),
+        ({"image": [b"x"], "label": ["cat"]}, "other things than integers"),
+        ({"image": [b"x"], "label": [True]}, "other things than integers"),
+        ({"image": [b"x"], "label": [1000]}, "label 1000, outside 0..99"),
+        ({"image": [b"not an image"], "label": [1]}, "no readable image"),
+        ({"image": [None], "label": [1]}, "holds no image bytes"),
+    ],
+)
+def test_bad_columns_are_refused(columns: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "parquet" / "cifar" / "train800-00000-of-00001.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(UserError, match=said) as raised:
+        _ = load("cifar100", "hf", tmp_path, tmp_path / "cache").splits["train800"]
+    assert "train800-00000-of-00001.parquet" in str(raised.value) or "000000" in str(raised.value)
