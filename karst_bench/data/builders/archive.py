@@ -4,8 +4,6 @@ A tar, a zip and an unpacked folder look the same: members by relative name. Lin
 archive refuse the whole of it.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import lzma

@@ -1,7 +1,5 @@
 """Caltech-101: a zip that holds a tar of 102 class folders (BACKGROUND_Google among them)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cached_property
 

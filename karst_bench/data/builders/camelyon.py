@@ -1,7 +1,5 @@
 """PatchCamelyon: HDF5 files x (N, 96, 96, 3) and y (N, 1, 1, 1) for each of three splits, each of them gzipped."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

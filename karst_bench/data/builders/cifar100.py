@@ -3,8 +3,6 @@
 The version for Python is a pickle, which can run what it likes when it is read; it is not accepted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

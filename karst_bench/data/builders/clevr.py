@@ -1,7 +1,5 @@
 """CLEVR: a zip of images/<split>/CLEVR_<split>_NNNNNN.png and scenes/CLEVR_<split>_scenes.json."""
 
-from __future__ import annotations
-
 import codecs
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """DMLab frames: a tar of dmlab-<split>.tfrecord files, each record an example of image, filename and label."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

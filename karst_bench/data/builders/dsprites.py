@@ -1,7 +1,5 @@
 """dSprites: 737,280 sprites of 64 x 64 zeros and ones, with their latent classes, in an .npz or .hdf5 file."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager

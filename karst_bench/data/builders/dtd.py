@@ -1,7 +1,5 @@
 """DTD: one tar with images/<texture>/<file>.jpg and the lists labels/{train,val,test}1.txt of the first partition."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """EuroSAT RGB: a zip of 2750/<Class>/<Class>_<n>.jpg."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 from karst_bench.data.builders.archive import members

@@ -1,7 +1,5 @@
 """The labels that VTAB-1K's rule gives where keys and classes are known without the archive: three of the tasks."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Oxford Flowers 102: a tar of jpg/image_NNNNN.jpg, and the class and split of each picture in two MATLAB files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from karst_bench.data.builders.matlab import read_mat

@@ -1,7 +1,5 @@
 """A VTAB-1K folder from a set's original archives: the rule's images, in the order of their hash, and nothing else."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -25,48 +23,48 @@ Rows = dict[str, list[tuple[str, int]]]
 
 
 def build_raw(
-    node: Mapping[str, Any], home: Path, *, root: Path, encoding: str, archive: Path | None, verify: bool
+    dataset: Mapping[str, Any], home: Path, *, root: Path, encoding: str, archive: Path | None, verify: bool
 ) -> None:
     """The folder `home` of a VTAB task, from the files in `archive` or fetched below `root`.
 
     Raises: UserError for what is missing, damaged or not the published file.
     """
-    name, kind = node["name"], READERS[node["task"]]
+    name, kind = dataset["name"], READERS[dataset["task"]]
     suffix = known_encoding(encoding)
     found = obtain(name, kind.archives, given=archive, root=root, instructions=kind.instructions)
     used = check(name, kind.archives, found, verify=verify)
     plan = {"task": name, "encoding": encoding, "archives": [[item.name, item.size, item.sha256] for item in used]}
     with staging(home, plan) as place:
-        reader = kind(found, node["task"], place.folder / "scratch")
-        keys, rows, slots = chosen(reader, node, suffix)
+        reader = kind(found, dataset["task"], place.folder / "scratch")
+        keys, rows, slots = chosen(reader, dataset, suffix)
         log.info("%s: %d images of %s", name, len(slots), ", ".join(str(path) for path in found.values()))
         _write_pictures(reader, place, slots, encoding)
         _join(place, rows, suffix)
         lines = "".join(f"{split}\t{number}\t{key}\n" for split in SPLITS for number, key in enumerate(keys[split]))
         files.write(place.folder / KEYS, lines.encode(), setting="root")
-        publish(node, place, rows, source="raw", encoding=encoding, archives=used, own_split=kind.own_split)
+        publish(dataset, place, rows, source="raw", encoding=encoding, archives=used, own_split=kind.own_split)
 
 
-def chosen(reader: RawReader, node: Mapping[str, Any], suffix: str) -> tuple[dict[str, list[Key]], Rows, Slots]:
+def chosen(reader: RawReader, dataset: Mapping[str, Any], suffix: str) -> tuple[dict[str, list[Key]], Rows, Slots]:
     """The rule's keys of each split, the rows of its list, and the file each (original split, key) becomes."""
-    labels = {split: reader.labels(split) for split in {source_split(node["task"], name) for name in SPLITS}}
+    labels = {split: reader.labels(split) for split in {source_split(dataset["task"], name) for name in SPLITS}}
     keys: dict[str, list[Key]] = {}
     rows: Rows = {}
     slots: Slots = {}
     for name in SPLITS:
-        source = source_split(node["task"], name)
-        keys[name] = split_keys(node["task"], name, labels[source])
+        source = source_split(dataset["task"], name)
+        keys[name] = split_keys(dataset["task"], name, labels[source])
         if not keys[name]:
             raise UserError(
-                f"{node['name']}: its archive leaves nothing for {name} ({len(labels[source])} in {source})"
+                f"{dataset['name']}: its archive leaves nothing for {name} ({len(labels[source])} in {source})"
             )
         files_of = [f"images/{name}/{number:06d}{suffix}" for number in range(len(keys[name]))]
         rows[name] = [(file, labels[source][key]) for file, key in zip(files_of, keys[name], strict=True)]
         slots |= {(source, key): file for file, key in zip(files_of, keys[name], strict=True)}
-    outside = [label for found in rows.values() for _, label in found if not 0 <= label < node["classes"]]
+    outside = [label for found in rows.values() for _, label in found if not 0 <= label < dataset["classes"]]
     if outside:
         raise UserError(
-            f"{node['name']}: label {outside[0]} lies outside 0..{node['classes'] - 1}; not the published archive"
+            f"{dataset['name']}: label {outside[0]} lies outside 0..{dataset['classes'] - 1}; not the published archive"
         )
     return keys, rows, slots
 

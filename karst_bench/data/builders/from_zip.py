@@ -1,7 +1,5 @@
 """VTAB-1K folders from the zip that other repositories hand round: checked, compared with the rule, said to be JPEG."""
 
-from __future__ import annotations
-
 import logging
 import zipfile
 from collections import Counter
@@ -68,9 +66,9 @@ class TaskZip:
                     self.index.setdefault("/".join(parts[:depth]), set()).add("/".join(parts[depth:]))
                     break
 
-    def folder_of(self, node: Mapping[str, Any]) -> str | None:
+    def folder_of(self, dataset: Mapping[str, Any]) -> str | None:
         """Where a task lies in it, under any of its names; None where it is not among them."""
-        names = {node["folder"], node["task"], *node["aliases"]}
+        names = {dataset["folder"], dataset["task"], *dataset["aliases"]}
         fitting = [
             folder for folder, held in self.index.items() if folder.rpartition("/")[2] in names and held & _LISTS
         ]
@@ -84,18 +82,18 @@ class TaskZip:
 _LISTS = {f"{split}.txt" for split in VTAB_SPLITS}
 
 
-def build_zip(node: Mapping[str, Any], home: Path, found: TaskZip, used: tuple[UsedArchive, ...]) -> None:
+def build_zip(dataset: Mapping[str, Any], home: Path, found: TaskZip, used: tuple[UsedArchive, ...]) -> None:
     """The folder `home` of a task as the zip has it, file for file, after its lists were read and its files counted.
 
     Raises: UserError for a bad list, a file that a list names and the zip lacks, or an image that cannot be read.
     """
-    folder = found.folder_of(node)
+    folder = found.folder_of(dataset)
     if folder is None:
         held = sorted({name.rpartition("/")[2] for name in found.index})
-        raise UserError(f"{found.path}: does not hold {node['name']}; it holds {len(held)} tasks: {', '.join(held)}")
-    plan = {"task": node["name"], "zip": [[item.name, item.size, item.sha256] for item in used]}
+        raise UserError(f"{found.path}: does not hold {dataset['name']}; it holds {len(held)} tasks: {', '.join(held)}")
+    plan = {"task": dataset["name"], "zip": [[item.name, item.size, item.sha256] for item in used]}
     with staging(home, plan) as place:
-        rows = _lists(node, found, folder, place.folder)
+        rows = _lists(dataset, found, folder, place.folder)
         missing = {path for listed in rows.values() for path, _ in listed} - set(place.files)
         absent = missing - found.index[folder]
         if absent:
@@ -105,14 +103,14 @@ def build_zip(node: Mapping[str, Any], home: Path, found: TaskZip, used: tuple[U
         place.write_all(_jobs(found.path, folder, missing), len(missing))
         paths = [place.folder / path for path, _ in rows["train800"][:: max(1, len(rows["train800"]) // 16)]]
         encoding = encoding_of(paths)
-        log.info("%s: stored as %s; compare only with numbers on the same encoding", node["name"], encoding)
-        for text in differences_from_rule(node, rows):
-            log.warning("%s: %s", node["name"], text)
-        own = "; ".join(differences_from_rule(node, rows))
-        publish(node, place, rows, source="zip", encoding=encoding, archives=used, own_split=own)
+        log.info("%s: stored as %s; compare only with numbers on the same encoding", dataset["name"], encoding)
+        for text in differences_from_rule(dataset, rows):
+            log.warning("%s: %s", dataset["name"], text)
+        own = "; ".join(differences_from_rule(dataset, rows))
+        publish(dataset, place, rows, source="zip", encoding=encoding, archives=used, own_split=own)
 
 
-def _lists(node: Mapping[str, Any], found: TaskZip, folder: str, target: Path) -> Rows:
+def _lists(dataset: Mapping[str, Any], found: TaskZip, folder: str, target: Path) -> Rows:
     """The task's lists, written beside its images and read as a run would read them."""
     wanted = {f"{folder}/{name}": name for name in _LISTS & found.index[folder]}
     for member in members(found.path):
@@ -124,7 +122,7 @@ def _lists(node: Mapping[str, Any], found: TaskZip, folder: str, target: Path) -
         raise UserError(f"{found.path}: {folder} has no {', '.join(sorted(absent))}; it is not whole")
     found_rows: Rows = {}
     for split in VTAB_SPLITS:
-        listed = read(target / f"{split}.txt", node["classes"]).rows
+        listed = read(target / f"{split}.txt", dataset["classes"]).rows
         found_rows[split] = [(row.path, row.label) for row in listed]
         odd = [row.path for row in listed if not row.path.startswith("images/")]
         if odd:
@@ -143,14 +141,14 @@ def _read(member: Member) -> bytes:
     return member.read(MEMBER)
 
 
-def differences_from_rule(node: Mapping[str, Any], rows: Mapping[str, list[tuple[str, int]]]) -> list[str]:
+def differences_from_rule(dataset: Mapping[str, Any], rows: Mapping[str, list[tuple[str, int]]]) -> list[str]:
     """In what lists differ from VTAB-1K's rule: sizes, and the labels where the rule gives them without the archive."""
     found = []
     for split in SPLITS:
-        if len(rows[split]) != node["sizes"][split]:
-            found.append(f"{split} has {len(rows[split])} images, not {node['sizes'][split]}")
+        if len(rows[split]) != dataset["sizes"][split]:
+            found.append(f"{split} has {len(rows[split])} images, not {dataset['sizes'][split]}")
             continue
-        expected = expected_labels(node["task"], split)
+        expected = expected_labels(dataset["task"], split)
         if expected is not None:
             wrong = (expected - Counter(label for _, label in rows[split])).total()
             if wrong:

@@ -1,7 +1,5 @@
 """HDF5 files by h5py, which two sets need and the suite does without."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

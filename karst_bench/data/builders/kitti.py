@@ -1,7 +1,5 @@
 """KITTI objects: the left colour pictures, their labels, and the devkit that tells which video each picture is from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path

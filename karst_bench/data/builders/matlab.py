@@ -1,7 +1,5 @@
 """MATLAB 5 files by scipy, with one error for whatever a damaged one raises."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The original files of a set: found where a user has them, else fetched; their sizes and hashes checked."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Oxford-IIIT Pet: a tar of images/<name>.jpg and one of annotations/{trainval,test}.txt."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from karst_bench.data.builders.archive import open_member

@@ -1,7 +1,5 @@
 """Preparing sets: one function behind the command line, and what it says of each set."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from karst_bench.errors import UserError
 
 log = logging.getLogger(__name__)
 SOURCES = ("raw", "zip", "tfds")
-Node = Mapping[str, Any]
+DatasetConfig = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Prepared:
 
 
 def prepare(
-    tasks: Mapping[str, Node],
+    tasks: Mapping[str, DatasetConfig],
     source: str,
     root: Path | str,
     encoding: str = "png",
@@ -66,11 +64,11 @@ def prepare(
     place = Path(root)
     makers = _Makers(place, source, encoding, archive, None if lists is None else Path(lists), verify)
     found = []
-    for option, node in tasks.items():
+    for option, dataset in tasks.items():
         try:
-            result = _one(node, makers)
+            result = _one(dataset, makers)
             if to == "hf" and result.home is not None:
-                target = write_parquet(node, result.home, place)
+                target = write_parquet(dataset, result.home, place)
                 result = Prepared(option, result.state, result.home, f"{result.text}; parquet files in {target}")
         except UserError as error:
             result = Prepared(option, "failed", None, str(error))
@@ -91,53 +89,53 @@ class _Makers:
     verify: bool
     _zip: TaskZip | None = None
 
-    def make(self, node: Node, home: Path) -> None:
+    def make(self, dataset: DatasetConfig, home: Path) -> None:
         """Build the folder of one set."""
         given = None if self.archive is None else Path(self.archive)
-        if node["suite"] == "fgvc":
-            build_fgvc(node, home, root=self.root, archive=given, lists=self.lists, verify=self.verify)
+        if dataset["suite"] == "fgvc":
+            build_fgvc(dataset, home, root=self.root, archive=given, lists=self.lists, verify=self.verify)
         elif self.source == "zip":
             if self._zip is None:
                 self._zip = TaskZip(find_zip(self.archive, self.root))
                 self._used = self._zip.use()
-            build_zip(node, home, self._zip, self._used)
+            build_zip(dataset, home, self._zip, self._used)
         else:
-            build_raw(node, home, root=self.root, encoding=self.encoding, archive=given, verify=self.verify)
+            build_raw(dataset, home, root=self.root, encoding=self.encoding, archive=given, verify=self.verify)
 
 
-def _one(node: Node, makers: _Makers) -> Prepared:
+def _one(dataset: DatasetConfig, makers: _Makers) -> Prepared:
     if makers.source == "tfds":
-        return Prepared(node["name"], "built", None, build_tfds(node, makers.root))
-    present = _present(node, makers.root)
+        return Prepared(dataset["name"], "built", None, build_tfds(dataset, makers.root))
+    present = _present(dataset, makers.root)
     if present is not None:
-        return _kept(node, present, makers)
-    home = makers.root / ("fgvc" if node["suite"] == "fgvc" else "vtab-1k") / node["folder"]
-    makers.make(node, home)
+        return _kept(dataset, present, makers)
+    home = makers.root / ("fgvc" if dataset["suite"] == "fgvc" else "vtab-1k") / dataset["folder"]
+    makers.make(dataset, home)
     manifest = read_manifest(home)
     assert manifest is not None
-    return Prepared(node["name"], "built", home, f"built in {home}: {_facts(manifest)}")
+    return Prepared(dataset["name"], "built", home, f"built in {home}: {_facts(manifest)}")
 
 
-def _present(node: Node, root: Path) -> Path | None:
+def _present(dataset: DatasetConfig, root: Path) -> Path | None:
     try:
-        return find_task(node, data_root=root)
+        return find_task(dataset, data_root=root)
     except UserError:
         return None
 
 
-def _kept(node: Node, home: Path, makers: _Makers) -> Prepared:
+def _kept(dataset: DatasetConfig, home: Path, makers: _Makers) -> Prepared:
     """A set that is there is not built again: said what it is, audited if it is not one of ours."""
     manifest = read_manifest(home)
     if manifest is None:
-        finding = audited(node, home)
+        finding = audited(dataset, home)
         state = "present" if finding.sound else "failed"
-        return Prepared(node["name"], state, home, f"in {home} already, not built here: {_found(finding)}")
-    if makers.source == "raw" and node["suite"] == "vtab" and manifest.encoding != makers.encoding:
+        return Prepared(dataset["name"], state, home, f"in {home} already, not built here: {_found(finding)}")
+    if makers.source == "raw" and dataset["suite"] == "vtab" and manifest.encoding != makers.encoding:
         raise UserError(
             f"{home} holds it as {manifest.encoding}, and encoding={makers.encoding} is asked for; move that folder away or"
             " choose another root"
         )
-    return Prepared(node["name"], "present", home, f"in {home} already: {_facts(manifest)}")
+    return Prepared(dataset["name"], "present", home, f"in {home} already: {_facts(manifest)}")
 
 
 def _facts(manifest: Manifest) -> str:

@@ -1,7 +1,5 @@
 """The last steps of a build: lists, manifest, and an audit before anything is put in place."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def publish(
-    node: Mapping[str, Any],
+    dataset: Mapping[str, Any],
     place: Staging,
     rows: Mapping[str, Sequence[tuple[str, int]]],
     *,
@@ -33,14 +31,14 @@ def publish(
     """
     write_lists(place.folder, rows)
     files_sha256 = place.finish()
-    found = audit_task(node, root=place.folder, home=place.folder, images=True)
+    found = audit_task(dataset, root=place.folder, home=place.folder, images=True)
     if found.unreadable or found.out_of_range:
         first = (found.unreadable + found.out_of_range)[0]
-        raise UserError(f"{node['name']}: what was built is not sound ({first}); nothing was put in place")
+        raise UserError(f"{dataset['name']}: what was built is not sound ({first}); nothing was put in place")
     if found.overlap:
-        log.warning("%s: %d images of one split are in another too", node["name"], len(found.overlap))
+        log.warning("%s: %d images of one split are in another too", dataset["name"], len(found.overlap))
     manifest = Manifest(
-        task=node["name"],
+        task=dataset["name"],
         source=source,
         encoding=encoding,
         archives=archives,
@@ -51,7 +49,7 @@ def publish(
     )
     write_note(place.folder / MANIFEST, manifest)
     write_note(place.folder / AUDIT, audit_note(found))
-    log.info("%s: %d images, %s, lists %s", node["name"], found.files, encoding, found.list_sha256[:12])
+    log.info("%s: %d images, %s, lists %s", dataset["name"], found.files, encoding, found.list_sha256[:12])
 
 
 def audit_note(found: Finding) -> AuditNote:
@@ -60,8 +58,8 @@ def audit_note(found: Finding) -> AuditNote:
     return AuditNote(datetime.now(UTC).isoformat(timespec="seconds"), found.sound, problems)
 
 
-def audited(node: Mapping[str, Any], home: Path) -> Finding:
+def audited(dataset: Mapping[str, Any], home: Path) -> Finding:
     """Audit a folder that is there, and write down when."""
-    found = audit_task(node, root=home, home=home, images=True)
+    found = audit_task(dataset, root=home, home=home, images=True)
     write_note(home / AUDIT, audit_note(found))
     return found

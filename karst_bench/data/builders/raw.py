@@ -1,7 +1,5 @@
 """What a reader of an original archive offers to the builder."""
 
-from __future__ import annotations
-
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Resampling and blurring as OpenCV does them, to which two of the sets owe their published pixels."""
 
-from __future__ import annotations
-
 import io
 import math
 

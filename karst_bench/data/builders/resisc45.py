@@ -1,7 +1,5 @@
 """NWPU-RESISC45: class folders in a .rar, which is unpacked by hand."""
 
-from __future__ import annotations
-
 from karst_bench.data.builders.eurosat import ClassFolders
 from karst_bench.data.builders.raw import Archive
 

@@ -1,7 +1,5 @@
 """Kaggle diabetic retinopathy (2015): pictures in train/ and test/, grades in two tables; made smaller as btgraham-300."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterator

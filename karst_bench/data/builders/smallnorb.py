@@ -1,7 +1,5 @@
 """smallNORB: six gzipped files of NORB's binary matrices: pictures dat (N, 2, 96, 96), cat (N), info (N, 4)."""
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ tensorflow-datasets orders the examples of a split by md5(split name + key), as 
 2019, task_adaptation/data) takes the first 800 of one split, 200 from a percentage of one, and a test split or its tail.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Writing a set's folder: beside its place, resumable picture by picture, and put in place whole."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """What is here: for each set where it is, what it came from, how it is stored, and when it was audited."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from karst_bench.data.sources.parquet_places import local_folder
 from karst_bench.data.sources.tfds import find_prepared
 from karst_bench.errors import UserError
 
-Node = Mapping[str, Any]
+DatasetConfig = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,21 +30,21 @@ class SetStatus:
     text: str = ""
 
 
-def status(tasks: Mapping[str, Node], root: Path | str) -> list[SetStatus]:
+def status(tasks: Mapping[str, DatasetConfig], root: Path | str) -> list[SetStatus]:
     """Every copy of each set under `root` (paths.data), or one line for a set that is not here. Nothing is read but notes.
 
     tasks: {option: configuration}.
     """
     lines = []
-    for option, node in tasks.items():
-        found = [line for look in _LOOKS if (line := look(option, node, Path(root))) is not None]
+    for option, dataset in tasks.items():
+        found = [line for look in _LOOKS if (line := look(option, dataset, Path(root))) is not None]
         lines += found or [SetStatus(option, "", text=f"not here; karst-bench data prepare tasks={option} root={root}")]
     return lines
 
 
-def _folder(option: str, node: Node, root: Path) -> SetStatus | None:
+def _folder(option: str, dataset: DatasetConfig, root: Path) -> SetStatus | None:
     try:
-        home = find_task(node, data_root=root)
+        home = find_task(dataset, data_root=root)
     except UserError:
         return None
     try:
@@ -71,17 +69,17 @@ def _look(home: Path) -> str:
     return encoding_of(some) if some else ""
 
 
-def _parquet(option: str, node: Node, root: Path) -> SetStatus | None:
-    home = local_folder(node, root) if node["suite"] == "vtab" else None
+def _parquet(option: str, dataset: DatasetConfig, root: Path) -> SetStatus | None:
+    home = local_folder(dataset, root) if dataset["suite"] == "vtab" else None
     return None if home is None else SetStatus(option, "hf", str(home), "hf")
 
 
-def _tfds(option: str, node: Node, root: Path) -> SetStatus | None:
+def _tfds(option: str, dataset: DatasetConfig, root: Path) -> SetStatus | None:
     try:
-        home = find_prepared(node["tfds"]["builder"], root) if "tfds" in node else None
+        home = find_prepared(dataset["tfds"]["builder"], root) if "tfds" in dataset else None
     except UserError:
         return None
     return None if home is None else SetStatus(option, "tfds", str(home), "tfds", "native")
 
 
-_LOOKS: tuple[Callable[[str, Node, Path], SetStatus | None], ...] = (_folder, _parquet, _tfds)
+_LOOKS: tuple[Callable[[str, DatasetConfig, Path], SetStatus | None], ...] = (_folder, _parquet, _tfds)

@@ -1,7 +1,5 @@
 """SUN397: one tar of SUN397/<letter>/<category>/<file>.jpg; the splits are those of tensorflow-datasets' own lists."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from importlib import resources

@@ -1,7 +1,5 @@
 """SVHN, cropped digits: MATLAB files with X (32, 32, 3, N) and y (N, 1), 10 standing for the digit 0."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which reader builds which task of VTAB-1K."""
 
-from __future__ import annotations
-
 from karst_bench.data.builders.caltech101 import Caltech101
 from karst_bench.data.builders.camelyon import Camelyon
 from karst_bench.data.builders.cifar100 import Cifar100

@@ -1,7 +1,5 @@
 """TFRecord files without TensorFlow: records with masked CRC-32C, and the tf.train.Example in each."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 from functools import cache

@@ -1,7 +1,5 @@
 """Parquet files of a prepared folder, in the layout of the Hugging Face hub: one file a split, and a data card."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,24 +20,24 @@ GROUP = 256  # rows of a row group: what a reader takes at once
 FOLDER = "parquet"  # below root
 
 
-def write_parquet(node: Mapping[str, Any], home: Path, root: Path) -> Path:
+def write_parquet(dataset: Mapping[str, Any], home: Path, root: Path) -> Path:
     """<root>/parquet/<set>/data/<split>-00000-of-00001.parquet and README.md; the bytes of every image as they are.
 
     Raises: UserError where a list or an image of the folder is bad, or the files are there already.
     """
-    if node["suite"] != "vtab":
-        raise UserError(f"{node['name']}: to=hf writes the tasks of VTAB-1K")
-    target: Path = root / FOLDER / node["folder"]
+    if dataset["suite"] != "vtab":
+        raise UserError(f"{dataset['name']}: to=hf writes the tasks of VTAB-1K")
+    target: Path = root / FOLDER / dataset["folder"]
     if target.exists():
         return target
-    scans = {split: read(home / f"{split}.txt", node["classes"]).rows for split in VTAB_SPLITS}
-    with staging(target, {"task": node["name"], "home": str(home.resolve())}) as place:
+    scans = {split: read(home / f"{split}.txt", dataset["classes"]).rows for split in VTAB_SPLITS}
+    with staging(target, {"task": dataset["name"], "home": str(home.resolve())}) as place:
         for split, rows in scans.items():
             path = place.folder / "data" / f"{split}-00000-of-00001.parquet"
             with files.stream(path) as out:
                 _write(out, home, rows)
             place.files[path.relative_to(place.folder).as_posix()] = files.sha256(path)
-        card = data_card(node, home, {split: len(rows) for split, rows in scans.items()})
+        card = data_card(dataset, home, {split: len(rows) for split, rows in scans.items()})
         files.write(place.folder / "README.md", card.encode(), setting="root")
         place.finish()
     return target
@@ -61,7 +59,7 @@ def _parts(rows: tuple[ListEntry, ...]) -> Iterator[tuple[ListEntry, ...]]:
         yield rows[start : start + GROUP]
 
 
-def data_card(node: Mapping[str, Any], home: Path, sizes: Mapping[str, int]) -> str:
+def data_card(dataset: Mapping[str, Any], home: Path, sizes: Mapping[str, int]) -> str:
     """README.md: what the hub needs to find the splits, and what a reader should know before using them."""
     manifest = read_manifest(home)
     made = f"built by karst_bench from {manifest.source}" if manifest else "copied from a folder of unknown origin"
@@ -75,16 +73,16 @@ configs:
   data_files:
 {splits}
 ---
-# {node["name"]} of VTAB-1K
+# {dataset["name"]} of VTAB-1K
 
-{node["classes"]} classes. Images {encoding}, {made}. Columns: `image`, `label` (0..{node["classes"] - 1}).
+{dataset["classes"]} classes. Images {encoding}, {made}. Columns: `image`, `label` (0..{dataset["classes"] - 1}).
 
 | split | images |
 |---|--:|
 {table}
 
-- Origin: {node["origin"]}
-- Label: {node["label_rule"]}
-- Licence of the images, as their authors state it: {node["licence"]}. Check it before you publish this copy.
-- Known issues: {node["known_issues"]}
+- Origin: {dataset["origin"]}
+- Label: {dataset["label_rule"]}
+- Licence of the images, as their authors state it: {dataset["licence"]}. Check it before you publish this copy.
+- Known issues: {dataset["known_issues"]}
 {notes}"""

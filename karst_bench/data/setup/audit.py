@@ -99,7 +99,7 @@ def list_files(dataset: Mapping[str, Any], home: Path) -> dict[str, Path]:
     """The lists that are there, by split; of few-shot sets all of them."""
     if dataset["suite"] == "vtab":
         files = {name: home / f"{name}.txt" for name in VTAB_SPLITS}
-    elif node["suite"] == "fgvc":
+    elif dataset["suite"] == "fgvc":
         files = {name: home / f"{name}.txt" for name in FGVC_SPLITS}
     else:
         names = sorted(fewshot_sums()[dataset["folder"]])

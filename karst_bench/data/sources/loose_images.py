@@ -21,7 +21,9 @@ def read_images(source: str, *, resize: str, size: int) -> tuple[list[str], Arra
     path = Path(source)
     found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not found:
-        raise UserError(f"images={source}: no image there; give a file, or a folder with {', '.join(sorted(SUFFIXES))} files")
+        raise UserError(
+            f"images={source}: no image there; give a file, or a folder with {', '.join(sorted(SUFFIXES))} files"
+        )
     shape = Resize(resize, size)
     pixels = torch.stack([shape(read_image(image)) for image in found])
     names = [image.name if path.is_file() else image.relative_to(path).as_posix() for image in found]

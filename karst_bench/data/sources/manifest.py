@@ -1,7 +1,5 @@
 """What a folder that this suite built says about itself: manifest.json, files.sha256, keys.tsv and audit.json."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Two layouts: `splits` has VTAB-1K's own splits; `full` has the original set, fro
 the examples where the files carry them, and which else serves for the test set alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import logging
@@ -48,7 +46,7 @@ class Row:
 
 
 def load_parquet(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, size: int) -> Task:
-    """The task of a VTAB node, from parquet files. Raises: UserError where there are none, or they are damaged."""
+    """The task of a VTAB dataset, from parquet files. Raises: UserError where there are none, or they are damaged."""
     snapshot = find_snapshot(dataset, data_root)
     tables = {split: Table(paths, snapshot) for split, paths in split_files(snapshot).items()}
     if not tables:
@@ -82,30 +80,6 @@ def load_parquet(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, s
         own_split=bool(found),
         notes=(snapshot.origin(), *(f"own split: {text}" for text in found)),
     )
-
-
-Parts = dict[str, tuple["Table", list[int]]]
-
-
-def _parts(dataset: Mapping[str, Any], snapshot: Snapshot, tables: Mapping[str, Table]) -> tuple[Parts, list[str]]:
-    """{split: (table, its rows)} and in what they differ from VTAB-1K's."""
-    parts: Parts
-    if "train800" in tables:
-        parts = {name: (tables[name], list(range(len(tables[name])))) for name in SPLITS if name in tables}
-        found: list[str] = []
-    else:
-        keyed = {split: (table, table.keys()) for split, table in tables.items()}
-        parts, found = chosen_rows(dataset, keyed)
-        if "test" not in parts and "test" in tables:
-            parts["test"] = (tables["test"], list(range(len(tables["test"]))))
-    if not parts:
-        raise UserError(f"{snapshot.folder}: holds none of the splits {', '.join(SPLITS)} (but {', '.join(tables)})")
-    found += [
-        f"{name} has {len(rows)} images, not {dataset['sizes'][name]}"
-        for name, (_, rows) in parts.items()
-        if len(rows) != dataset["sizes"][name]
-    ]
-    return parts, found
 
 
 def split_files(snapshot: Snapshot) -> dict[str, list[Path]]:
@@ -205,6 +179,30 @@ class Table:
                     self._groups.pop(next(iter(self._groups)))
                 self._groups[where] = table.column(0)
             return self._groups[where]
+
+
+Parts = dict[str, tuple[Table, list[int]]]
+
+
+def _parts(dataset: Mapping[str, Any], snapshot: Snapshot, tables: Mapping[str, Table]) -> tuple[Parts, list[str]]:
+    """{split: (table, its rows)} and in what they differ from VTAB-1K's."""
+    parts: Parts
+    if "train800" in tables:
+        parts = {name: (tables[name], list(range(len(tables[name])))) for name in SPLITS if name in tables}
+        found: list[str] = []
+    else:
+        keyed = {split: (table, table.keys()) for split, table in tables.items()}
+        parts, found = chosen_rows(dataset, keyed)
+        if "test" not in parts and "test" in tables:
+            parts["test"] = (tables["test"], list(range(len(tables["test"]))))
+    if not parts:
+        raise UserError(f"{snapshot.folder}: holds none of the splits {', '.join(SPLITS)} (but {', '.join(tables)})")
+    found += [
+        f"{name} has {len(rows)} images, not {dataset['sizes'][name]}"
+        for name, (_, rows) in parts.items()
+        if len(rows) != dataset["sizes"][name]
+    ]
+    return parts, found
 
 
 class ParquetSource(Source):

@@ -1,7 +1,5 @@
 """Which rows of an original set's parquet files VTAB-1K chooses, by the names of the examples in them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Where the parquet files of a set are: a local folder, the Hugging Face cache, or the hub; and at which revision."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,7 +44,7 @@ def repositories() -> dict[str, list[dict[str, str]]]:
 
 
 def find_snapshot(dataset: Mapping[str, Any], data_root: Path) -> Snapshot:
-    """The files of a VTAB node: <data_root>/{parquet,hf}/<set>/, else the cache of the hub, else the hub itself.
+    """The files of a VTAB dataset: <data_root>/{parquet,hf}/<set>/, else the cache of the hub, else the hub itself.
 
     dataset.hf (repository, revision, image, label; all optional) goes before the known copies.
     Raises: UserError with every place looked at and the remedy.

@@ -1,7 +1,5 @@
 """Every original archive in miniature, made once, and the folders that the builder makes of them."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from miniatures import node
+from miniatures import dataset_of
 from originals import MAKERS, Original
 
 from karst_bench.data.builders import prepare, sun397
@@ -37,6 +35,6 @@ def built(originals: dict[str, tuple[Path, Original]], tmp_path_factory: pytest.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sun397, "lists_folder", lambda: originals["sun397"][0])
         for task, (folder, _) in originals.items():
-            (done,) = prepare({task: node(f"vtab/{task}")}, "raw", root, archive=folder, verify=False)
+            (done,) = prepare({task: dataset_of(f"vtab/{task}")}, "raw", root, archive=folder, verify=False)
             assert done.state == "built", done.text
     return root

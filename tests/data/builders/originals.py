@@ -1,7 +1,5 @@
 """Original archives in miniature, in their true formats: each writes its files and says what they hold."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json
@@ -104,7 +102,10 @@ def caltech101(folder: Path) -> Original:
     files["101_ObjectCategories/BACKGROUND_Google/tmp"] = b"stray"
     inner = folder / "101_ObjectCategories.tar.gz"
     tar(inner, files)
-    pack(folder / "caltech-101.zip", {"caltech-101/101_ObjectCategories.tar.gz": inner.read_bytes(), "caltech-101/show.m": b"%"})
+    pack(
+        folder / "caltech-101.zip",
+        {"caltech-101/101_ObjectCategories.tar.gz": inner.read_bytes(), "caltech-101/show.m": b"%"},
+    )
     inner.unlink()
     return found
 
@@ -137,7 +138,9 @@ def flowers102(folder: Path) -> Original:
             found.add(names[name], f"image_{number:05d}.jpg", int(classes[0, number - 1]) - 1, pixels)
     tar(folder / "102flowers.tgz", files)
     scipy.io.savemat(folder / "imagelabels.mat", {"labels": classes})
-    scipy.io.savemat(folder / "setid.mat", {name: np.array([list(numbers)], np.uint16) for name, numbers in ids.items()})
+    scipy.io.savemat(
+        folder / "setid.mat", {name: np.array([list(numbers)], np.uint16) for name, numbers in ids.items()}
+    )
     return found
 
 
@@ -234,7 +237,11 @@ def retinopathy(folder: Path) -> Original:
     """Round bright eyes on black, at a size that the processing has to scale."""
     found, rows, number = Original(), {"train": ["image,level"], "test": ["image,level,Usage"]}, 0
     files: dict[str, dict[str, bytes]] = {"train": {}, "test": {}}
-    for split, part, usage, count in (("train", "train", "", 5), ("validation", "test", "Public", 5), ("test", "test", "Private", 5)):
+    for split, part, usage, count in (
+        ("train", "train", "", 5),
+        ("validation", "test", "Public", 5),
+        ("test", "test", "Private", 5),
+    ):
         for _ in range(count):
             name = f"{number // 2}_{'left' if number % 2 == 0 else 'right'}"
             y, x = np.ogrid[:96, :128]
@@ -252,7 +259,20 @@ def retinopathy(folder: Path) -> Original:
 
 
 CLEVR_DEPTHS = (7.0, 8.0, 8.25, 8.5, 8.75, 9.0, 9.25, 9.5, 9.75, 10.0, 10.5, 12.0)
-CLEVR_STEPS = (0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5)  # thresholds 8, 8.5, 9, 9.5, 10: the label is that of the depth <= it
+CLEVR_STEPS = (
+    0,
+    0,
+    1,
+    1,
+    2,
+    2,
+    3,
+    3,
+    4,
+    4,
+    5,
+    5,
+)  # thresholds 8, 8.5, 9, 9.5, 10: the label is that of the depth <= it
 
 
 def clevr(folder: Path, task: str) -> Original:
@@ -266,7 +286,9 @@ def clevr(folder: Path, task: str) -> Original:
             rgba = np.dstack([draw(number), np.full((12, 16), 255, np.uint8)])
             data, pixels = stored(rgba, "PNG")
             files[f"CLEVR_v1.0/images/{name}/{file}"] = data
-            objects = [{"color": "red", "pixel_coords": [1, 2, depth], "3d_coords": [0.0, 0, 1]} for depth in depths[::-1]]
+            objects = [
+                {"color": "red", "pixel_coords": [1, 2, depth], "3d_coords": [0.0, 0, 1]} for depth in depths[::-1]
+            ]
             scenes.append({"image_index": picture, "objects": objects, "image_filename": file, "split": name})
             label = things - 3 if task == "clevr_count" else CLEVR_STEPS[number % 12]
             found.add(split, file, label, pixels[..., :3])
@@ -353,12 +375,17 @@ def kitti(folder: Path) -> Original:
         things, label = KITTI_SCENES[number % len(KITTI_SCENES)]
         images[f"training/image_2/{number:06d}.png"] = data
         images[f"testing/image_2/{number:06d}.png"] = b"not read"
-        text = "".join(f"{kind} 0.00 0 -0.2 712.4 143.0 810.7 307.9 1.89 0.48 1.20 1.84 1.47 {z} 0.01\n" for kind, z in things)
+        text = "".join(
+            f"{kind} 0.00 0 -0.2 712.4 143.0 810.7 307.9 1.89 0.48 1.20 1.84 1.47 {z} 0.01\n" for kind, z in things
+        )
         labels[f"training/label_2/{number:06d}.txt"] = text.encode()
         found.add(lines[line].split()[1], f"{number:06d}.png", label, pixels)
     pack(folder / "data_object_image_2.zip", images)
     pack(folder / "data_object_label_2.zip", labels)
-    mapping = {"mapping/train_mapping.txt": "\n".join(lines), "mapping/train_rand.txt": ",".join(str(n + 1) for n in order)}
+    mapping = {
+        "mapping/train_mapping.txt": "\n".join(lines),
+        "mapping/train_rand.txt": ",".join(str(n + 1) for n in order),
+    }
     pack(folder / "devkit_object.zip", {name: text.encode() for name, text in mapping.items()} | {"readme.txt": b""})
     return found
 
@@ -391,7 +418,10 @@ def matrix(values: np.ndarray) -> bytes:
 
 def smallnorb(folder: Path, task: str) -> Original:
     found, number = Original(), 0
-    for split, name in (("train", "smallnorb-5x46789x9x18x6x2x96x96-training"), ("test", "smallnorb-5x01235x9x18x6x2x96x96-testing")):
+    for split, name in (
+        ("train", "smallnorb-5x46789x9x18x6x2x96x96-training"),
+        ("test", "smallnorb-5x01235x9x18x6x2x96x96-testing"),
+    ):
         count = 18
         pairs = np.stack([np.stack([draw(number + i, (96, 96)), draw(9000 + i, (96, 96))]) for i in range(count)])
         info = np.array([[i % 10, i % 9, i % 18 * 2, i % 6] for i in range(count)], "<i4")

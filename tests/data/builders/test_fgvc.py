@@ -1,7 +1,5 @@
 """The five fine-grained sets: true archive formats in miniature, VPT's lists or the same rule, and a run."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Callable
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from miniatures import node
+from miniatures import dataset_of
 from originals import draw, flowers102, pack, stored, tar
 
 from karst_bench.config.compose import compose
@@ -32,7 +30,11 @@ def birds(folder: Path, classes: int, top: str, archive: str, number_of: Callabl
         path = f"{label:03d}.Bird_{label}/Bird_{picture:04d}.jpg"
         files[f"{top}/images/{path}"] = stored(draw(picture, (8, 8, 3)))[0]
         split = "train" if picture < 3 * classes else "test"
-        for name, value in (("images", path), ("image_class_labels", number_of(label)), ("train_test_split", int(split == "train"))):
+        for name, value in (
+            ("images", path),
+            ("image_class_labels", number_of(label)),
+            ("train_test_split", int(split == "train")),
+        ):
             lists[name].append(f"{picture + 1} {value}")
         found[split][path] = label
     files |= {f"{top}/{name}.txt": "\n".join(lines).encode() for name, lines in lists.items()}
@@ -111,13 +113,15 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Labe
 
 def listed(home: Path) -> Labels:
     return {
-        split: {line.split()[0].removeprefix("images/"): int(line.split()[1]) for line in (home / f"{split}.txt").open()}
+        split: {
+            line.split()[0].removeprefix("images/"): int(line.split()[1]) for line in (home / f"{split}.txt").open()
+        }
         for split in ("train", "val", "test")
     }
 
 
 def build(task: str, folder: Path, root: Path, **ask: Any) -> Path:
-    (done,) = prepare({task: node(f"fgvc/{task}")}, "raw", root, archive=folder, verify=False, **ask)
+    (done,) = prepare({task: dataset_of(f"fgvc/{task}")}, "raw", root, archive=folder, verify=False, **ask)
     assert done.state == "built" and done.home is not None, done.text
     return done.home
 
@@ -133,8 +137,8 @@ def test_the_authors_split_with_a_tenth_kept_for_validation(task: str, sets: dic
     else:
         assert there["train"] | there["val"] == official["train"] and not set(there["train"]) & set(there["val"])
         assert len(there["val"]) == -(-len(official["train"]) // 10)
-    loaded = load_task(node(f"fgvc/{task}"), data_root=tmp_path, cache_root=tmp_path / "cache", size=16)
-    assert loaded.classes == node(f"fgvc/{task}")["classes"] == len(set(official["train"].values()))
+    loaded = load_task(dataset_of(f"fgvc/{task}"), data_root=tmp_path, cache_root=tmp_path / "cache", size=16)
+    assert loaded.classes == dataset_of(f"fgvc/{task}")["classes"] == len(set(official["train"].values()))
     assert set(loaded.splits) == {"train", "val", "test"} and loaded.own_split
     assert any("not by VPT" in note for note in loaded.notes) == (task != "flowers")
     first = next(iter(there["val"]))
@@ -157,19 +161,21 @@ def vpt_lists(official: Labels, prefix: str, number_of: Callable[[int], int]) ->
     }
 
 
-@pytest.mark.parametrize(("task", "prefix"), [("cub", ""), ("nabirds", ""), ("dogs", "Images/"), ("cars", ""), ("flowers", "jpg/")])
+@pytest.mark.parametrize(
+    ("task", "prefix"), [("cub", ""), ("nabirds", ""), ("dogs", "Images/"), ("cars", ""), ("flowers", "jpg/")]
+)
 def test_vpt_s_lists(task: str, prefix: str, sets: dict[str, Any], tmp_path: Path) -> None:
     """In a zip with a folder for each set, as a folder of three files; classes of any numbers become 0, 1, ..."""
     folder, official = sets[task]
     files = vpt_lists(official, prefix, lambda label: 3 * label + 7)
-    name = node(f"fgvc/{task}")["aliases"][0]
+    name = dataset_of(f"fgvc/{task}")["aliases"][0]
     pack(tmp_path / "fgvc_split.zip", {f"json/{name}/{file}": data for file, data in files.items()})
     home = build(task, folder, tmp_path / "a", lists=tmp_path / "fgvc_split.zip")
     there = listed(home)
     train = [path for n, path in enumerate(official["train"]) if n % 7]
     assert list(there["train"]) == train and there["test"] == official["test"]
     assert all(there["val"][path] == official["train"][path] for path in there["val"])
-    loaded = load_task(node(f"fgvc/{task}"), data_root=tmp_path / "a", cache_root=tmp_path / "cache", size=16)
+    loaded = load_task(dataset_of(f"fgvc/{task}"), data_root=tmp_path / "a", cache_root=tmp_path / "cache", size=16)
     assert not any("not by VPT" in note for note in loaded.notes)
     (tmp_path / "lists").mkdir()
     for file, data in files.items():
@@ -189,7 +195,9 @@ def test_vpt_s_lists(task: str, prefix: str, sets: dict[str, Any], tmp_path: Pat
         ({"val.json": None}, "has no val.json for fgvc/cars"),
     ],
 )
-def test_bad_lists_are_refused(change: dict[str, bytes | None], said: str, sets: dict[str, Any], tmp_path: Path) -> None:
+def test_bad_lists_are_refused(
+    change: dict[str, bytes | None], said: str, sets: dict[str, Any], tmp_path: Path
+) -> None:
     folder, official = sets["cars"]
     files = vpt_lists(official, "", lambda label: 3 * label + 7) | change
     with zipfile.ZipFile(tmp_path / "lists.zip", "w") as archive:
@@ -197,7 +205,7 @@ def test_bad_lists_are_refused(change: dict[str, bytes | None], said: str, sets:
             if data is not None:
                 archive.writestr(name, data)
     ask: dict[str, Any] = {"archive": folder, "verify": False, "lists": tmp_path / "lists.zip"}
-    (done,) = prepare({"cars": node("fgvc/cars")}, "raw", tmp_path / "out", **ask)
+    (done,) = prepare({"cars": dataset_of("fgvc/cars")}, "raw", tmp_path / "out", **ask)
     assert done.state == "failed" and said in done.text, done.text
     assert not (tmp_path / "out" / "fgvc" / "Stanford-cars").exists()
 
@@ -205,9 +213,11 @@ def test_bad_lists_are_refused(change: dict[str, bytes | None], said: str, sets:
 def test_the_five_as_one_option() -> None:
     names = ["fgvc/cub", "fgvc/nabirds", "fgvc/flowers", "fgvc/dogs", "fgvc/cars"]
     assert dataset_members("fgvc/all") == names
-    sizes = {name: [node(name)["sizes"][part] for part in ("train", "val", "test")] for name in names}
+    sizes = {name: [dataset_of(name)["sizes"][part] for part in ("train", "val", "test")] for name in names}
     # VPT's table of the sets; the training sets of their authors hold 5994, 23929, 2040, 12000 and 8144 pictures
-    assert {name: sum(found[:2]) for name, found in sizes.items()} == dict(zip(names, (5994, 23929, 2040, 12000, 8144), strict=True))
+    assert {name: sum(found[:2]) for name, found in sizes.items()} == dict(
+        zip(names, (5994, 23929, 2040, 12000, 8144), strict=True)
+    )
     assert [found[2] for found in sizes.values()] == [5794, 24633, 6149, 8580, 8041]
 
 

@@ -1,7 +1,5 @@
 """The readers of binary formats by themselves: known values, and 2000 damaged inputs each."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import struct
@@ -44,8 +42,7 @@ def test_crc_side_by_side_is_the_crc_bit_by_bit(size: int) -> None:
 
 def test_an_example_of_tensorflow_datasets(tmp_path: Path) -> None:
     """Serialised by their writer, which packs integers; ours in the test does not."""
-    from tensorflow_datasets.core import example_serializer
-    from tensorflow_datasets.core import tensor_info
+    from tensorflow_datasets.core import example_serializer, tensor_info
 
     info = {"image": (np.object_, b"\x00jpeg"), "filename": (np.object_, b"video_1.jpg"), "label": (np.int64, 5)}
     specs = {name: tensor_info.TensorInfo(shape=(), dtype=dtype) for name, (dtype, _) in info.items()}

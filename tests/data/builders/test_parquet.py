@@ -1,7 +1,5 @@
 """dataset.source=hf: parquet files of both layouts give the pixels of the folder; damaged ones are refused."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path
@@ -11,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from miniatures import VTAB, node
+from miniatures import VTAB, dataset_of
 from PIL import Image
 
 from karst_bench.data import find_task, load_task
@@ -27,7 +25,7 @@ SIZE = 16
 
 
 def load(task: str, source: str, root: Path, cache: Path) -> Task:
-    return load_task(node(f"vtab/{task}", source=source), data_root=root, cache_root=cache, size=SIZE)
+    return load_task(dataset_of(f"vtab/{task}", source=source), data_root=root, cache_root=cache, size=SIZE)
 
 
 def assert_same(one: Task, other: Task, splits: tuple[str, ...]) -> None:
@@ -35,11 +33,11 @@ def assert_same(one: Task, other: Task, splits: tuple[str, ...]) -> None:
         a, b = one.splits[split], other.splits[split]
         assert torch.equal(a.labels, b.labels)
         index = torch.arange(len(a))
-        assert torch.equal(a.images(index), b.images(index))
+        assert torch.equal(a.read(index).images, b.read(index).images)
 
 
 def home_of(task: str, built: Path) -> Path:
-    return built / "vtab-1k" / node(f"vtab/{task}")["folder"]
+    return built / "vtab-1k" / dataset_of(f"vtab/{task}")["folder"]
 
 
 def webp(data: bytes) -> bytes:
@@ -54,7 +52,7 @@ def full_layout(task: str, built: Path, root: Path, *, keys: bool) -> None:
 
     Only the chosen examples are written: train800 and val200 of a split are then all of it, in another order.
     """
-    home, config = home_of(task, built), node(f"vtab/{task}")
+    home, config = home_of(task, built), dataset_of(f"vtab/{task}")
     named: dict[str, list[tuple[str, bytes, int]]] = {}
     for line in (home / "keys.tsv").read_text().splitlines():
         split, number, key = line.split("\t")
@@ -72,13 +70,15 @@ def full_layout(task: str, built: Path, root: Path, *, keys: bool) -> None:
 
 @pytest.mark.parametrize("task", VTAB)
 def test_splits_of_vtab_give_the_pixels_of_the_folder(task: str, built: Path, tmp_path: Path) -> None:
-    folder = write_parquet(node(f"vtab/{task}"), home_of(task, built), tmp_path)
+    folder = write_parquet(dataset_of(f"vtab/{task}"), home_of(task, built), tmp_path)
     card = (folder / "README.md").read_text()
-    assert card.startswith("---\nconfigs:") and all(f"split: {split}\n    path: data/{split}-*" in card for split in SPLITS)
+    assert card.startswith("---\nconfigs:") and all(
+        f"split: {split}\n    path: data/{split}-*" in card for split in SPLITS
+    )
     given = load(task, "hf", tmp_path, tmp_path / "cache")
     assert given.source == "hf" and given.encoding == "png" and "local folder" in given.notes[0]
     assert_same(given, load(task, "folder", built, tmp_path / "cache"), (*SPLITS, "train800val200"))
-    (line,) = status({task: node(f"vtab/{task}")}, tmp_path)
+    (line,) = status({task: dataset_of(f"vtab/{task}")}, tmp_path)
     assert (line.source, line.home) == ("hf", str(folder))
 
 
@@ -91,7 +91,7 @@ def test_the_original_set_with_names_gives_the_rule_s_images(task: str, built: P
     # the miniature's splits were cut from more examples than the 1000, where val200 begins at a percentage of all
     whole = tuple(name for name in SPLITS if len(given.splits[name]) == len(folder.splits[name]))
     assert_same(given, folder, whole)
-    assert "test" in whole or node(f"vtab/{task}")["tfds"]["test"]["split"] == "train"
+    assert "test" in whole or dataset_of(f"vtab/{task}")["tfds"]["test"]["split"] == "train"
 
 
 @pytest.mark.parametrize("task", ["cifar100", "flowers102", "smallnorb_elevation"])
@@ -105,7 +105,7 @@ def test_without_names_it_serves_for_the_test_set_alone(task: str, built: Path, 
 
 
 def test_the_command_writes_them_and_keeps_the_bytes(originals: Any, tmp_path: Path) -> None:
-    config = node("vtab/dtd")
+    config = dataset_of("vtab/dtd")
     (done,) = prepare({"dtd": config}, "raw", tmp_path, archive=originals["dtd"][0], to="hf", verify=False)
     assert "parquet files in" in done.text and done.home is not None
     table = pq.read_table(tmp_path / "parquet/dtd/data/train800-00000-of-00001.parquet")
@@ -119,7 +119,7 @@ def test_the_hub_s_cache_is_read_offline(built: Path, tmp_path: Path, monkeypatc
     """The commit that was read stands in the record."""
     import huggingface_hub
 
-    folder = write_parquet(node("vtab/cifar100"), home_of("cifar100", built), tmp_path)
+    folder = write_parquet(dataset_of("vtab/cifar100"), home_of("cifar100", built), tmp_path)
     commit = "0123456789abcdef0123456789abcdef01234567"
     snapshot = tmp_path / "hub" / "snapshots" / commit
     snapshot.parent.mkdir(parents=True)
@@ -147,7 +147,7 @@ def test_nothing_there_and_no_network_says_how(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(UserError, match=r"bramtoula/vtab_cifar100.*no connection.*karst-bench data prepare.*to=hf"):
         load("cifar100", "hf", tmp_path, tmp_path / "cache")
     with pytest.raises(UserError, match="for vtab sets"):
-        find_task(node("fewshot/pets", source="hf"), data_root=tmp_path)
+        find_task(dataset_of("fewshot/pets", source="hf"), data_root=tmp_path)
 
 
 def test_the_map_names_every_task() -> None:

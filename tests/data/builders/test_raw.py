@@ -1,7 +1,5 @@
 """Original archives to folders: the rule's images with their labels and every pixel, and nothing half-done."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from miniatures import VTAB, node
+from miniatures import VTAB, dataset_of
 from originals import Original, dsprites
 from PIL import Image
 
@@ -27,7 +25,9 @@ Originals = dict[str, tuple[Path, Original]]
 def truth(task: str, found: Original, split: str) -> list[tuple[int | str, int]]:
     """The rule's keys of a split with their labels, from what the test itself put into the archive."""
     source = source_split(task, split)
-    if task == "kitti_distance":  # the archive tells videos; which are drawn is numpy's seed 123 over their sorted names
+    if (
+        task == "kitti_distance"
+    ):  # the archive tells videos; which are drawn is numpy's seed 123 over their sorted names
         videos = sorted({video for video, _ in found.labels})
         random = np.random.RandomState(123)
         test = set(random.choice(videos, 1, replace=False))
@@ -46,7 +46,7 @@ def pixels_of(found: Original, key: int | str, source: str) -> np.ndarray:
 
 @pytest.mark.parametrize("task", [task for task in VTAB if task not in ("caltech101", "retinopathy")])
 def test_every_image_is_the_rule_s(task: str, originals: Originals, built: Path) -> None:
-    found, config = originals[task][1], node(f"vtab/{task}")
+    found, config = originals[task][1], dataset_of(f"vtab/{task}")
     home = built / "vtab-1k" / config["folder"]
     for split in SPLITS:
         expected = truth(task, found, split)
@@ -54,7 +54,10 @@ def test_every_image_is_the_rule_s(task: str, originals: Originals, built: Path)
         assert [int(line.split()[1]) for line in lines] == [label for _, label in expected]
         for line, (key, _) in zip(lines, expected, strict=True):
             with Image.open(home / line.split()[0]) as image:
-                assert np.array_equal(np.asarray(image), pixels_of(found, key, source_split(task, split))) or task == "sun397"
+                assert (
+                    np.array_equal(np.asarray(image), pixels_of(found, key, source_split(task, split)))
+                    or task == "sun397"
+                )
     joined = [line.split()[1] for line in (home / "train800val200.txt").read_text().splitlines()]
     parts = [line.split()[1] for name in SPLITS[:2] for line in (home / f"{name}.txt").read_text().splitlines()]
     assert joined == parts
@@ -62,14 +65,16 @@ def test_every_image_is_the_rule_s(task: str, originals: Originals, built: Path)
 
 def test_sun397_passes_through_jpeg_and_keeps_its_picture(originals: Originals, built: Path) -> None:
     found, home = originals["sun397"][1], built / "vtab-1k" / "sun397"
-    for line, (key, _) in zip((home / "val200.txt").read_text().splitlines(), truth("sun397", found, "val200"), strict=True):
+    for line, (key, _) in zip(
+        (home / "val200.txt").read_text().splitlines(), truth("sun397", found, "val200"), strict=True
+    ):
         with Image.open(home / line.split()[0]) as image:
             there = np.asarray(image).astype(int)
         assert np.abs(there - found.pixels["validation", key]).mean() < 12
 
 
 def test_caltech101_is_cut_by_its_own_seed_and_says_so(originals: Originals, built: Path, tmp_path: Path) -> None:
-    found, config = originals["caltech101"][1], node("vtab/caltech101")
+    found, config = originals["caltech101"][1], dataset_of("vtab/caltech101")
     home = built / "vtab-1k" / "caltech101"
     keys = [line.split("\t") for line in (home / "keys.tsv").read_text().splitlines()]
     train = {key for split, _, key in keys if split != "test"}
@@ -100,7 +105,7 @@ def test_retinopathy_is_processed_as_btgraham(originals: Originals, built: Path)
 
 @pytest.mark.parametrize("task", VTAB)
 def test_what_is_built_passes_the_audit_and_loads(task: str, built: Path, tmp_path: Path) -> None:
-    config = node(f"vtab/{task}")
+    config = dataset_of(f"vtab/{task}")
     home = built / "vtab-1k" / config["folder"]
     finding = audit_task(config, root=built, home=home, images=True)
     assert finding.sound and finding.encoding == "png"
@@ -111,14 +116,14 @@ def test_what_is_built_passes_the_audit_and_loads(task: str, built: Path, tmp_pa
     digest, name = lines[-1].split("  ")
     assert hashlib.sha256((home / name).read_bytes()).hexdigest() == digest
     loaded = load_task(config, data_root=built, cache_root=tmp_path, size=24)
-    images = loaded.splits["train800"].images(torch.arange(2))
+    images = loaded.splits["train800"].read(torch.arange(2)).images
     assert images.shape == (2, 3, 24, 24) and loaded.encoding == "png" and loaded.list_sha256 == finding.list_sha256
 
 
 @pytest.mark.parametrize("task", ["cifar100", "svhn", "smallnorb_azimuth", "dsprites_location", "dtd"])
 def test_the_other_encoding(task: str, originals: Originals, built: Path, tmp_path: Path) -> None:
     """jpeg75 is Pillow's default, of three channels, of the same images in the same order."""
-    config = node(f"vtab/{task}")
+    config = dataset_of(f"vtab/{task}")
     (done,) = prepare({task: config}, "raw", tmp_path, "jpeg75", originals[task][0], verify=False)
     assert done.state == "built" and done.home is not None
     lines = (done.home / "test.txt").read_text()
@@ -133,7 +138,7 @@ def test_the_other_encoding(task: str, originals: Originals, built: Path, tmp_pa
 
 
 def test_a_second_run_does_nothing(originals: Originals, tmp_path: Path) -> None:
-    config = node("vtab/dtd")
+    config = dataset_of("vtab/dtd")
     ask: dict[str, Any] = {"archive": originals["dtd"][0], "verify": False}
     assert prepare({"dtd": config}, "raw", tmp_path, **ask)[0].state == "built"
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -143,11 +148,13 @@ def test_a_second_run_does_nothing(originals: Originals, tmp_path: Path) -> None
     assert other.state == "failed" and "holds it as png" in other.text
 
 
-def test_an_interrupted_run_resumes(originals: Originals, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_resumes(
+    originals: Originals, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was written and is whole is kept; a picture that was cut by the interruption is written again."""
     from karst_bench.data.builders import from_raw
 
-    config, calls = node("vtab/dtd"), []
+    config, calls = dataset_of("vtab/dtd"), []
     whole = from_raw._made
 
     def dying(*args: Any) -> bytes:
@@ -176,7 +183,9 @@ def test_an_interrupted_run_resumes(originals: Originals, built: Path, tmp_path:
 def test_dsprites_as_hdf5_gives_the_same(originals: Originals, built: Path, tmp_path: Path) -> None:
     pytest.importorskip("h5py", reason="one of dSprites' two files is HDF5")
     dsprites(tmp_path, "dsprites_location", "hdf5")
-    (done,) = prepare({"d": node("vtab/dsprites_location")}, "raw", tmp_path / "out", archive=tmp_path, verify=False)
+    (done,) = prepare(
+        {"d": dataset_of("vtab/dsprites_location")}, "raw", tmp_path / "out", archive=tmp_path, verify=False
+    )
     assert done.home is not None, done.text
     there = built / "vtab-1k" / "dsprites_loc" / "files.sha256"
     assert (done.home / "files.sha256").read_text() == there.read_text()
@@ -188,7 +197,7 @@ def test_unpacked_folders_are_accepted(originals: Originals, built: Path, tmp_pa
     with tarfile.open(originals["dtd"][0] / "dtd-r1.0.1.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     for place in (tmp_path, tmp_path / "dtd"):
-        (done,) = prepare({"dtd": node("vtab/dtd")}, "raw", tmp_path / place.name / "out", archive=place)
+        (done,) = prepare({"dtd": dataset_of("vtab/dtd")}, "raw", tmp_path / place.name / "out", archive=place)
         assert done.home is not None, done.text
         assert (done.home / "files.sha256").read_text() == (built / "vtab-1k/dtd/files.sha256").read_text()
 

@@ -1,7 +1,5 @@
 """The split rule: the check values that were computed when it was verified against VPT's published lists."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import time
@@ -9,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from miniatures import VTAB, node
+from miniatures import VTAB, dataset_of
 
 from karst_bench.data.builders.expected import EUROSAT, RESISC45, expected_labels
 from karst_bench.data.builders.splits import FULL_SIZES, RULES, SPLITS, hash_order, slices, source_split, split_keys
@@ -104,7 +102,7 @@ def test_a_large_set_is_ordered_in_seconds() -> None:
 @pytest.mark.parametrize("task", VTAB)
 def test_the_rule_is_that_of_the_configuration(task: str) -> None:
     """One rule for raw archives and for tensorflow-datasets, and the published sizes come out of both."""
-    config = node(f"vtab/{task}")
+    config = dataset_of(f"vtab/{task}")
     assert RULES[task] == {split: config["tfds"][split] for split in SPLITS}
     cut = slices(RULES[task], FULL_SIZES[task])
     assert {split: end - first for split, (_, first, end) in cut.items()} == config["sizes"]

@@ -1,7 +1,5 @@
 """Sets prepared by tensorflow-datasets (array_record) select the images that the builder selects, without TensorFlow."""
 
-from __future__ import annotations
-
 import importlib.util
 import io
 from collections.abc import Iterator
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from miniatures import node
+from miniatures import dataset_of
 from originals import CLEVR_DEPTHS, CLEVR_STEPS, Original
 from PIL import Image
 
@@ -79,7 +77,7 @@ def scene(task: str, feature: Any, things: list[Any]) -> list[dict[str, Any]]:
 def write(task: str, found: Original, built: Path, root: Path, patch: pytest.MonkeyPatch) -> None:
     """The prepared set of a task's builder: all examples of the miniature archive under their true keys, those that the
     folder holds with its pixels."""
-    config = node(f"vtab/{task}")
+    config = dataset_of(f"vtab/{task}")
     home = built / "vtab-1k" / config["folder"]
     chosen: dict[tuple[str, str], np.ndarray] = {}
     splits: dict[str, dict[int | str, int]] = {}
@@ -127,23 +125,17 @@ def prepared(
 def test_all_sources_select_the_same_images(prepared: tuple[str, Path], built: Path, tmp_path: Path) -> None:
     task, root = prepared
     ask = {"cache_root": tmp_path / "cache", "size": 16}
-    given = load_task(node(f"vtab/{task}", source="tfds"), data_root=root, **ask)
-    folder = load_task(node(f"vtab/{task}"), data_root=built, **ask)
+    given = load_task(dataset_of(f"vtab/{task}", source="tfds"), data_root=root, **ask)
+    folder = load_task(dataset_of(f"vtab/{task}"), data_root=built, **ask)
     for split in SPLITS:
         one, other = given.splits[split], folder.splits[split]
         assert torch.equal(one.labels, other.labels)
         index = torch.arange(len(one))
-        assert torch.equal(pixels(one.images(index)), pixels(other.images(index)))
-    (line,) = status({task: node(f"vtab/{task}")}, root)
+        assert torch.equal(one.read(index).images, other.read(index).images)
+    (line,) = status({task: dataset_of(f"vtab/{task}")}, root)
     assert (line.source, line.origin) == ("tfds", "tfds")
-    (done,) = prepare({task: node(f"vtab/{task}")}, "tfds", root)
+    (done,) = prepare({task: dataset_of(f"vtab/{task}")}, "tfds", root)
     assert done.ready and "prepared already" in done.text
-
-
-def pixels(images: Any) -> torch.Tensor:
-    found = getattr(images, "pixels", images)
-    assert isinstance(found, torch.Tensor)
-    return found
 
 
 @pytest.mark.slow
@@ -151,12 +143,18 @@ def test_a_prepared_set_trains_an_epoch(prepared: tuple[str, Path], tmp_path: Pa
     assert importlib.util.find_spec("tensorflow") is None, "this is to be shown without TensorFlow"
     task, root = prepared
     words = [f"dataset=vtab/{task}", "dataset.source=tfds", "method=linear", "backbone=vit_mini", "recipe.epochs=1"]
-    words += ["recipe.batch=16", "threads=1", f"paths.data={root}", f"paths.results={tmp_path}/r", f"paths.cache={tmp_path}/c"]
+    words += [
+        "recipe.batch=16",
+        "threads=1",
+        f"paths.data={root}",
+        f"paths.results={tmp_path}/r",
+        f"paths.cache={tmp_path}/c",
+    ]
     pipeline.run(compose(words))
     assert list((tmp_path / "r").rglob("*.json"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed here")
 def test_preparing_without_tensorflow_says_what_to_do(tmp_path: Path) -> None:
-    (done,) = prepare({"dtd": node("vtab/dtd")}, "tfds", tmp_path)
+    (done,) = prepare({"dtd": dataset_of("vtab/dtd")}, "tfds", tmp_path)
     assert done.state == "failed" and "karst_bench[tfds-prepare]" in done.text and "source=raw" in done.text

@@ -1,7 +1,5 @@
 """From the original archive to a trained adapter: prepare, audit, one epoch, by the commands' own functions."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,17 @@ FAST = ("kitti_distance", "dsprites_orientation")
     "task", [pytest.param(task, marks=() if task in FAST else pytest.mark.slow) for task in VTAB]
 )  # fmt: skip
 def test_a_built_set_trains(task: str, built: Path, tmp_path: Path) -> None:
-    words = [f"dataset=vtab/{task}", "method=linear", "backbone=vit_mini", "recipe.epochs=1", "recipe.batch=16", "threads=1"]
-    record = pipeline.run(compose([*words, f"paths.data={built}", f"paths.results={tmp_path}/r", f"paths.cache={tmp_path}/c"]))
+    words = [
+        f"dataset=vtab/{task}",
+        "method=linear",
+        "backbone=vit_mini",
+        "recipe.epochs=1",
+        "recipe.batch=16",
+        "threads=1",
+    ]
+    record = pipeline.run(
+        compose([*words, f"paths.data={built}", f"paths.results={tmp_path}/r", f"paths.cache={tmp_path}/c"])
+    )
     found = record if isinstance(record, dict) else record.as_dict()
     assert found["data"]["encoding"] == "png" and found["data"]["source"] == "folder"
     assert 0 <= found["metrics"]["test_top1_last_pct"] <= 100

@@ -1,13 +1,11 @@
 """source=zip: the folders that others distribute, taken over whole, checked and said to be what they are."""
 
-from __future__ import annotations
-
 import logging
 import zipfile
 from pathlib import Path
 
 import pytest
-from miniatures import VTAB, make_vtab, node
+from miniatures import VTAB, dataset_of, make_vtab
 
 from karst_bench.data import load_task
 from karst_bench.data.builders import prepare
@@ -36,7 +34,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("top", ["vtab-1k/", "", "data/vtab-1k/"])
 def test_a_whole_copy(top: str, copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     archive = zipped(copy, tmp_path / "any.zip", top)
-    nodes = {f"vtab/{task}": node(f"vtab/{task}") for task in (VTAB if top == "vtab-1k/" else VTAB[:2])}
+    nodes = {f"vtab/{task}": dataset_of(f"vtab/{task}") for task in (VTAB if top == "vtab-1k/" else VTAB[:2])}
     with caplog.at_level(logging.INFO, "karst_bench"):
         done = prepare(nodes, "zip", tmp_path / "out", archive=archive)
     assert [item.state for item in done] == ["built"] * len(nodes), [item.text for item in done]
@@ -56,16 +54,18 @@ def test_a_copy_of_twelve_tasks(copy: Path, tmp_path: Path) -> None:
     """What is there is taken; what is not is named with what the copy holds."""
     with zipfile.ZipFile(tmp_path / "part.zip", "w") as archive:
         for task in VTAB[:12]:
-            folder = copy / "vtab-1k" / node(f"vtab/{task}")["folder"]
+            folder = copy / "vtab-1k" / dataset_of(f"vtab/{task}")["folder"]
             for path in folder.rglob("*"):
                 archive.write(path, path.relative_to(copy).as_posix())
-    done = prepare({task: node(f"vtab/{task}") for task in VTAB}, "zip", tmp_path / "out", archive=tmp_path / "part.zip")
+    done = prepare(
+        {task: dataset_of(f"vtab/{task}") for task in VTAB}, "zip", tmp_path / "out", archive=tmp_path / "part.zip"
+    )
     assert [item.ready for item in done] == [True] * 12 + [False] * 7
     assert "does not hold" in done[-1].text and "it holds 12 tasks: " in done[-1].text
 
 
 def test_a_copy_with_holes_is_refused(copy: Path, tmp_path: Path) -> None:
-    config = node("vtab/cifar100")
+    config = dataset_of("vtab/cifar100")
     cases = {
         "cifar/images/test/000003.jpg": "lacks 1 files that the lists of vtab-1k/cifar name, first images/test/000003.jpg",
         "cifar/val200.txt": "has no val200.txt",
@@ -93,7 +93,7 @@ def test_lists_that_name_other_files(line: str, said: str, copy: Path, tmp_path:
                 archive.write(path, path.relative_to(copy).as_posix())
         archive.writestr("vtab-1k/cifar/test.txt", line + "\n")
         archive.writestr("vtab-1k/cifar/plan.json", "{}")
-    (done,) = prepare({"c": node("vtab/cifar100")}, "zip", tmp_path / "out", archive=tmp_path / "x.zip")
+    (done,) = prepare({"c": dataset_of("vtab/cifar100")}, "zip", tmp_path / "out", archive=tmp_path / "x.zip")
     assert done.state == "failed" and said in done.text, done.text
     assert not (tmp_path / "out" / "vtab-1k" / "cifar").exists()
 
@@ -104,7 +104,7 @@ def test_what_is_no_zip(tmp_path: Path) -> None:
     for archive, said in ((page, "is no zip but a web page"), (tmp_path / "none.zip", "no such file"), (
         (tmp_path / "gone.zip").as_uri(), "cannot be fetched"
     )):  # fmt: skip
-        (done,) = prepare({"c": node("vtab/cifar100")}, "zip", tmp_path / "out", archive=archive)
+        (done,) = prepare({"c": dataset_of("vtab/cifar100")}, "zip", tmp_path / "out", archive=archive)
         assert done.state == "failed" and said in done.text
     assert set(COPIES) == {"hub", "drive"}
 
@@ -113,7 +113,7 @@ def test_labels_are_held_against_the_rule() -> None:
     """Of three tasks the rule's labels are known without any archive: as many of each class, in any order."""
     from karst_bench.data.builders.expected import expected_labels
 
-    config = node("vtab/resisc45")
+    config = dataset_of("vtab/resisc45")
     rows = {}
     for split in ("train800", "val200", "test"):
         counts = expected_labels("resisc45", split)

@@ -1,7 +1,5 @@
 """CUB-200-2011 and NABirds: images.txt, image_class_labels.txt and train_test_split.txt beside images/."""
 
-from __future__ import annotations
-
 from karst_bench.data.builders.archive import members
 from karst_bench.data.builders.fgvc.reader import FgvcReader, numbered, table
 from karst_bench.data.builders.raw import Archive

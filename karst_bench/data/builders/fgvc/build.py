@@ -1,7 +1,5 @@
 """The folder of a fine-grained set: its pictures as they are, and three lists."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -26,14 +24,14 @@ DRAWN = "the validation list was drawn here (a tenth of train, by a hash of the 
 
 
 def build_fgvc(
-    node: Mapping[str, Any], home: Path, *, root: Path, archive: Path | None, lists: Path | None, verify: bool
+    dataset: Mapping[str, Any], home: Path, *, root: Path, archive: Path | None, lists: Path | None, verify: bool
 ) -> None:
     """The folder `home` of a fine-grained set: images/<path> as stored, and train.txt, val.txt, test.txt.
 
     lists: a folder or zip of VPT's JSON lists; None: the authors' split, a tenth of train kept for validation.
     Raises: UserError for what is missing, damaged or not the published file.
     """
-    name, kind = node["name"], READERS[node["task"]]
+    name, kind = dataset["name"], READERS[dataset["task"]]
     found = obtain(name, kind.archives, given=archive, root=root, instructions=kind.instructions)
     used = check(name, kind.archives, found, verify=verify)
     listed = "" if lists is None else files.sha256(lists) if lists.is_file() else str(lists)
@@ -42,7 +40,7 @@ def build_fgvc(
         reader = kind(found)
         official = reader.labels()
         known = {path for entries in official.values() for path in entries}
-        split, drawn = draw(official) if lists is None else (read_lists(lists, node, known), False)
+        split, drawn = draw(official) if lists is None else (read_lists(lists, dataset, known), False)
         paths = {path for entries in split.values() for path in entries}
         unsafe = [path for path in paths if path.startswith("/") or ".." in path.split("/")]
         if unsafe:
@@ -54,7 +52,7 @@ def build_fgvc(
                 f"{name}: {len(missing)} pictures are not in its archives, first {min(missing)}; fetch them again"
             )
         rows = {part: [(f"images/{path}", label) for path, label in entries.items()] for part, entries in split.items()}
-        publish(node, place, rows, source="raw", encoding="native", archives=used, own_split=DRAWN if drawn else "")
+        publish(dataset, place, rows, source="raw", encoding="native", archives=used, own_split=DRAWN if drawn else "")
 
 
 def _jobs(reader: FgvcReader, missing: set[str]) -> Iterator[tuple[str, Callable[[], bytes]]]:

@@ -1,7 +1,5 @@
 """Stanford Cars: cars_train.tgz, cars_test.tgz, the devkit's training labels and the test labels of their own file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

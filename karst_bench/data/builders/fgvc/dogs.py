@@ -1,7 +1,5 @@
 """Stanford Dogs: images.tar with Images/<class>/<file>.jpg, lists.tar with train_list.mat and test_list.mat."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from karst_bench.data.builders.archive import open_member

@@ -1,7 +1,5 @@
 """Oxford Flowers 102 with the authors' own three splits."""
 
-from __future__ import annotations
-
 from karst_bench.data.builders.fgvc.reader import FgvcReader
 from karst_bench.data.builders.flowers102 import Flowers102
 

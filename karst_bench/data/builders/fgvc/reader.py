@@ -1,7 +1,5 @@
 """What a reader of a fine-grained set offers."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path

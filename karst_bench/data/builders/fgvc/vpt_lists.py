@@ -1,7 +1,5 @@
 """VPT's split lists, {path: class} in train.json, val.json and test.json; or the same rule with a draw of our own."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +14,13 @@ SALT = "karst_bench fgvc validation"
 Lists = dict[str, dict[str, int]]
 
 
-def read_lists(path: Path, node: Mapping[str, Any], known: set[str]) -> Lists:
+def read_lists(path: Path, dataset: Mapping[str, Any], known: set[str]) -> Lists:
     """{split: {path: class from 0}} of VPT's lists for one set.
 
     path: a folder or zip with the three files, or with a folder of them for each set. known: the paths of the archive's
     pictures. Classes are numbered in the order of their values, as VPT does. Raises: UserError naming what is wrong.
     """
-    texts = _texts(path, node)
+    texts = _texts(path, dataset)
     found: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
         try:
@@ -49,8 +47,8 @@ def _value(value: Any) -> tuple[int, str]:
     return (int(text), "") if text.isdecimal() else (1 << 62, text)
 
 
-def _texts(path: Path, node: Mapping[str, Any]) -> dict[str, bytes]:
-    names = {name.lower() for name in (node["folder"], node["task"], *node["aliases"])}
+def _texts(path: Path, dataset: Mapping[str, Any]) -> dict[str, bytes]:
+    names = {name.lower() for name in (dataset["folder"], dataset["task"], *dataset["aliases"])}
     found: dict[str, bytes] = {}
     for member in members(path):
         parts = member.name.split("/")
@@ -61,7 +59,7 @@ def _texts(path: Path, node: Mapping[str, Any]) -> dict[str, bytes]:
     absent = [f"{split}.json" for split in SPLITS if split not in found]
     if absent:
         raise UserError(
-            f"lists={path}: has no {', '.join(absent)} for {node['name']} (in a folder {' or '.join(sorted(names))})"
+            f"lists={path}: has no {', '.join(absent)} for {dataset['name']} (in a folder {' or '.join(sorted(names))})"
         )
     return found
 
