@@ -13,8 +13,8 @@ from miniatures import VTAB, dataset_of
 from PIL import Image
 
 from karst_bench.data import load_task
-from karst_bench.data.sources.tfds import slice_of
 from karst_bench.data.sources.vtab_labels import CLEVR_DEPTHS, KITTI_METRES, rule, step
+from karst_bench.data.sources.vtab_splits import slices
 from karst_bench.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -113,12 +113,12 @@ def test_slices_at_the_published_sizes() -> None:
            "resisc45": 18900, "dsprites_location": 589824, "smallnorb_azimuth": 0, "dtd": 0}  # fmt: skip
     for name, found in sizes.items():
         dataset = dataset_of(f"vtab/{name}")
-        slices = {split: slice_of(dataset["tfds"][split], found) for split in ("train800", "val200", "test")}
-        assert slices["train800"] == ("train", 0, 800)
-        assert slices["val200"][1:] == (val[name], val[name] + 200)
-        assert slices["test"][2] - slices["test"][1] == dataset["sizes"]["test"]
-    assert slice_of(dataset_of("vtab/eurosat")["tfds"]["test"], sizes["eurosat"])[1] == 21600
-    assert slice_of(dataset_of("vtab/dsprites_location")["tfds"]["test"], sizes["dsprites_location"])[1] == 663552
+        cut = slices(dataset["tfds"], found)
+        assert cut["train800"] == ("train", 0, 800)
+        assert cut["val200"][1:] == (val[name], val[name] + 200)
+        assert cut["test"][2] - cut["test"][1] == dataset["sizes"]["test"]
+    assert slices(dataset_of("vtab/eurosat")["tfds"], sizes["eurosat"])["test"][1] == 21600
+    assert slices(dataset_of("vtab/dsprites_location")["tfds"], sizes["dsprites_location"])["test"][1] == 663552
 
 
 def test_label_rules_at_their_edges() -> None:

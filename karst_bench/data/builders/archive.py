@@ -32,18 +32,24 @@ _OUTSIDE = re.compile(r"^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)|[\x00-\x1f]
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive. size: as declared; open: its bytes, once, before the next member is asked for."""
+    """One file of an archive. size: as declared; opener: opens it, once, before the next member is asked for."""
 
     name: str
     size: int
-    open: Callable[[], IO[bytes]]
+    opener: Callable[[], IO[bytes]]
     archive: Path
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Its bytes as a stream; what a damaged archive raises meanwhile is a UserError that names it."""
+        with refused(self.archive), self.opener() as file:
+            yield file
 
     def read(self, limit: int = MEMBER) -> bytes:
         """All bytes. Raises: UserError if there are more than `limit`, or fewer than declared."""
         if self.size > limit:
             raise UserError(f"{self.archive}: {self.name} claims {self.size} bytes, more than the {limit} it may have")
-        with refused(self.archive), self.open() as file:
+        with self.open() as file:
             data = file.read(limit + 1)
         if len(data) != self.size:
             raise UserError(
@@ -123,7 +129,7 @@ def nested_tar(path: Path, suffix: str) -> Iterator[Member]:
     """The members of a tar that lies in the archive `path`, its name ending in `suffix`."""
     for member in members(path):
         if member.name.endswith(suffix):
-            with refused(path), member.open() as file:
+            with member.open() as file:
                 yield from _of_tar(path, file)
             return
     raise UserError(f"{path}: holds no {suffix}; is it the archive that its name says?")
@@ -181,6 +187,12 @@ def unpack_gzip(path: Path, target: Path) -> Path:
             out.write(block)
     partial.replace(target)
     return target
+
+
+def at_end(file: IO[bytes], path: Path) -> None:
+    """Read past the last element, so that a compressed file compares its checksum. Raises: UserError if more follows."""
+    if file.read(1):
+        raise UserError(f"{path}: longer than its own header says; fetch it again")
 
 
 def read_exactly(file: IO[bytes], count: int, path: Path) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 
 from karst_bench.data.builders.archive import Member, members, nested_tar
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted, below, position
-from karst_bench.data.builders.splits import Key
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 FOLDER = "101_ObjectCategories"

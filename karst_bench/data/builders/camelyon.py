@@ -8,7 +8,7 @@ import numpy as np
 from karst_bench.data.builders.archive import unpack_gzip
 from karst_bench.data.builders.hdf5 import opened
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted
-from karst_bench.data.builders.splits import Key
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 SITE = "https://zenodo.org/record/2546921/files/"

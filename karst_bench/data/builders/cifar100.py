@@ -9,7 +9,7 @@ import numpy as np
 
 from karst_bench.data.builders.archive import members, read_exactly
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted
-from karst_bench.data.builders.splits import Key
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 RECORD = 2 + 3 * 32 * 32

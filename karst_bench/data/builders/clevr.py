@@ -8,10 +8,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from karst_bench.data.builders.archive import members, refused
+from karst_bench.data.builders.archive import members
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted, by_member
-from karst_bench.data.builders.splits import Key
 from karst_bench.data.sources.vtab_labels import rule
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 NAMES = {"train": "train", "validation": "val"}
@@ -38,7 +38,7 @@ class Clevr(RawReader):
         found: dict[Key, int] = {}
         for member in members(path):
             if member.name.endswith("scenes/" + name):
-                with refused(path), member.open() as file:
+                with member.open() as file:
                     for scene in _scenes(file, path, name):
                         file_name, depths = _facts(scene, path, name)
                         found[file_name] = label({"objects": {"pixel_coords": depths}})

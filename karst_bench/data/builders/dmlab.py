@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from karst_bench.data.builders.archive import members, refused
+from karst_bench.data.builders.archive import members
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted
-from karst_bench.data.builders.splits import Key
 from karst_bench.data.builders.tfrecord import example, records
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 _SHARD = re.compile(r"(?:^|/)dmlab-(train|validation|test)\.tfrecord[^/]*$")
@@ -50,7 +50,7 @@ class Dmlab(RawReader):
         for member in members(self.at(0)):
             shard = _SHARD.search(member.name)
             if shard and shard[1] in splits:
-                with refused(self.at(0)), member.open() as file:
+                with member.open() as file:
                     for data in records(file, self.at(0), check=check):
                         yield shard[1], data
 

@@ -1,5 +1,6 @@
 """dSprites: 737,280 sprites of 64 x 64 zeros and ones, with their latent classes, in an .npz or .hdf5 file."""
 
+import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +9,11 @@ from typing import IO
 
 import numpy as np
 
-from karst_bench.data.builders.archive import read_exactly, refused
+from karst_bench.data.builders.archive import at_end, read_exactly, refused
 from karst_bench.data.builders.hdf5 import opened
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted
-from karst_bench.data.builders.splits import Key
 from karst_bench.data.sources.vtab_labels import rule
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 NAME = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64"
@@ -36,9 +37,9 @@ class Dsprites(RawReader):
         label, path = rule(self.task), self.at(0)
         if path.suffix == ".npz":
             with _array(path, "latents_classes") as (file, shape, dtype):
-                classes = np.frombuffer(read_exactly(file, shape[0] * shape[1] * dtype.itemsize, path), dtype).reshape(
-                    shape
-                )
+                data = read_exactly(file, math.prod(shape) * dtype.itemsize, path)
+                classes = np.frombuffer(data, dtype).reshape(shape)
+                at_end(file, path)
         else:
             with opened(path) as file:
                 classes = np.asarray(file["latents/classes"])
@@ -66,6 +67,7 @@ class Dsprites(RawReader):
                     count = min(ROWS, shape[0] - start)
                     data = read_exactly(file, count * 4096, path)
                     yield start, np.frombuffer(data, np.uint8).reshape(count, 64, 64)
+                at_end(file, path)
         else:
             with opened(path) as found:
                 images = found["imgs"]

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from karst_bench.data.builders.archive import members
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted, by_member, position
-from karst_bench.data.builders.splits import Key
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 LISTS = {"train1.txt": "train", "val1.txt": "validation", "test1.txt": "test"}

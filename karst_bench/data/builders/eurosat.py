@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from karst_bench.data.builders.archive import members
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted, position
-from karst_bench.data.builders.splits import Key
+from karst_bench.data.sources.vtab_splits import Key
 
 
 class ClassFolders(RawReader):

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from karst_bench.data.builders.splits import Key, source_split, split_keys
 from karst_bench.data.builders.sun397 import Sun397
+from karst_bench.data.sources.vtab_splits import Key, source_split, split_keys
 
 # EuroSAT's classes and how many pictures each has, numbered from 1 (Helber et al. 2019)
 EUROSAT = {

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from karst_bench.data.builders.matlab import read_mat
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted, by_member
-from karst_bench.data.builders.splits import Key
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"

@@ -11,10 +11,10 @@ from karst_bench import files
 from karst_bench.data.builders.obtain import check, obtain
 from karst_bench.data.builders.publish import publish
 from karst_bench.data.builders.raw import Raw, RawReader, decode_checked
-from karst_bench.data.builders.splits import SPLITS, Key, source_split, split_keys
 from karst_bench.data.builders.staging import Staging, encode, known_encoding, staging
 from karst_bench.data.builders.tasks import READERS
 from karst_bench.data.sources.manifest import KEYS
+from karst_bench.data.sources.vtab_splits import SPLITS, Key, source_split, split_keys
 from karst_bench.errors import UserError
 
 log = logging.getLogger(__name__)

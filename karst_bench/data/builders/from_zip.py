@@ -13,12 +13,12 @@ from karst_bench.data.builders.expected import expected_labels
 from karst_bench.data.builders.obtain import DOWNLOADS, check
 from karst_bench.data.builders.publish import publish
 from karst_bench.data.builders.raw import Archive
-from karst_bench.data.builders.splits import SPLITS
 from karst_bench.data.builders.staging import staging
 from karst_bench.data.decode import encoding_of
 from karst_bench.data.sources.layouts import VTAB_SPLITS
 from karst_bench.data.sources.lists import read
 from karst_bench.data.sources.manifest import UsedArchive
+from karst_bench.data.sources.vtab_splits import SPLITS
 from karst_bench.download import download
 from karst_bench.errors import UserError
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from karst_bench.data.builders.archive import members, open_member
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted, by_member
-from karst_bench.data.builders.splits import Key
 from karst_bench.data.sources.vtab_labels import rule
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 SITE = "https://s3.eu-central-1.amazonaws.com/avg-kitti/"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from karst_bench.data.builders.archive import open_member
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted, by_member
-from karst_bench.data.builders.splits import Key
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 SITE = "https://thor.robots.ox.ac.uk/~vgg/data/pets/"

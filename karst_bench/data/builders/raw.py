@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from karst_bench.data.builders.archive import members
-from karst_bench.data.builders.splits import Key
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 Raw = bytes | np.ndarray

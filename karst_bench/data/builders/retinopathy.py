@@ -11,7 +11,7 @@ from PIL import Image
 from karst_bench.data.builders.archive import members
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted, by_member, to_rgb
 from karst_bench.data.builders.resample import blur, resize_linear, through_jpeg, to_bytes
-from karst_bench.data.builders.splits import Key
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 RADIUS, KEPT, QUALITY = 300, 0.9, 72

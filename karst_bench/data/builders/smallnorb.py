@@ -8,9 +8,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from karst_bench.data.builders.archive import read_exactly, unzipped
+from karst_bench.data.builders.archive import at_end, read_exactly, unzipped
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted
-from karst_bench.data.builders.splits import Key
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 SITE = "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/"
@@ -48,6 +48,7 @@ class SmallNorb(RawReader):
             if len(shape) != 2 or shape[1] != 4 or dtype.kind != "i":
                 raise UserError(f"{path}: an info matrix is int32 (N, 4), this one is {dtype} {shape}")
             info = np.frombuffer(read_exactly(file, math.prod(shape) * 4, path), dtype).reshape(shape)
+            at_end(file, path)
         if self.task == "smallnorb_azimuth":
             return {row: value // 2 for row, value in enumerate(info[:, AZIMUTH].tolist())}
         return dict(enumerate(info[:, ELEVATION].tolist()))
@@ -64,6 +65,7 @@ class SmallNorb(RawReader):
                     pair = read_exactly(file, 2 * 96 * 96, path)
                     if row in chosen:
                         yield split, row, np.frombuffer(pair, np.uint8, 96 * 96).reshape(96, 96)
+                at_end(file, path)
 
 
 def read_header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted, by_member, position, to_rgb
 from karst_bench.data.builders.resample import shrink, through_jpeg
-from karst_bench.data.builders.splits import Key
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 LISTS = {"train": "sun397_tfds_tr.txt", "validation": "sun397_tfds_va.txt", "test": "sun397_tfds_te.txt"}

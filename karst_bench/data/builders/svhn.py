@@ -6,7 +6,7 @@ import numpy as np
 
 from karst_bench.data.builders.matlab import read_mat
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted
-from karst_bench.data.builders.splits import Key
+from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
 SITE = "http://ufldl.stanford.edu/housenumbers/"

@@ -26,13 +26,13 @@ from karst_bench.data.images import Source
 from karst_bench.data.resize import Resize
 from karst_bench.data.sources.parquet_keys import chosen_rows
 from karst_bench.data.sources.parquet_places import Snapshot, find_snapshot
+from karst_bench.data.sources.vtab_splits import SPLITS
 from karst_bench.data.task import JoinedSplit, LazySplits, Split, Task
 from karst_bench.errors import UserError
 
 log = logging.getLogger(__name__)
-SPLITS = ("train800", "val200", "test")
 LARGEST_GROUP = 4 << 30  # bytes of one row group in memory; more is a mistake or a trap
-_DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError, UnicodeDecodeError)
+_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError, OverflowError)
 _FILE = re.compile(r"^(?P<split>.+?)(?:-\d+-of-\d+(?:-[0-9a-f]+)?|-\d+)?$")
 
 

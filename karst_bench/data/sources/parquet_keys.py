@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from karst_bench.data.builders.splits import FULL_SIZES, SPLITS, source_split, split_keys
+from karst_bench.data.sources.vtab_splits import FULL_SIZES, SPLITS, source_split, split_keys
 
 T = TypeVar("T")
 # What a key of a task looks like. Tasks whose keys are bare numbers are not listed: a column of numbers does not say

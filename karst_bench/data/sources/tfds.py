@@ -23,10 +23,10 @@ from karst_bench.data.decode import BadImageError
 from karst_bench.data.images import Source
 from karst_bench.data.resize import Resize
 from karst_bench.data.sources.vtab_labels import rule
+from karst_bench.data.sources.vtab_splits import SPLITS, slices
 from karst_bench.data.task import JoinedSplit, LazySplits, Split, Task
 from karst_bench.errors import UserError
 
-SPLITS = ("train800", "val200", "test")
 LAYOUTS = ("", "tensorflow_datasets", "tfds")
 
 
@@ -109,13 +109,6 @@ def _builder(request: str, data_root: Path) -> Any:
     return builder
 
 
-def slice_of(spec: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[str, int, int]:
-    """(split, first, end) of one entry of dataset.tfds: from_pct * n // 100, then count examples or all that follow."""
-    size = sizes[spec["split"]]
-    first = spec["from_pct"] * size // 100
-    return spec["split"], first, min(size, first + spec["count"]) if "count" in spec else size
-
-
 def _sizes(builder: Any) -> dict[str, int]:
     return {name: split.num_examples for name, split in builder.info.splits.items()}
 
@@ -128,7 +121,7 @@ def _slices(dataset: Mapping[str, Any], builder: Any) -> dict[str, tuple[str, in
             f"{builder.data_path}: holds the splits {', '.join(sizes)}, but {dataset['name']} needs"
             f" {', '.join(sorted(needed))}; prepare the set anew"
         )
-    return {name: slice_of(dataset["tfds"][name], sizes) for name in SPLITS}
+    return slices(dataset["tfds"], sizes)
 
 
 def _differences(dataset: Mapping[str, Any], builder: Any) -> list[str]:

@@ -222,7 +222,7 @@ def eurosat(folder: Path) -> Original:
 def resisc45(folder: Path) -> Original:
     found, number = Original(), 0
     for label in range(45):
-        name = f"place_{label:02d}" if label else "airplane"
+        name = f"place_{chr(97 + label // 26)}{chr(97 + label % 26)}" if label else "airplane"
         for picture in range(1, 4):
             data, pixels = stored(draw(number, (256, 256, 3)))
             path = folder / "NWPU-RESISC45" / name / f"{name}_{picture:03d}.jpg"

@@ -25,11 +25,11 @@ Labels = dict[str, dict[str, int]]  # {train | val | test: {path: class}}
 def birds(folder: Path, classes: int, top: str, archive: str, number_of: Callable[[int], int]) -> Labels:
     found: Labels = {"train": {}, "test": {}}
     files, lists = {}, {name: [] for name in ("images", "image_class_labels", "train_test_split")}
-    for picture in range(classes * 4):
+    for picture in range(classes * 3):
         label = picture % classes
         path = f"{label:03d}.Bird_{label}/Bird_{picture:04d}.jpg"
         files[f"{top}/images/{path}"] = stored(draw(picture, (8, 8, 3)))[0]
-        split = "train" if picture < 3 * classes else "test"
+        split = "train" if picture < 2 * classes else "test"
         for name, value in (
             ("images", path),
             ("image_class_labels", number_of(label)),
@@ -112,12 +112,11 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Labe
 
 
 def listed(home: Path) -> Labels:
-    return {
-        split: {
-            line.split()[0].removeprefix("images/"): int(line.split()[1]) for line in (home / f"{split}.txt").open()
-        }
-        for split in ("train", "val", "test")
-    }
+    found: Labels = {}
+    for split in ("train", "val", "test"):
+        rows = [line.split() for line in (home / f"{split}.txt").read_text().splitlines()]
+        found[split] = {path.removeprefix("images/"): int(label) for path, label in rows}
+    return found
 
 
 def build(task: str, folder: Path, root: Path, **ask: Any) -> Path:
@@ -148,13 +147,10 @@ def test_the_authors_split_with_a_tenth_kept_for_validation(task: str, sets: dic
 
 
 def vpt_lists(official: Labels, prefix: str, number_of: Callable[[int], int]) -> dict[str, bytes]:
-    """{path: class} as VPT writes it; every seventh training picture for validation."""
+    """{path: class} as VPT writes it; the last seventh of the training images for validation, or the authors' list."""
     train = list(official["train"].items())
-    parts = {
-        "train": dict(item for n, item in enumerate(train) if n % 7),
-        "val": dict(item for n, item in enumerate(train) if not n % 7),
-        "test": official["test"],
-    }
+    cut = len(train) if "val" in official else -(len(train) // 7)
+    parts = {"train": dict(train[:cut]), "val": official.get("val") or dict(train[cut:]), "test": official["test"]}
     return {
         f"{split}.json": json.dumps({prefix + path: number_of(label) for path, label in entries.items()}).encode()
         for split, entries in parts.items()
@@ -172,9 +168,10 @@ def test_vpt_s_lists(task: str, prefix: str, sets: dict[str, Any], tmp_path: Pat
     pack(tmp_path / "fgvc_split.zip", {f"json/{name}/{file}": data for file, data in files.items()})
     home = build(task, folder, tmp_path / "a", lists=tmp_path / "fgvc_split.zip")
     there = listed(home)
-    train = [path for n, path in enumerate(official["train"]) if n % 7]
-    assert list(there["train"]) == train and there["test"] == official["test"]
-    assert all(there["val"][path] == official["train"][path] for path in there["val"])
+    train = list(official["train"])
+    assert list(there["train"]) == train[: len(there["train"])] and there["test"] == official["test"]
+    known = official["train"] | official.get("val", {})
+    assert all(there["val"][path] == known[path] for path in there["val"])
     loaded = load_task(dataset_of(f"fgvc/{task}"), data_root=tmp_path / "a", cache_root=tmp_path / "cache", size=16)
     assert not any("not by VPT" in note for note in loaded.notes)
     (tmp_path / "lists").mkdir()

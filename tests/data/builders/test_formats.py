@@ -42,15 +42,14 @@ def test_crc_side_by_side_is_the_crc_bit_by_bit(size: int) -> None:
 
 def test_an_example_of_tensorflow_datasets(tmp_path: Path) -> None:
     """Serialised by their writer, which packs integers; ours in the test does not."""
-    from tensorflow_datasets.core import example_serializer, tensor_info
+    from tensorflow_datasets.core import example_serializer
 
     info = {"image": (np.object_, b"\x00jpeg"), "filename": (np.object_, b"video_1.jpg"), "label": (np.int64, 5)}
-    specs = {name: tensor_info.TensorInfo(shape=(), dtype=dtype) for name, (dtype, _) in info.items()}
+    specs = {name: tfds.features.TensorInfo(shape=(), dtype=dtype) for name, (dtype, _) in info.items()}
     serializer = example_serializer.ExampleSerializer(specs)
     data = serializer.serialize_example({name: value for name, (_, value) in info.items()})
     expected = {"image": [b"\x00jpeg"], "filename": [b"video_1.jpg"], "label": [5]}
     assert reading.example(data) == expected == reading.example(example(b"\x00jpeg", "video_1.jpg", 5))
-    assert tfds.__version__
 
 
 def test_negative_and_float_features() -> None:
@@ -83,10 +82,10 @@ def damaged(data: bytes, rng: np.random.Generator) -> bytes:
     return data[:at] + data[at + block :] if kind == 3 else data[: at + block] + data[at:]
 
 
-def survives(read: Callable[[bytes], object], data: bytes, seed: int) -> int:
+def survives(read: Callable[[bytes], object], data: bytes, seed: int, cases: int = CASES) -> int:
     """Read 2000 damaged copies: each is read or refused by a UserError that names the file; how many were refused."""
     rng, refused = np.random.default_rng(seed), 0
-    for _ in range(CASES):
+    for _ in range(cases):
         try:
             read(damaged(data, rng))
         except UserError as error:
@@ -130,7 +129,7 @@ def test_fuzz_norb(tmp_path: Path) -> None:
 
     assert survives(read, info, 3) > CASES * 0.2
     # the same through gzip, whose own checksum lets almost nothing pass
-    assert survives(read, gzip.compress(info), 4) > CASES * 0.8
+    assert survives(read, gzip.compress(info), 4, 300) > 240
     for sizes in ((1 << 30, 4), (-1, 4), (0, 4)):
         with pytest.raises(UserError, match="cannot be meant"):
             read_header(io.BytesIO(struct.pack("<ii3i", 0x1E3D4C54, 2, *sizes, 1)), path)

@@ -10,18 +10,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from miniatures import VTAB, dataset_of
+from originals import draw, stored
 from PIL import Image
 
 from karst_bench.data import find_task, load_task
 from karst_bench.data.builders import prepare, status
-from karst_bench.data.builders.splits import SPLITS
 from karst_bench.data.builders.to_parquet import write_parquet
 from karst_bench.data.sources.parquet_keys import KEYS
 from karst_bench.data.sources.parquet_places import repositories
+from karst_bench.data.sources.vtab_splits import SPLITS
 from karst_bench.data.task import Task
 from karst_bench.errors import UserError
 
 SIZE = 16
+PICTURE = stored(draw(1))[0]
 
 
 def load(task: str, source: str, root: Path, cache: Path) -> Task:
@@ -43,7 +45,7 @@ def home_of(task: str, built: Path) -> Path:
 def webp(data: bytes) -> bytes:
     out = io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
-        image.convert("RGB").save(out, "WEBP", lossless=True)
+        image.convert("RGB").save(out, "WEBP", lossless=True, method=0, quality=0)
     return out.getvalue()
 
 
@@ -164,7 +166,7 @@ def test_the_map_names_every_task() -> None:
         ({"image": [b"x"], "class": [1]}, r"no column label.*\+dataset\.hf\.image"),
         ({"image": [b"x"], "label": ["cat"]}, "other things than integers"),
         ({"image": [b"x"], "label": [True]}, "other things than integers"),
-        ({"image": [b"x"], "label": [1000]}, "label 1000, outside 0..99"),
+        ({"image": [PICTURE], "label": [1000]}, "label 1000, outside 0..99"),
         ({"image": [b"not an image"], "label": [1]}, "no readable image"),
         ({"image": [None], "label": [1]}, "holds no image bytes"),
     ],

@@ -14,10 +14,10 @@ from PIL import Image
 from karst_bench.data import load_task
 from karst_bench.data.builders import prepare, status, sun397
 from karst_bench.data.builders.kitti import cut_by_video
-from karst_bench.data.builders.splits import SPLITS, source_split, split_keys
 from karst_bench.data.decode import jpeg_quality, read_image
 from karst_bench.data.setup.audit import audit_task
 from karst_bench.data.sources.manifest import read_manifest
+from karst_bench.data.sources.vtab_splits import SPLITS, source_split, split_keys
 
 Originals = dict[str, tuple[Path, Original]]
 

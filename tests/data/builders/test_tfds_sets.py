@@ -16,7 +16,7 @@ from PIL import Image
 from karst_bench.config.compose import compose
 from karst_bench.data import load_task
 from karst_bench.data.builders import prepare, status
-from karst_bench.data.builders.splits import SPLITS
+from karst_bench.data.sources.vtab_splits import SPLITS
 from karst_bench.run import pipeline
 
 tfds = pytest.importorskip("tensorflow_datasets")

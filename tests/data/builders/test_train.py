@@ -1,5 +1,6 @@
 """From the original archive to a trained adapter: prepare, audit, one epoch, by the commands' own functions."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,9 @@ def test_a_built_set_trains(task: str, built: Path, tmp_path: Path) -> None:
         "recipe.batch=16",
         "threads=1",
     ]
-    record = pipeline.run(
-        compose([*words, f"paths.data={built}", f"paths.results={tmp_path}/r", f"paths.cache={tmp_path}/c"])
-    )
-    found = record if isinstance(record, dict) else record.as_dict()
+    pipeline.run(compose([*words, f"paths.data={built}", f"paths.results={tmp_path}/r", f"paths.cache={tmp_path}/c"]))
+    (file,) = (tmp_path / "r").rglob("*.json")
+    found = json.loads(file.read_text())
     assert found["data"]["encoding"] == "png" and found["data"]["source"] == "folder"
     assert 0 <= found["metrics"]["test_top1_last_pct"] <= 100
     assert any("differ from the published ones" in note or "own split" in note for note in found["notes"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from karst_bench.data.builders.archive import members
-from karst_bench.data.builders.splits import hash_order
+from karst_bench.data.sources.vtab_splits import hash_order
 from karst_bench.errors import UserError
 
 SPLITS = ("train", "val", "test")
