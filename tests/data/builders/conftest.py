@@ -1,4 +1,4 @@
-"""Every original archive in miniature, made once, and the folders that the builder makes of them."""
+"""Every original archive in miniature, and the folders that the builder makes of them; each made when first asked for."""
 
 import sys
 from pathlib import Path
@@ -14,27 +14,44 @@ from originals import MAKERS, Original
 from karst_bench.data.builders import prepare, sun397
 
 
-@pytest.fixture(scope="session")
-def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Original]]:
+class Originals(dict[str, tuple[Path, Original]]):
     """{task: (folder of its archives, what they hold)}; not to be changed."""
-    root = tmp_path_factory.mktemp("originals")
-    found = {}
-    for task, make in MAKERS.items():
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root
+
+    def __missing__(self, task: str) -> tuple[Path, Original]:
         if task == "camelyon":
             pytest.importorskip("h5py", reason="PatchCamelyon's files are HDF5")
-        folder = root / task
+        folder = self.root / task
         folder.mkdir()
-        found[task] = folder, make(folder)
-    return found
+        self[task] = folder, MAKERS[task](folder)
+        return self[task]
 
 
 @pytest.fixture(scope="session")
-def built(originals: dict[str, tuple[Path, Original]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """paths.data with all 19 tasks built from their miniature archives, as png; not to be changed."""
-    root = tmp_path_factory.mktemp("built")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sun397, "lists_folder", lambda: originals["sun397"][0])
-        for task, (folder, _) in originals.items():
-            (done,) = prepare({task: dataset_of(f"vtab/{task}")}, "raw", root, archive=folder, verify=False)
-            assert done.state == "built", done.text
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
+    """{task: (folder of its archives, what they hold)}."""
+    return Originals(tmp_path_factory.mktemp("originals"))
+
+
+@pytest.fixture(scope="session")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
+    """paths.data, and the tasks that were built there so far."""
+    return tmp_path_factory.mktemp("built"), set()
+
+
+@pytest.fixture
+def built(request: pytest.FixtureRequest, originals: Originals, builds: tuple[Path, set[str]]) -> Path:
+    """paths.data with the test's task (its parameter `task`, else dtd) built from its archive as png; not to be changed."""
+    root, done = builds
+    task = request.node.callspec.params.get("task", "dtd") if hasattr(request.node, "callspec") else "dtd"
+    if task not in done:
+        folder = originals[task][0]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sun397, "lists_folder", lambda: folder)
+            (found,) = prepare({task: dataset_of(f"vtab/{task}")}, "raw", root, archive=folder, verify=False)
+        assert found.state == "built", found.text
+        done.add(task)
     return root

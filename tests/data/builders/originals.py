@@ -6,11 +6,12 @@ import json
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 import scipy.io
 from PIL import Image
 
@@ -450,3 +451,13 @@ def files_of(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield path.relative_to(folder).as_posix(), path.read_bytes()
+
+
+LARGE = ("resisc45", "retinopathy", "sun397", "dmlab", "pets")  # their true formats want large or many images
+
+
+def tasks(names: Iterable[str], fast: tuple[str, ...] = ()) -> list[object]:
+    """The tasks as parameters of a test: those of `fast` (else all but the LARGE ones) are fast, the others slow."""
+    names = list(names)
+    quick = fast or tuple(name for name in names if name not in LARGE)
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]

@@ -152,7 +152,8 @@ def test_fuzz_cifar(tmp_path: Path) -> None:
     assert survives(read, data[:-9000], 5) > CASES * 0.2  # the zeros at the end of a tar mean nothing
 
 
-def test_fuzz_parquet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cases", [300, pytest.param(CASES, marks=pytest.mark.slow)])
+def test_fuzz_parquet(cases: int, tmp_path: Path) -> None:
     folder = tmp_path / "file.bin"
     folder.mkdir()
     path = folder / "train800-00000-of-00001.parquet"
@@ -168,7 +169,7 @@ def test_fuzz_parquet(tmp_path: Path) -> None:
         for row in range(len(table)):
             table.picture(row)
 
-    assert survives(read, data, 6) > CASES * 0.5
+    assert survives(read, data, 6, cases) > cases * 0.5
 
 
 def test_resampling_by_hand() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from miniatures import dataset_of
-from originals import CLEVR_DEPTHS, CLEVR_STEPS, Original
+from originals import CLEVR_DEPTHS, CLEVR_STEPS, Original, tasks
 from PIL import Image
 
 from karst_bench.config.compose import compose
@@ -112,18 +112,20 @@ def write(task: str, found: Original, built: Path, root: Path, patch: pytest.Mon
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
 
 
-@pytest.fixture(params=TASKS)
+@pytest.fixture
 def prepared(
     request: pytest.FixtureRequest, originals: Any, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[str, Path]:
-    """(task, a folder with its prepared set), written by tensorflow-datasets itself."""
+) -> Path:
+    """A folder with the prepared set of the test's task, written by tensorflow-datasets itself."""
     pytest.importorskip("importlib_resources", reason="tensorflow-datasets writes with it, and does not require it")
-    write(request.param, originals[request.param][1], built, tmp_path, monkeypatch)
-    return request.param, tmp_path
+    task = request.node.callspec.params["task"]
+    write(task, originals[task][1], built, tmp_path, monkeypatch)
+    return tmp_path
 
 
-def test_all_sources_select_the_same_images(prepared: tuple[str, Path], built: Path, tmp_path: Path) -> None:
-    task, root = prepared
+@pytest.mark.parametrize("task", tasks(TASKS, ("cifar100", "dtd", "kitti_distance", "dsprites_location")))
+def test_all_sources_select_the_same_images(task: str, prepared: Path, built: Path, tmp_path: Path) -> None:
+    root = prepared
     ask = {"cache_root": tmp_path / "cache", "size": 16}
     given = load_task(dataset_of(f"vtab/{task}", source="tfds"), data_root=root, **ask)
     folder = load_task(dataset_of(f"vtab/{task}"), data_root=built, **ask)
@@ -139,14 +141,14 @@ def test_all_sources_select_the_same_images(prepared: tuple[str, Path], built: P
 
 
 @pytest.mark.slow
-def test_a_prepared_set_trains_an_epoch(prepared: tuple[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", TASKS)
+def test_a_prepared_set_trains_an_epoch(task: str, prepared: Path, tmp_path: Path) -> None:
     assert importlib.util.find_spec("tensorflow") is None, "this is to be shown without TensorFlow"
-    task, root = prepared
     words = [f"dataset=vtab/{task}", "dataset.source=tfds", "method=linear", "backbone=vit_mini", "recipe.epochs=1"]
     words += [
         "recipe.batch=16",
         "threads=1",
-        f"paths.data={root}",
+        f"paths.data={prepared}",
         f"paths.results={tmp_path}/r",
         f"paths.cache={tmp_path}/c",
     ]

@@ -31,7 +31,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("top", ["vtab-1k/", "", "data/vtab-1k/"])
+@pytest.mark.parametrize("top", [pytest.param("vtab-1k/", marks=pytest.mark.slow), "", "data/vtab-1k/"])
 def test_a_whole_copy(top: str, copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     archive = zipped(copy, tmp_path / "any.zip", top)
     nodes = {f"vtab/{task}": dataset_of(f"vtab/{task}") for task in (VTAB if top == "vtab-1k/" else VTAB[:2])}
