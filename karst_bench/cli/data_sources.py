@@ -11,7 +11,7 @@ from karst_bench.config.datasets import choose, dataset_config, dataset_members
 from karst_bench.data import builders
 
 
-def chosen(tasks: str | None, default: tuple[str, ...] = ("vtab",)) -> dict[str, dict[str, Any]]:
+def chosen_sets(tasks: str | None, default: tuple[str, ...] = ("vtab",)) -> dict[str, dict[str, Any]]:
     """{option: configuration} for tasks=all (the suites of `default`), cifar100,dtd, vtab/natural, fgvc/all, ...
 
     Raises: UserError for a name that is none of them.
@@ -26,7 +26,7 @@ def chosen(tasks: str | None, default: tuple[str, ...] = ("vtab",)) -> dict[str,
     return found
 
 
-def prepare(
+def prepare_sets(
     root: Path,
     tasks: str | None = None,
     *,
@@ -38,7 +38,7 @@ def prepare(
     verify: bool = True,
 ) -> int:
     """Brings the chosen sets into place and prints one line for each; 0 where all are ready, else 1. Raises: UserError."""
-    done = builders.prepare(chosen(tasks), source, root, encoding, archive, to=to, lists=lists, verify=verify)
+    done = builders.prepare(chosen_sets(tasks), source, root, encoding, archive, to=to, lists=lists, verify=verify)
     for item in done:
         print(f"{item.option}: {item.text}")
     ready = sum(item.ready for item in done)
@@ -46,9 +46,9 @@ def prepare(
     return 0 if ready == len(done) else 1
 
 
-def status(root: Path, tasks: str | None = None) -> int:
+def sets_status(root: Path, tasks: str | None = None) -> int:
     """Prints what is here of each set, from where, audited when; 0 where every chosen set is here, else 1."""
-    lines = builders.status(chosen(tasks, ("vtab", "fgvc")), root)
+    lines = builders.status(chosen_sets(tasks, ("vtab", "fgvc")), root)
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     table = Table("set", "dataset.source", "from", "encoding", "audited", "folder")
     for line in lines:

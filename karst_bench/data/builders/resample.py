@@ -19,10 +19,10 @@ def resize_linear(image: np.ndarray, factor: float) -> np.ndarray:
     tall = image[lower] * (1 - weight)[:, None, None] + image[upper] * weight[:, None, None]
     left, right, share = columns
     wide = tall[:, left] * (1 - share)[None, :, None] + tall[:, right] * share[None, :, None]
-    return to_bytes(wide)
+    return to_uint8(wide)
 
 
-def to_bytes(values: np.ndarray) -> np.ndarray:
+def to_uint8(values: np.ndarray) -> np.ndarray:
     """Rounded to the nearest of 0..255."""
     out: np.ndarray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return out
@@ -47,7 +47,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     radius = (round(sigma * 6 + 1) | 1) // 2
     sigmas = (sigma, sigma, 0)
     out = scipy.ndimage.gaussian_filter(image.astype(np.float32), sigmas, mode="mirror", radius=(radius, radius, 0))
-    return to_bytes(out)
+    return to_uint8(out)
 
 
 def through_jpeg(image: Image.Image, quality: int) -> Image.Image:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from karst_bench.data.builders.archive import members
 from karst_bench.data.builders.raw import Archive, Raw, RawReader, Wanted, by_member, to_rgb
-from karst_bench.data.builders.resample import blur, resize_linear, through_jpeg, to_bytes
+from karst_bench.data.builders.resample import blur, resize_linear, through_jpeg, to_uint8
 from karst_bench.data.sources.vtab_splits import Key
 from karst_bench.errors import UserError
 
@@ -79,7 +79,7 @@ def btgraham(image: np.ndarray) -> np.ndarray:
         radius = image.shape[0] / 2
     scaled = resize_linear(image, RADIUS / radius)
     local = 4.0 * scaled - 4.0 * blur(scaled, RADIUS / 30) + 128
-    return _mask(to_bytes(local))
+    return _mask(to_uint8(local))
 
 
 def _mask(image: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ _FILE = re.compile(r"^(?P<split>.+?)(?:-\d+-of-\d+(?:-[0-9a-f]+)?|-\d+)?$")
 
 
 @dataclass(frozen=True)
-class Row:
+class RowPlace:
     """Where one picture lies: file, row group, row within it."""
 
     file: int
@@ -48,7 +48,7 @@ class Row:
 def load_parquet(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, size: int) -> Task:
     """The task of a VTAB dataset, from parquet files. Raises: UserError where there are none, or they are damaged."""
     snapshot = find_snapshot(dataset, data_root)
-    tables = {split: Table(paths, snapshot) for split, paths in split_files(snapshot).items()}
+    tables = {split: ParquetTable(paths, snapshot) for split, paths in split_files(snapshot).items()}
     if not tables:
         raise UserError(
             f"{snapshot.folder}: holds no parquet file that names its split (train800-..., test-..., test/...)"
@@ -95,7 +95,7 @@ def split_files(snapshot: Snapshot) -> dict[str, list[Path]]:
     return found
 
 
-class Table:
+class ParquetTable:
     """The parquet files of one split. labels are read when first asked for, pictures a row group at a time."""
 
     def __init__(self, paths: Sequence[Path], snapshot: Snapshot) -> None:
@@ -103,7 +103,7 @@ class Table:
         self.snapshot = snapshot
         self.files = [self._opened(path) for path in paths]
         self.rows = [
-            Row(number, group, row)
+            RowPlace(number, group, row)
             for number, file in enumerate(self.files)
             for group in range(file.metadata.num_row_groups)
             for row in range(file.metadata.row_group(group).num_rows)
@@ -170,7 +170,7 @@ class Table:
             raise BadImageError(f"{path}: row {index} of {self.snapshot.image} holds no image bytes; fetch it again")
         return data
 
-    def _group(self, row: Row) -> Any:
+    def _group(self, row: RowPlace) -> Any:
         where = (row.file, row.group)
         with self._one_at_a_time:
             if where not in self._groups:
@@ -181,10 +181,12 @@ class Table:
             return self._groups[where]
 
 
-Parts = dict[str, tuple[Table, list[int]]]
+Parts = dict[str, tuple[ParquetTable, list[int]]]
 
 
-def _parts(dataset: Mapping[str, Any], snapshot: Snapshot, tables: Mapping[str, Table]) -> tuple[Parts, list[str]]:
+def _parts(
+    dataset: Mapping[str, Any], snapshot: Snapshot, tables: Mapping[str, ParquetTable]
+) -> tuple[Parts, list[str]]:
     """{split: (table, its rows)} and in what they differ from VTAB-1K's."""
     parts: Parts
     if "train800" in tables:
@@ -208,7 +210,7 @@ def _parts(dataset: Mapping[str, Any], snapshot: Snapshot, tables: Mapping[str, 
 class ParquetSource(Source):
     """Rows of a table as labelled pictures. Raises: UserError on construction for a label out of range."""
 
-    def __init__(self, folder: str, name: str, table: Table, rows: Sequence[int], classes: int) -> None:
+    def __init__(self, folder: str, name: str, table: ParquetTable, rows: Sequence[int], classes: int) -> None:
         self.folder = folder
         self.name = name
         labels = table.labels()
@@ -240,7 +242,7 @@ def _sha256(parts: Parts) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
-def _encoding(part: tuple[Table, list[int]]) -> str:
+def _encoding(part: tuple[ParquetTable, list[int]]) -> str:
     """png | jpeg<quality> | native (webp, or mixed), from a few rows."""
     table, rows = part
     found = set()

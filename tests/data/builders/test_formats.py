@@ -19,7 +19,7 @@ from karst_bench.data.builders.cifar100 import Cifar100
 from karst_bench.data.builders.resample import blur, resize_linear
 from karst_bench.data.builders.smallnorb import SmallNorb, read_header
 from karst_bench.data.builders.tfrecord import crc32c, records
-from karst_bench.data.sources.parquet import Table, split_files
+from karst_bench.data.sources.parquet import ParquetTable, split_files
 from karst_bench.data.sources.parquet_places import Snapshot
 from karst_bench.errors import UserError
 
@@ -164,7 +164,7 @@ def test_fuzz_parquet(cases: int, tmp_path: Path) -> None:
 
     def read(changed: bytes) -> None:
         path.write_bytes(changed)
-        table = Table(split_files(snapshot)["train800"], snapshot)
+        table = ParquetTable(split_files(snapshot)["train800"], snapshot)
         table.labels()
         for row in range(len(table)):
             table.picture(row)

@@ -20,15 +20,15 @@ def test_the_page_of_sources_is_current() -> None:
 def test_preparing_and_status_by_their_words(
     originals: dict[str, tuple[Path, Original]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert data_sources.status(tmp_path, "dtd,fgvc/cub") == 1
+    assert data_sources.sets_status(tmp_path, "dtd,fgvc/cub") == 1
     assert "vtab/dtd: not here; karst-bench data prepare tasks=vtab/dtd" in capsys.readouterr().out
     folder = str(originals["dtd"][0])
-    assert data_sources.prepare(tmp_path, "dtd", archive=folder) == 1
+    assert data_sources.prepare_sets(tmp_path, "dtd", archive=folder) == 1
     assert "verify=false" in capsys.readouterr().out
-    assert data_sources.prepare(tmp_path, "dtd", archive=folder, verify=False, encoding="jpeg75") == 0
+    assert data_sources.prepare_sets(tmp_path, "dtd", archive=folder, verify=False, encoding="jpeg75") == 0
     said = capsys.readouterr().out
     assert said.startswith("vtab/dtd: built in ") and said.endswith("1 of 1 sets are ready\n")
-    assert data_sources.status(tmp_path, "dtd") == 0
+    assert data_sources.sets_status(tmp_path, "dtd") == 0
     said = capsys.readouterr().out
     assert (
         all(word in said for word in ("folder", "raw", "jpeg75", "differ from the published ones"))
@@ -37,8 +37,8 @@ def test_preparing_and_status_by_their_words(
 
 
 def test_names_of_several_sets() -> None:
-    assert len(data_sources.chosen("all")) == 19 and len(data_sources.chosen(None, ("vtab", "fgvc"))) == 24
-    assert list(data_sources.chosen("fgvc/all,vtab/dtd"))[-2:] == ["fgvc/cars", "vtab/dtd"]
-    assert set(data_sources.chosen("vtab/natural")) >= {"vtab/pets", "vtab/svhn"}
+    assert len(data_sources.chosen_sets("all")) == 19 and len(data_sources.chosen_sets(None, ("vtab", "fgvc"))) == 24
+    assert list(data_sources.chosen_sets("fgvc/all,vtab/dtd"))[-2:] == ["fgvc/cars", "vtab/dtd"]
+    assert set(data_sources.chosen_sets("vtab/natural")) >= {"vtab/pets", "vtab/svhn"}
     with pytest.raises(UserError, match="no such set"):
-        data_sources.chosen("imagenet")
+        data_sources.chosen_sets("imagenet")

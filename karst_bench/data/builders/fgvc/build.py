@@ -12,7 +12,7 @@ from karst_bench.data.builders.fgvc.cars import Cars
 from karst_bench.data.builders.fgvc.dogs import Dogs
 from karst_bench.data.builders.fgvc.flowers import Flowers
 from karst_bench.data.builders.fgvc.reader import FgvcReader
-from karst_bench.data.builders.fgvc.vpt_lists import draw, read_lists
+from karst_bench.data.builders.fgvc.vpt_lists import draw_validation, read_lists
 from karst_bench.data.builders.obtain import check, obtain
 from karst_bench.data.builders.publish import publish
 from karst_bench.data.builders.staging import staging
@@ -40,7 +40,7 @@ def build_fgvc(
         reader = kind(found)
         official = reader.labels()
         known = {path for entries in official.values() for path in entries}
-        split, drawn = draw(official) if lists is None else (read_lists(lists, dataset, known), False)
+        split, drawn = draw_validation(official) if lists is None else (read_lists(lists, dataset, known), False)
         paths = {path for entries in split.values() for path in entries}
         unsafe = [path for path in paths if path.startswith("/") or ".." in path.split("/")]
         if unsafe:

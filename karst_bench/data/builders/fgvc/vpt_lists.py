@@ -73,7 +73,7 @@ def _path(name: str, known: set[str], path: Path, split: str) -> str:
     raise UserError(f"{path}: {split}.json names {name[:120]}, which the archive does not have")
 
 
-def draw(official: Lists) -> tuple[Lists, bool]:
+def draw_validation(official: Lists) -> tuple[Lists, bool]:
     """(the lists, whether the validation list was drawn here): a tenth of train, rounded up, by the hash of its paths.
 
     The sizes are VPT's; which pictures its own draw took only its lists can tell. A set with a validation list of its
