@@ -4,6 +4,7 @@ The version for Python is a pickle, which can run what it likes when it is read;
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class Cifar100(RawReader):
 
     def labels(self, split: str) -> dict[Key, int]:
         """{number of the record: fine label}."""
-        return {number: record[1] for found, number, record in self._records() if found == split}
+        return self._labels[split]
 
     def pictures(self, wanted: Wanted) -> Iterator[tuple[str, Key, Raw]]:
         """The wanted records as arrays (32, 32, 3)."""
@@ -40,6 +41,13 @@ class Cifar100(RawReader):
             if number in keys.get(split, ()):
                 image = np.frombuffer(record, np.uint8, offset=2).reshape(3, 32, 32)
                 yield split, number, np.ascontiguousarray(image.transpose(1, 2, 0))
+
+    @cached_property
+    def _labels(self) -> dict[str, dict[Key, int]]:
+        found: dict[str, dict[Key, int]] = {}
+        for split, number, record in self._records():
+            found.setdefault(split, {})[number] = record[1]
+        return found
 
     def _records(self) -> Iterator[tuple[str, int, bytes]]:
         path, seen = self.at(0), set()

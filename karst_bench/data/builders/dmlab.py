@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 from karst_bench.data.builders.archive import members
@@ -28,15 +29,9 @@ class Dmlab(RawReader):
 
     def labels(self, split: str) -> dict[Key, int]:
         """{filename: label}; every record's checksum is compared here."""
-        found: dict[Key, int] = {}
-        for there, data in self._records({split}, check=True):
-            name, label, _ = _facts(data, self.at(0))
-            if name in found:
-                raise UserError(f"{self.at(0)}: {name} occurs twice in {there}")
-            found[name] = label
-        if not found:
+        if split not in self._labels:
             raise UserError(f"{self.at(0)}: holds no dmlab-{split}.tfrecord*; is it the archive that its name says?")
-        return found
+        return self._labels[split]
 
     def pictures(self, wanted: Wanted) -> Iterator[tuple[str, Key, Raw]]:
         """The wanted frames as they are stored."""
@@ -45,6 +40,16 @@ class Dmlab(RawReader):
             name, _, image = _facts(data, self.at(0))
             if name in keys[split]:
                 yield split, name, image
+
+    @cached_property
+    def _labels(self) -> dict[str, dict[Key, int]]:
+        found: dict[str, dict[Key, int]] = {}
+        for split, data in self._records({"train", "validation", "test"}, check=True):
+            name, label, _ = _facts(data, self.at(0))
+            if name in found.setdefault(split, {}):
+                raise UserError(f"{self.at(0)}: {name} occurs twice in {split}")
+            found[split][name] = label
+        return found
 
     def _records(self, splits: set[str], *, check: bool) -> Iterator[tuple[str, bytes]]:
         for member in members(self.at(0)):

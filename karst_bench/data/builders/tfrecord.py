@@ -13,7 +13,7 @@ from karst_bench.errors import UserError
 
 RECORD = 64 << 20
 POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected (RFC 3720)
-LANES = 256
+CHUNK = 64
 Feature = list[bytes] | list[int] | list[float]
 
 
@@ -47,23 +47,24 @@ def masked_crc32c(data: bytes) -> int:
 def crc32c(data: bytes) -> int:
     """CRC-32C (Castagnoli, RFC 3720) of `data`.
 
-    Long data are cut into LANES equal pieces that go through the table side by side; as the CRC is linear, that of two
+    Long data are cut into pieces of CHUNK bytes that go through the table side by side; as the CRC is linear, that of two
     pieces is the first one's moved past the length of the second, plus (xor) the second one's.
     """
-    step = len(data) // LANES
-    if step < 16:
+    whole = len(data) // CHUNK
+    if whole < 8:
         return _tail(0xFFFFFFFF, data) ^ 0xFFFFFFFF
     table = _table()
-    columns = np.frombuffer(data, np.uint8, count=step * LANES).reshape(LANES, step).T.astype(np.uint32, order="C")
-    state = np.zeros(LANES, np.uint32)
+    columns = np.frombuffer(data, np.uint8, count=whole * CHUNK).reshape(whole, CHUNK).T.astype(np.uint32, order="C")
+    pieces = np.zeros(1 << (whole - 1).bit_length(), np.uint32)
+    state = pieces[len(pieces) - whole :]  # what stands before it is a register of zeros, which zeros leave as it is
     state[0] = 0xFFFFFFFF
     for column in columns:
-        state = table[(state ^ column) & 0xFF] ^ (state >> 8)
-    length = step
-    while len(state) > 1:
-        state = _moved(state[0::2], length) ^ state[1::2]
+        state[:] = table[(state ^ column) & 0xFF] ^ (state >> 8)
+    length = CHUNK
+    while len(pieces) > 1:
+        pieces = _moved(pieces[0::2], length) ^ pieces[1::2]
         length *= 2
-    return _tail(int(state[0]), data[step * LANES :]) ^ 0xFFFFFFFF
+    return _tail(int(pieces[0]), data[whole * CHUNK :]) ^ 0xFFFFFFFF
 
 
 def _tail(crc: int, data: bytes) -> int:
@@ -87,16 +88,17 @@ def _table_list() -> list[int]:
 
 
 def _moved(state: np.ndarray, length: int) -> np.ndarray:
-    """The states after `length` zero bytes."""
-    out = np.zeros_like(state)
-    for bit, column in enumerate(_operator(length)):
-        out ^= np.where((state >> np.uint32(bit)) & 1, np.uint32(column), np.uint32(0))
-    return out
+    """The registers after `length` zero bytes."""
+    first, second, third, fourth = _tables(length)
+    found: np.ndarray = (
+        first[state & 0xFF] ^ second[state >> 8 & 0xFF] ^ third[state >> 16 & 0xFF] ^ fourth[state >> 24]
+    )
+    return found
 
 
 @cache
-def _operator(length: int) -> tuple[int, ...]:
-    """Where `length` zero bytes take each of the 32 bits: the matrix of one byte, squared and multiplied."""
+def _tables(length: int) -> tuple[np.ndarray, ...]:
+    """Where `length` zero bytes take each value of a register's four bytes: the matrix of one byte to that power."""
     result = [1 << bit for bit in range(32)]
     power = [_tail(1 << bit, b"\0") for bit in range(32)]
     while length:
@@ -104,7 +106,9 @@ def _operator(length: int) -> tuple[int, ...]:
             result = [_apply(power, column) for column in result]
         power = [_apply(power, column) for column in power]
         length >>= 1
-    return tuple(result)
+    return tuple(
+        np.array([_apply(result, value << shift) for value in range(256)], np.uint32) for shift in (0, 8, 16, 24)
+    )
 
 
 def _apply(matrix: list[int], vector: int) -> int:
