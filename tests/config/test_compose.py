@@ -23,14 +23,15 @@ def test_every_dataset_composes_with_its_own_backbone_and_recipe(dataset: str) -
     assert settings["dataset"]["name"] == dataset
     assert settings["backbone"]["name"] == backbone
     assert settings["suite"] == suite_key
-    assert settings["recipe"]["name"].startswith({"vtab": "petl100", "fewshot": "fs_dtl", "mini": "mini"}[suite])
-    assert settings["protocol"]["name"] == ("best_val" if settings["dataset"]["shots"] else "last")
+    assert settings["recipe"]["name"].startswith({"vtab": "petl100", "fgvc": "petl100", "fewshot": "fs_dtl", "mini": "mini"}[suite])
+    assert settings["protocol"]["name"] == ("best_val" if settings["dataset"]["shots"] or suite == "fgvc" else "last")
 
 
-def test_the_24_published_sets_are_there() -> None:
+def test_the_29_published_sets_are_there() -> None:
     names = options("dataset")
     assert sum(name.startswith("vtab/") for name in names) == 19
     assert sum(name.startswith("fewshot/") for name in names) == 5
+    assert sum(name.startswith("fgvc/") for name in names) == 5
 
 
 @pytest.mark.parametrize("group", ["backbone", "recipe", "protocol", "extra", "tuned", "tracker"])

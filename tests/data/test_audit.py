@@ -80,7 +80,7 @@ def test_rotations_and_lossy_files_are_warned_of(tmp_path: Path) -> None:
 def test_names_are_checked() -> None:
     assert list(choose("cifar100")) == ["vtab/cifar100"]
     assert sorted(choose("pets")) == ["fewshot/pets", "vtab/pets"]
-    assert len(dataset_configs()) == 24
+    assert len(dataset_configs()) == 29
     with pytest.raises(UserError, match="choose from"):
         choose("imagenet")
 
@@ -110,10 +110,10 @@ def test_the_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_configuration_facts() -> None:
-    """Every YAML is complete: the facts of its kind, lines short enough for tables, groups of 7, 4, 8 and 5."""
+    """Every YAML is complete: the facts of its kind, lines short enough for tables, groups of 7, 4, 8, 5 and 5."""
     configs = dataset_configs()
     groups = [config["group"] for config in configs.values()]
-    assert {g: groups.count(g) for g in groups} == {"natural": 7, "specialized": 4, "structured": 8, "fewshot": 5}
+    assert {g: groups.count(g) for g in groups} == {"natural": 7, "specialized": 4, "structured": 8, "fewshot": 5, "fgvc": 5}
     assert sum(config["sizes"]["test"] for config in configs.values() if config["suite"] == "vtab") == 387_904
     for option, found in configs.items():
         file = CONF / f"{option}.yaml"
