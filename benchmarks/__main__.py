@@ -26,8 +26,7 @@ from benchmarks import evaluation, forms, gpu, page, phases, plot, scaling, step
 from benchmarks.rows import ROWS, Case
 from karst_bench import files
 from karst_bench.cli.options import HELP, count, parse
-from karst_bench.config.compose import nearest
-from karst_bench.errors import UserError
+from karst_bench.errors import UserError, nearest
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("steps", "evaluation", "forms", "scaling", "phases", "gpu")
