@@ -30,7 +30,7 @@ test-slow: $(STAMP)  ## the tests that take minutes
 	$(RUN) -m pytest -m slow
 
 tables: $(STAMP)  ## Tables I-III and Figures 2-3 from the records (SUITE=vtab or mini)
-	@$(BIN)/python -m karst_bench.report suite=$(SUITE) results=results
+	@$(BIN)/python -m karst_bench report suite=$(SUITE) results=results
 
 status: $(STAMP)  ## which cells of a suite are done, running, failed or missing
 	@$(BIN)/python scripts/status.py suite=$(SUITE)

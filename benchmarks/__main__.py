@@ -17,24 +17,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 import torch
+import typer
 
 from benchmarks import evaluation, forms, gpu, page, phases, plot, scaling, steps
 from benchmarks.rows import ROWS, Case
 from karst_bench import files
-from karst_bench.cli.options import HELP, count, parse
+from karst_bench.cli.app import call
 from karst_bench.errors import UserError, nearest
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("steps", "evaluation", "forms", "scaling", "phases", "gpu")
 SHOWN = re.compile(r"ratio|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$")
-DEFAULTS = {
-    "only": ",".join(PARTS), "model": "vit_base_patch16_224,swin_base_patch4_window7_224", "batch": "2,4",
-    "rounds": "15", "depth": "", "rows": "", "out": str(RESULTS),
-}  # fmt: skip
+Count = Annotated[int, typer.Option(min=1)]
 
 
 @dataclass(frozen=True)
@@ -50,20 +48,19 @@ class Asked:
     out: Path
 
     @classmethod
-    def of(cls, words: Sequence[str]) -> "Asked":
-        given = DEFAULTS | parse(words, list(DEFAULTS))
-        lists = {key: [part.strip() for part in given[key].split(";" if key == "rows" else ",") if part.strip()]
-                 for key in ("only", "model", "rows")}  # fmt: skip
+    def of(cls, *, only: str, model: str, batch: str, rows: str, rounds: int, depth: int | None, out: Path) -> "Asked":
+        """From words as they are typed, several parted by commas, rows by semicolons."""
+        lists = {"only": _parts(only, ","), "model": _parts(model, ","), "rows": _parts(rows, ";")}
         for key, known in {"only": PARTS, "model": timm.list_models(), "rows": list(ROWS)}.items():
             for part in lists[key]:
                 if part not in known:
                     shown = f". Known: {'; '.join(known)}" if len(known) < 20 else ""
                     raise UserError(f"{key}={part} does not exist{nearest(part, known)}{shown}")
-        return cls(
-            lists["only"], lists["model"], [count("batch", batch) for batch in given["batch"].split(",")],
-            count("rounds", given["rounds"]), count("depth", given["depth"]) if given["depth"] else None,
-            lists["rows"] or None, Path(given["out"]),
-        )  # fmt: skip
+        for number in _parts(batch, ","):
+            if not number.isdigit() or int(number) < 1:
+                raise UserError(f"batch={number} is not a whole number of at least 1")
+        batches = [int(number) for number in _parts(batch, ",")]
+        return cls(lists["only"], lists["model"], batches, rounds, depth, lists["rows"] or None, out)
 
     @property
     def cases(self) -> list[Case]:
@@ -128,17 +125,25 @@ def _write(out: Path, name: str, result: dict[str, Any]) -> None:
         )
 
 
+def bench(
+    only: str = ",".join(PARTS), model: str = "vit_base_patch16_224,swin_base_patch4_window7_224", batch: str = "2,4",
+    rows: str = "", rounds: Count = 15, depth: Annotated[int | None, typer.Option(min=1, help="Blocks; default: all.")] = None,
+    out: Path = RESULTS,
+) -> None:  # fmt: skip
+    """Measure steps, evaluation passes, forms of one layer, scaling, phases of whole runs, and a GPU where there is one.
+
+    Several values are parted by commas, rows by semicolons: only=steps "rows=KARST, ours;full" model=vit_base_patch16_224
+    """
+    measure(Asked.of(only=only, model=model, batch=batch, rows=rows, rounds=rounds, depth=depth, out=out))
+
+
 def main(words: Sequence[str]) -> int:
     """0 done, 2 bad input."""
-    if HELP & set(words):
-        print((__doc__ or "").strip())
-        return 0
-    try:
-        measure(Asked.of(words))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return call(bench, words, "python -m benchmarks")
+
+
+def _parts(text: str, separator: str) -> list[str]:
+    return [part.strip() for part in text.split(separator) if part.strip()]
 
 
 if __name__ == "__main__":

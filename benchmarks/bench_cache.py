@@ -6,20 +6,18 @@ same decoder. Prints one JSON object; times are medians in seconds, each as wall
 the latter being the one to read on a busy machine.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from karst_bench.cli.options import main
+from karst_bench.cli.app import generator
 from karst_bench.config.datasets import dataset_configs
 from karst_bench.data import Task, load_task
 from karst_bench.data.images import workers
@@ -69,12 +67,8 @@ def epoch(split: Split) -> None:
         images.sum()
 
 
-def run(options: Mapping[str, str]) -> int:
-    """Measure and print."""
-    images, size, epochs = (
-        int(options.get(key, value)) for key, value in (("images", 1000), ("size", 224), ("epochs", 3))
-    )
-    root = Path(options.get("root", "outputs/bench_cache"))
+def main(images: int = 1000, size: int = 224, epochs: int = 3, root: Path = Path("outputs/bench_cache")) -> None:
+    """Measure what decoding once is worth, and print one JSON object."""
     shutil.rmtree(root, ignore_errors=True)
     make(root / "vtab-1k" / "dtd", images)
     node = dataset_configs(("vtab",))["vtab/dtd"]
@@ -103,7 +97,6 @@ def run(options: Mapping[str, str]) -> int:
             found[f"decoded_over_cached_{what}_{clock}"] = ratio
     print(json.dumps(found))
     shutil.rmtree(root)
-    return 0
 
 
 def streamed(split: Split, files: list[Path], size: int) -> Split:
@@ -118,4 +111,4 @@ def streamed(split: Split, files: list[Path], size: int) -> Split:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(run, __doc__ or "", ("images", "size", "epochs", "root")))
+    generator(main)

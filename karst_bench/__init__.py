@@ -15,7 +15,7 @@ from karst_bench.errors import UserError
 if TYPE_CHECKING:  # torch loads with the first call, so that reports and a mistyped key need not wait for it
     from torch import nn
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["UserError", "attach", "load_adapter", "merge", "save_adapter", "unmerge"]
 
 

@@ -34,6 +34,12 @@ class _Repository(ConfigRepository):
         self.store = store
         super().__init__(search_path)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> "_Repository":
+        """Hydra copies a repository before it changes its list of sources, and would copy every node of the store with it."""
+        twin = object.__new__(_Repository)
+        twin.__dict__ |= self.__dict__
+        return twin
+
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
         super().initialize_sources(config_search_path)
         schema = cast(StructuredConfigSource, self.get_schema_source())  # Hydra loads the class a second time

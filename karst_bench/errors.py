@@ -15,3 +15,7 @@ def nearest(word: str, valid: Sequence[str]) -> str:
     near = near or difflib.get_close_matches(word, valid, 1, 0.6)
     near = near or [tails[t] for t in difflib.get_close_matches(word, list(tails), 1, 0.6)]
     return f"; did you mean {near[0]}?" if near else ""
+
+
+class BusyError(UserError):
+    """Another process is running this cell; a sweep passes it over."""

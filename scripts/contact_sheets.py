@@ -5,7 +5,6 @@
 The images are the first of each class that training sees (`train800`; the pool of a few-shot set), enlarged twice.
 """
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from karst_bench.cli.app import generator
 from karst_bench.config.datasets import dataset_config
 from karst_bench.data.mini import GENERATORS, draw
 from karst_bench.data.mini.difficulty import Difficulty
@@ -42,10 +42,8 @@ def sheet(task: str, node: Mapping[str, Any], columns: int) -> Image.Image:
     return page
 
 
-def main(arguments: list[str]) -> None:
-    """Writes all sheets, with 64 colours each so that they stay small: the images themselves have more."""
-    given = dict(argument.split("=", 1) for argument in arguments)
-    out, columns = Path(given.get("out", "docs/mini")), int(given.get("columns", 12))
+def main(out: Path = Path("docs/mini"), columns: int = 12) -> None:
+    """Draw docs/mini/<task>.png: a row of images for each class of every embedded task, with 64 colours to stay small."""
     out.mkdir(parents=True, exist_ok=True)
     for task in GENERATORS:
         page = sheet(task, dataset_config(f"mini/{task}"), columns)
@@ -54,4 +52,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    generator(main)

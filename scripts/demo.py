@@ -1,43 +1,6 @@
-"""make demo: KARST and a linear probe on an embedded task, into outputs/demo; prints what came out."""
+"""python scripts/demo.py ... is `karst-bench demo ...`; --help says what it takes."""
 
-import shutil
-import time
-from pathlib import Path
-
-from tabulate import tabulate
-
-OUT = Path("outputs/demo")
-METHODS = ("linear", "karst")
-DATASET = "mini/location"
-
-
-def main() -> None:
-    started = time.perf_counter()
-    shutil.rmtree(OUT, ignore_errors=True)
-    from karst_bench.config.compose import settings_of
-    from karst_bench.run.pipeline import run
-
-    print(f"KARST against a linear probe on {DATASET}: 1000 generated images, a small pre-trained ViT, this CPU.\n")
-    records = [
-        run(settings_of([f"method={method}", f"dataset={DATASET}", f"paths.results={OUT}"]))
-        for method in METHODS
-    ]
-    rows = [
-        {
-            "method": record.config["method"]["name"],
-            "test top-1 (%)": record.metrics.test_top1_last_pct,
-            "trained parameters": record.counts.trainable_params,
-            "head": record.counts.head_params,
-            "train (s)": record.seconds.train_s,
-            "test (s)": record.seconds.evaluate_s,
-            "record": f"{OUT}/runs/mini/{record.id}.json",
-        }
-        for record in records
-    ]
-    print(tabulate(rows, headers="keys", floatfmt=".1f", intfmt=","))
-    print(f"\n{time.perf_counter() - started:.0f} s in all, one seed: a demonstration, not a result.")
-    print("Next: python run.py --help, or python run.py -m method=karst,lora,linear seed=0,1,2")
-
+from karst_bench.cli.app import door
 
 if __name__ == "__main__":
-    main()
+    door("demo")

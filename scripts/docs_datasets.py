@@ -1,14 +1,15 @@
-"""docs/datasets.md from the dataset YAMLs: `python -m scripts.docs_datasets [FILE]` writes it, or prints it with `-`."""
+"""docs/datasets.md from the dataset YAMLs: python scripts/docs_datasets.py [out=FILE]"""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from karst_bench import files
+from karst_bench.cli.app import generator
 from karst_bench.config.datasets import dataset_configs
 from karst_bench.data.sources.published import fewshot_source
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "datasets.md"
 INTRO = """# Data sets
 
 <!-- Written by `python -m scripts.docs_datasets` from conf/dataset/; edit the YAML files. -->
@@ -113,16 +114,11 @@ def _fewshot(dataset: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def main() -> int:
-    """Write the page to the file named, by default docs/datasets.md of the checkout."""
-    wanted = sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).resolve().parents[1] / "docs" / "datasets.md")
-    if wanted == "-":
-        print(page())
-    else:
-        files.write(Path(wanted), page().encode())
-        print(wanted)
-    return 0
+def main(out: Path = PAGE) -> None:
+    """Write docs/datasets.md from conf/dataset."""
+    files.write(out, page().encode())
+    print(out)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    generator(main)

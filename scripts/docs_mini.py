@@ -12,6 +12,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from karst_bench import files
+from karst_bench.cli.app import generator
 from karst_bench.config.compose import settings_of
 from karst_bench.report.load import Run, load_runs
 from karst_bench.report.statistics import aggregate, compare, intervals
@@ -150,10 +151,11 @@ def records(folder: Path) -> list[Run]:
 
 
 def main() -> None:
+    """Write the tables of docs/mini.md anew from the committed records."""
     runs = records(RESULTS)
     files.write(PAGE, render(PAGE.read_text(), runs).encode(), once=False)
     print(f"{PAGE.relative_to(ROOT)}: {len(runs)} records")
 
 
 if __name__ == "__main__":
-    main()
+    generator(main)

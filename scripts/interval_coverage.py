@@ -6,12 +6,12 @@
 True values are known here: every task has its mean 0 and a spread; an interval holds if it contains 0.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy import stats
 
+from karst_bench.cli.app import generator
 from karst_bench.report.suite import load_suite
 
 SIZES = (3, 5, 10)
@@ -109,11 +109,10 @@ def rows(trials: int) -> Iterator[str]:
             yield f"| {scenario} | {name} | " + " | ".join(f"{100 * c:.1f} % (±{h:.2f})" for c, h in entries) + " |"
 
 
-def main(arguments: list[str]) -> None:
-    """Print the table; `trials=N` (default 4000) sets the simulations per row."""
-    trials = int(next((a.split("=", 1)[1] for a in arguments if a.startswith("trials=")), "4000"))
+def main(trials: int = 4000) -> None:
+    """Print how often the 95 % intervals hold, over so many simulations a row."""
     print("\n".join(rows(trials)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    generator(main)

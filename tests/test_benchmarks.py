@@ -47,8 +47,9 @@ def test_steps_and_passes_reach_page_and_plot(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "result"),
     [
-        (["rows=KARST,ours"], "did you mean KARST, ours"), (["only=stpes"], "did you mean steps"), (["rounds=abc"], "rounds=abc"),
-        (["batch=0"], "batch=0"), (["model=vit_foo"], "model=vit_foo"), (["onyl=steps"], "did you mean only"),
+        (["rows=KARST,ours"], "did you mean KARST, ours"), (["only=stpes"], "did you mean steps"), (["rounds=abc"], "rounds"),
+        (["batch=0"], "batch=0"), (["model=vit_foo"], "model=vit_foo"), (["depth=0"], "depth"),
+        (["onyl=steps"], "did you mean only"),
     ],
 )  # fmt: skip
 def test_a_mistyped_word_stops_before_anything_is_measured(words: list[str], result: str, tmp_path: Path, capsys) -> None:

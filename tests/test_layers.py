@@ -23,7 +23,7 @@ ALLOWED = {
     "run": {"run", "adapt", "methods", "nn", "data", "engine", "records", "trackers", "report", "config", "files", "errors",
             "load_adapter"},
 }
-TOP = {"__init__.py", "compat.py", "download.py", "errors.py", "files.py", "plugins.py"}
+TOP = {"__init__.py", "__main__.py", "compat.py", "download.py", "errors.py", "files.py", "plugins.py"}
 # Where an outside library may be imported, by path prefix.
 HOMES = {
     "timm": ("adapt/", "data/augment/policy.py", "engine/optim.py"),

@@ -1,13 +1,39 @@
-"""Fetches a backbone's weights by name, from the hub or an address; nothing here imports torch."""
+"""Fetches a backbone's weights by name, from the hub or an address."""
 
+import difflib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from karst_bench import files
-from karst_bench.adapt.weights_file import SUFFIXES
+from karst_bench.adapt.weights_file import SUFFIXES, present_weights
 from karst_bench.download import download
 from karst_bench.errors import UserError
+
+
+def fetch_tag(tag: str, root: Path, url: str | None = None) -> Path:
+    """The weights file of a tag, fetched from `url` or where timm says unless it is there.
+
+    Raises: UserError for an unknown tag, a bare architecture (its weights change between timm versions), or no network.
+    """
+    import timm  # the one function here that cannot do without, and with it torch
+
+    known = timm.list_models(pretrained=True)
+    if tag not in known:
+        near = difflib.get_close_matches(tag, known, n=3) or [name for name in known if name.startswith(f"{tag}.")][:5]
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UserError(f"{tag}: timm {timm.__version__} has no weights of that full name{hint}")
+    present = present_weights(tag, root)
+    if present is not None:
+        return present
+    if url is not None:
+        return fetch_url(tag, url, root)
+    found = timm.get_pretrained_cfg(tag)
+    if found and found.hf_hub_id:
+        return fetch_hub(tag, found.hf_hub_id, root, ("model.safetensors", "config.json"))
+    if found and found.url:
+        return fetch_url(tag, str(found.url), root)
+    raise UserError(f"{tag}: timm names no place to fetch it from; give url=ADDRESS")
 
 
 def fetch_hub(tag: str, repository: str, root: Path, names: Sequence[str], revision: str | None = None) -> Path:

@@ -9,7 +9,7 @@ from karst_bench.config.settings import Settings
 from karst_bench.engine.callbacks import Callbacks
 from karst_bench.engine.checkpoint import new_state
 from karst_bench.engine.outcome import DivergedError, Interrupted
-from karst_bench.errors import UserError
+from karst_bench.errors import BusyError, UserError
 from karst_bench.records.facts import RunFailure
 from karst_bench.records.identity import cell_key
 from karst_bench.records.lease import Leases
@@ -23,10 +23,6 @@ from karst_bench.run.training import train_and_score
 from karst_bench.trackers import client
 
 log = logging.getLogger(__name__)
-
-
-class BusyError(UserError):
-    """Another process is running this cell; a sweep passes it over."""
 
 
 def run(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecord:

@@ -1,8 +1,6 @@
 """Miniature sets in the true formats: 19 VTAB-1K folders and five few-shot sets."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -81,12 +79,3 @@ def make_fewshot(root: Path, option: str, *, layout: str = "noah") -> Path:
         repeat = 2 if (name, folder) == ("train", "oxford-pets") else 1
         (annotations / file).write_text("".join(line * repeat for line in lines))
     return annotations
-
-
-def script(name: str) -> ModuleType:
-    """A script as a module, to call its functions without a new process."""
-    spec = importlib.util.spec_from_file_location(name, CONF.parents[1] / "scripts" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-from miniatures import CONF, OPTIONS, dataset_of, make_fewshot, make_vtab, script
+from miniatures import CONF, OPTIONS, dataset_of, make_fewshot, make_vtab
 from PIL import Image
 
-from karst_bench.cli.options import main
+from karst_bench.cli.app import main
 from karst_bench.config.datasets import choose, dataset_configs
 from karst_bench.data.setup.audit import Finding, audit
 from karst_bench.errors import UserError
@@ -85,28 +84,23 @@ def test_names_are_checked() -> None:
         choose("imagenet")
 
 
-def test_the_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = make_vtab(tmp_path, "vtab/dtd")
     make_fewshot(tmp_path, "fewshot/pets")
-    tool = script("audit_data")
 
     def command(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["audit_data.py", *words])
-        code = main(tool.run, tool.__doc__ or "", ("root", "task", "images"), ("json",))
-        return code, *capsys.readouterr()
+        return main(["data", *words]), *capsys.readouterr()
 
-    code, out, _ = command(f"root={tmp_path}", "--json")
+    code, out, _ = command("audit", f"root={tmp_path}", "--json")
     assert code == 0 and set(json.loads(out)) == {"vtab/dtd", "fewshot/pets"}
     assert set(json.loads(out)["vtab/dtd"]) == {"unreadable", "out_of_range", "overlap", "warnings"}
     (home / "images/test/000000.jpg").write_bytes(b"")
-    code, out, _ = command(f"root={tmp_path}", "task=vtab/dtd")
+    code, out, _ = command("audit", str(tmp_path), "--task", "vtab/dtd")
     assert code == 1 and "unreadable: images/test/000000.jpg" in out
-    code, _, errors = command(f"root={home}")
+    code, _, errors = command("audit", f"root={home}")
     assert code == 2 and "give its parent" in errors
-    assert command()[1].startswith("python scripts/audit_data.py root=DIR")
-    assert script("prepare_vtab").run({"root": str(tmp_path), "task": "dtd,svhn"}) == 1
-    out = capsys.readouterr().out
-    assert "vtab/dtd" in out and "NOT usable" in out and "vtab/svhn: not found" in out
+    code, out, _ = command("prepare", "vtab", f"root={tmp_path}", "task=dtd,svhn")
+    assert code == 1 and "vtab/dtd" in out and "NOT usable" in out and "vtab/svhn: not found" in out
 
 
 def test_configuration_facts() -> None:

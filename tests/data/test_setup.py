@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from miniatures import CONF, dataset_of, make_fewshot, script
+from miniatures import CONF, dataset_of, make_fewshot
 
 import karst_bench.data.setup.fewshot as setup
 from karst_bench.adapt.fetch_weights import fetch_hub, fetch_url
 from karst_bench.adapt.weights_file import SUMS, check_weights, present_weights
-from karst_bench.cli.options import parse
+from karst_bench.cli.app import main
 from karst_bench.download import download
 from karst_bench.errors import UserError
 from karst_bench.files import sha256
@@ -147,20 +147,24 @@ def test_the_lists_come_from_one_commit() -> None:
 def test_weights_by_tag_from_an_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "ViT-B_16.npz"
     source.write_bytes(DATA)
-    fetch, tag = script("fetch_weights"), "vit_base_patch16_224.orig_in21k"
+    tag, out = "vit_base_patch16_224.orig_in21k", tmp_path / "w"
+
+    def fetch(*words: str) -> tuple[int, str]:
+        code, said = main(["weights", "fetch", f"out={out}", *words]), capsys.readouterr()
+        return code, said.out + said.err
+
     for _ in range(2):
-        assert fetch.run({"tag": tag, "out": str(tmp_path / "w"), "url": source.as_uri()}) == 0
-    file = tmp_path / "w" / f"{tag}.npz"
-    assert json.loads((tmp_path / "w" / SUMS).read_text())[file.name]["sha256"] == sha256(file)
-    assert sha256(file) in capsys.readouterr().out
-    assert fetch.run({"check": "true", "out": str(tmp_path / "w")}) == 0
+        code, said = fetch(tag, f"url={source.as_uri()}")
+        assert code == 0
+    file = out / f"{tag}.npz"
+    assert json.loads((out / SUMS).read_text())[file.name]["sha256"] == sha256(file)
+    assert sha256(file) in said
+    assert fetch("--check")[0] == 0
     file.write_bytes(DATA[:-1])
-    with pytest.raises(UserError, match="changed or damaged"):
-        fetch.run({"check": "true", "out": str(tmp_path / "w")})
-    with pytest.raises(UserError, match=r"full name; did you mean vit_base_patch16_224\."):
-        fetch.run({"tag": "vit_base_patch16_224", "out": str(tmp_path)})
-    with pytest.raises(UserError, match="no weights named"):
-        fetch.run({"out": str(tmp_path)})
+    for words, reason in (("--check", "changed or damaged"), ("tag=vit_base_patch16_224", f"full name; did you mean {tag[:20]}"),
+                          ("url=x", "no weights named")):  # fmt: skip
+        code, said = fetch(words)
+        assert code == 2 and reason in said
     with pytest.raises(UserError, match="must end in one of"):
         fetch_url(tag, "file:///x.zip", tmp_path)
 
@@ -209,15 +213,6 @@ def test_sums_that_are_not_json(tmp_path: Path) -> None:
         check_weights(tmp_path, tmp_path / "a.npz")
     with pytest.raises(UserError, match="no such weights file"):
         check_weights(tmp_path, tmp_path / "b.npz")
-
-
-def test_words_of_a_command_line() -> None:
-    assert parse(["root=a=b", "--json", "tag"], ("root",), ("json",), bare="tag") == {
-        "root": "a=b", "json": "true", "tag": "tag"
-    }  # fmt: skip
-    for word in ("rot=1", "root", "--jsn"):
-        with pytest.raises(UserError, match=r"not an option.*did you mean"):
-            parse([word], ("root",), ("json",))
 
 
 def test_the_page_of_sets_is_current() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from report_records import full_suite, record, write
 
+from karst_bench.cli.app import main
 from karst_bench.config.sweep_files import SUITES
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
-from karst_bench.report import __main__ as command
 from karst_bench.report import figure_data, formats, paper
 from karst_bench.report.report import write_report
 from karst_bench.report.suite import load_suite
@@ -47,7 +47,7 @@ def read_csv(path):
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_nothing_ran(tmp_path, suite, capsys):
-    assert command.main([f"suite={suite}", f"results={tmp_path}"]) == 0
+    assert main(["report", f"suite={suite}", f"results={tmp_path}"]) == 0
     out = capsys.readouterr().out
     assert "0 finished runs" in out and "karst" in out and "python run.py" in out
     folder = tmp_path / "report" / suite
@@ -84,7 +84,7 @@ def test_two_builds_are_equal_byte_for_byte(tmp_path):
     for name, records in (("here", made), ("there", made[::-1])):
         write(tmp_path / name, *records)
     words = ["suite=mini", f"results={tmp_path / 'there'}"]
-    call = [sys.executable, "-m", "karst_bench.report", *words]
+    call = [sys.executable, "-m", "karst_bench", "report", *words]
     subprocess.run(call, env=os.environ | {"PYTHONHASHSEED": "77"}, stdout=subprocess.DEVNULL, check=True)
     report_of("mini", tmp_path / "here")
     first, second = (tmp_path / name / "report" / "mini" for name in ("here", "there"))
@@ -123,7 +123,7 @@ def test_missing_paper_numbers_are_one_clear_line(tmp_path):
 
 @pytest.mark.parametrize("words", [["suite=imagenet"], ["suit=vtab"], ["vtab"]])
 def test_wrong_options(tmp_path, words, capsys):
-    assert command.main([*words, f"results={tmp_path}"]) == 2
+    assert main(["report", *words, f"results={tmp_path}"]) == 2
     assert "vtab" in capsys.readouterr().err or words == ["suit=vtab"]
 
 
@@ -225,7 +225,7 @@ def test_html_stays_text(tmp_path):
 def test_report_with_hostile_neighbours(tmp_path, capsys):
     paths = write(tmp_path, *(record(seed=seed, last=70 + seed) for seed in range(3)))
     (paths[0].parent / "bad.json").write_text('{"schema": 1, "id": "<script>"')
-    assert command.main([f"results={tmp_path}", "pictures=false"]) == 0
+    assert main(["report", f"results={tmp_path}", "pictures=false"]) == 0
     out = capsys.readouterr().out
     assert "1 files left out" in out and "left out: bad.json" in out
     (ours,) = [

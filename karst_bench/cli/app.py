@@ -1,0 +1,208 @@
+"""`karst-bench`: every command of the suite. A command loads what it needs when it is called, so that help is instant."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from karst_bench import __version__
+from karst_bench.cli.console import attach_console
+from karst_bench.cli.outcome import asks_for_debug, exit_code
+from karst_bench.cli.words import KeyValueCommand, OverrideCommand
+
+PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+def typer_app(**options: Any) -> typer.Typer:
+    """A typer application in the suite's manner: plain help, no tracebacks of its own."""
+    names = {"help_option_names": ["-h", "--help"]}
+    return typer.Typer(
+        no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=names, **options
+    )
+
+
+app = typer_app()
+data_app, prepare_app, weights_app = typer_app(), typer_app(), typer_app()
+app.add_typer(data_app, name="data", help="Check data sets and bring them into place.")
+data_app.add_typer(prepare_app, name="prepare", help="Say what is there and bring the rest into place.")
+app.add_typer(weights_app, name="weights", help="Fetch and check backbone weights.")
+
+
+def _expanded(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Words as for run.")]
+Root = Annotated[Path, typer.Argument(parser=_expanded, metavar="DIR", help="The folder of paths.data.")]
+Tasks = Annotated[str | None, typer.Option(help="Sets by name, comma-separated: cifar100,fewshot/pets. Default: all.")]
+Images = Annotated[bool, typer.Option("--images/--no-images", help="Open every image, or read the lists only.")]
+Weights = Annotated[Path, typer.Option("--out", parser=_expanded, help="The folder of paths.weights.")]
+
+
+@app.callback()
+def _suite(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Parameter-efficient fine-tuning of vision transformers, compared honestly."""
+
+
+@app.command(cls=OverrideCommand, context_settings=PASSED_ON, add_help_option=False)
+def run(ctx: typer.Context) -> int:
+    """Train, evaluate, describe, merge or predict. Every word goes to Hydra; run --help lists all options."""
+    from karst_bench.cli import hydra_app
+
+    return hydra_app.main(ctx.args)
+
+
+@app.command(cls=OverrideCommand)
+def sweep(words: Words = None) -> None:
+    """List what a sweep would run. Each line says what is done or how long it will take.
+
+    karst-bench sweep names the sweeps; karst-bench sweep table1 suite=mini lists one.
+    """
+    from karst_bench.cli import plans
+
+    print(plans.listing(words or []))
+
+
+@app.command(cls=OverrideCommand)
+def status(words: Words = None) -> None:
+    """Show how far a sweep is. Methods x tasks: done, running, failed, missing, and the commands for the gaps.
+
+    karst-bench status suite=mini shows Table I's; sweep=NAME another, method= and dataset= one of your own.
+    """
+    from karst_bench.cli import plans
+
+    print(plans.matrix(words or []))
+
+
+@app.command(cls=OverrideCommand, no_args_is_help=True)
+def tune(
+    words: Words = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Size of the study, over all workers; default 30.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    table: Annotated[Path | None, typer.Option(parser=_expanded, help="Where the result goes.")] = None,
+    join: Annotated[bool, typer.Option("--join", hidden=True)] = False,
+) -> int:
+    """Search hyper-parameters on the val split. The test split is never read; a stopped study goes on where it was.
+
+    A key that is given is not searched; several values (recipe.lr=3e-3,1e-2) make the study their grid. The same
+    command on another machine with the same outputs folder joins in.
+    """
+    from karst_bench.cli import search
+
+    return search.tune(words or [], trials=trials, workers=workers, table=table, join=join)
+
+
+@app.command(cls=KeyValueCommand)
+def report(
+    suite: Annotated[str, typer.Option(help="vtab or mini.")] = "vtab",
+    results: Annotated[
+        Path, typer.Option(parser=_expanded, envvar="KARST_BENCH_RESULTS", help="The folder of paths.results.")
+    ] = Path("results"),
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Draw the figures too.")] = True,
+) -> None:
+    """Make tables, figures and statistics. They come from the records alone and go to <results>/report/<suite>."""
+    from karst_bench.report.report import terminal_text, write_report
+
+    made = write_report(suite, results / "runs" / suite, results / "report" / suite, pictures)
+    print(terminal_text(made, sys.stdout.isatty()))
+
+
+@data_app.command(cls=KeyValueCommand, no_args_is_help=True)
+def audit(
+    root: Root,
+    task: Tasks = None,
+    images: Images = True,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> int:
+    """Look at every list and image once. Nothing is changed; exit code 1 where something is wrong."""
+    from karst_bench.cli import datasets
+
+    return datasets.audit(root, task, images=images, as_json=json)
+
+
+@prepare_app.command(cls=KeyValueCommand, no_args_is_help=True)
+def vtab(root: Root, task: Tasks = None, images: Images = True) -> int:
+    """Say which of VTAB-1K's 19 sets are there. And where each belongs, and what is wrong; exit code 1 unless all are ready."""
+    from karst_bench.cli import datasets
+
+    return datasets.prepare_vtab(root, task, images=images)
+
+
+@prepare_app.command(cls=KeyValueCommand, no_args_is_help=True)
+def fewshot(
+    root: Root,
+    task: Tasks = None,
+    archives: Annotated[
+        Path | None, typer.Option(parser=_expanded, help="Where the original archives lie; default DIR.")
+    ] = None,
+    lists: Annotated[str | None, typer.Option(help="The published lists from another folder or address.")] = None,
+) -> int:
+    """Bring the five few-shot sets into place.
+
+    Fetches and checks the published lists, finds the images in any of the usual layouts, or unpacks the original archives.
+    Exit code 1 unless all images are there.
+    """
+    from karst_bench.cli import datasets
+
+    return datasets.prepare_fewshot(root, task, archives=archives or root, lists=lists)
+
+
+@weights_app.command(cls=KeyValueCommand, no_args_is_help=True)
+def fetch(
+    tag: Annotated[
+        str | None, typer.Argument(metavar="TAG", help="timm's full name: vit_base_patch16_224.orig_in21k.")
+    ] = None,
+    out: Weights = Path("weights"),
+    url: Annotated[str | None, typer.Option(help="Fetch the file from here instead of the hub.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check every file that was fetched against its recorded SHA-256.")
+    ] = False,
+) -> None:
+    """Fetch a backbone's weights. A broken download is continued; a run finds them there by itself."""
+    from karst_bench.cli import weights
+
+    weights.fetch(tag, out, url=url, check=check)
+
+
+@app.command(cls=KeyValueCommand)
+def demo() -> None:
+    """Train KARST and a linear probe. On an embedded task, into outputs/demo: nothing to download, under a minute."""
+    from karst_bench.cli import demonstration
+
+    demonstration.show()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line, by default this process's, and returns its exit code."""
+    return _call(app, list(sys.argv[1:] if arguments is None else arguments), "karst-bench")
+
+
+def door(*words: str) -> None:
+    """A documented script's way in: `python scripts/status.py ...` is `karst-bench status ...`."""
+    sys.exit(main([*words, *sys.argv[1:]]))
+
+
+def generator(function: Callable[..., int | None]) -> None:
+    """A script of this repository as a command of its own; see `call`."""
+    sys.exit(call(function, sys.argv[1:]))
+
+
+def call(function: Callable[..., int | None], words: Sequence[str], name: str | None = None) -> int:
+    """Calls a function with a command line: its parameters are the options, its docstring the help; returns the exit code."""
+    single = typer_app()
+    single.command(cls=KeyValueCommand)(function)
+    return _call(single, list(words), name)
+
+
+def _call(application: typer.Typer, words: list[str], name: str | None) -> int:
+    debug = asks_for_debug(words)
+    attach_console(debug=debug)
+    if "--version" in words:
+        print(f"karst_bench {__version__}")
+        return 0
+    try:
+        return exit_code(lambda: application(args=words, prog_name=name, obj=debug), debug=debug)
+    except SystemExit as stopped:
+        return stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)

@@ -1,0 +1,30 @@
+"""What a person sees while something runs: the suite's log on standard error. Nothing else configures logging."""
+
+import logging
+import os
+import sys
+
+LOGGER = "karst_bench"
+COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
+
+
+class Console(logging.Handler):
+    """Plain lines; warnings and worse say what they are. On a terminal a line replaces what a progress bar left there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            terminal = sys.stderr.isatty()
+            kind = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+            colour = COLOURS.get(record.levelno, "") if terminal and "NO_COLOR" not in os.environ else ""
+            line = f"{colour}{kind}{self.format(record)}{colour and chr(27) + '[0m'}"
+            print(f"\r\x1b[K{line}" if terminal else line, file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+def attach_console(*, debug: bool = False) -> None:
+    """Shows the log from INFO on, with debug from DEBUG on; a second call changes the level only."""
+    logger = logging.getLogger(LOGGER)
+    if not any(isinstance(handler, Console) for handler in logger.handlers):
+        logger.addHandler(Console())
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)

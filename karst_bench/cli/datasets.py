@@ -1,0 +1,94 @@
+"""`karst-bench data ...`: what the audit found and what preparing left to do, as text or JSON."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from karst_bench.config.datasets import choose
+from karst_bench.data.setup import audit as auditing
+from karst_bench.data.setup.fewshot import missing_images, place_lists, unpack
+from karst_bench.data.sources.layouts import find_task
+from karst_bench.errors import UserError
+
+
+def audit(root: Path, task: str | None, *, images: bool, as_json: bool) -> int:
+    """Audits the chosen sets under `root` and prints; 0 where all are sound, else 1. Raises: UserError where there is none."""
+    found = auditing.audit(root, choose(task), images=images)
+    if as_json:
+        print(json.dumps({option: finding.as_json() for option, finding in found.items()}, indent=1))
+    else:
+        _print_table(list(found.values()))
+    return 0 if all(finding.sound for finding in found.values()) else 1
+
+
+def _print_table(findings: list[auditing.Finding]) -> None:
+    """The table, then what is wrong or odd, set by set."""
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    counted = ("repeated", "shared", "unreadable", "bad lines")
+    table = Table("set", "files", "classes", "labels", *counted, "encoding", "lists")
+    for found in findings:
+        span = f"{found.label_range[0]}..{found.label_range[1]}" if found.label_range else "none"
+        counts = [found.duplicates, len(found.overlap), len(found.unreadable), len(found.out_of_range)]
+        lists = f"{found.list_sha256[:12]} {found.list_state}"
+        seen = f"{found.classes_seen}/{found.classes}"
+        table.add_row(found.option, str(found.files), seen, span, *map(str, counts), found.encoding, lists)
+    console.print(table)
+    for found in findings:
+        for title, lines in found.as_json().items():
+            for line in lines[:5]:
+                console.print(f"{found.option}: {title.replace('_', ' ')}: {line}", markup=False)
+            if len(lines) > 5:
+                console.print(f"{found.option}: {title.replace('_', ' ')}: and {len(lines) - 5} more (--json has all)")
+
+
+def prepare_vtab(root: Path, task: str | None, *, images: bool) -> int:
+    """Says of each VTAB-1K set whether it is there and sound, and where it belongs; 0 where all are ready, else 1."""
+    ready = [_vtab_set(dataset, root, images) for dataset in choose(task, ("vtab",)).values()]
+    print(f"{sum(ready)} of {len(ready)} sets are ready")
+    return 0 if all(ready) else 1
+
+
+def _vtab_set(dataset: Mapping[str, Any], root: Path, images: bool) -> bool:
+    try:
+        home = find_task(dataset, data_root=root)
+    except UserError:
+        names = " or ".join(dict.fromkeys([dataset["folder"], *dataset["aliases"]]))
+        print(f"{dataset['name']}: not found; expected {root / 'vtab-1k' / dataset['folder']} (names: {names})")
+        print(f"    origin: {dataset['origin']}; licence: {dataset['licence']}; note: {dataset['known_issues']}")
+        print(f"    with tensorflow-datasets: dataset.source=tfds, builder {dataset['tfds']['builder']}")
+        return False
+    found = auditing.audit_task(dataset, root=root, home=home, images=images)
+    state = "ready" if found.sound else "NOT usable"
+    print(f"{dataset['name']}: {home}: {state}, {found.files} images {found.encoding}, lists {found.list_sha256[:12]}")
+    for line in [*found.unreadable[:3], *found.out_of_range[:3], *found.overlap[:3], *found.warnings]:
+        print(f"    {line}")
+    return found.sound
+
+
+def prepare_fewshot(root: Path, task: str | None, *, archives: Path, lists: str | None) -> int:
+    """Brings each few-shot set into place as far as it can; 0 where all images are there, else 1. Raises: UserError."""
+    missing = [_fewshot_set(dataset, root, archives, lists) for dataset in choose(task, ("fewshot",)).values()]
+    return 1 if sum(missing) else 0
+
+
+def _fewshot_set(dataset: Mapping[str, Any], root: Path, archives: Path, lists: str | None) -> int:
+    """Lists, then images; the number of images that are still missing."""
+    place_lists(dataset, root, lists)
+    missing = missing_images(dataset, root)
+    absent: list[str] = []
+    if missing:
+        absent = unpack(dataset, root, archives)
+        missing = missing_images(dataset, root)
+    if not missing:
+        print(f"{dataset['name']}: complete; karst-bench run dataset={dataset['name']} paths.data={root}")
+        return 0
+    places = ", ".join(str(root / folder) for folder in dataset["image_dirs"])
+    wanted = f"; not found: {', '.join(str(archives / name) for name in absent)}" if absent else ""
+    count = f"{len(missing)} images are missing, first {missing[0]}"
+    print(f"{dataset['name']}: {count} (put them into one of {places}){wanted}")
+    return len(missing)

@@ -1,0 +1,35 @@
+"""What a sweep consists of and how far it is: the words of `karst-bench sweep` and `status`."""
+
+from collections.abc import Sequence
+
+from karst_bench.config.sweep_files import read_sweep, sweep_names
+from karst_bench.run import status
+
+NAMING = ("sweep=", "method=", "dataset=")
+
+
+def listing(words: Sequence[str]) -> str:
+    """A line for each run of the sweep with its state; without words, the sweeps there are.
+
+    Raises: UserError as composing the runs does.
+    """
+    if not words:
+        lines = [f"{name:12}{read_sweep(name, 'vtab').title}" for name in sweep_names()]
+        return "\n".join(
+            [*lines, "", "karst-bench sweep NAME [suite=mini] lists the runs; karst-bench run sweep=NAME runs them"]
+        )
+    planned = [word for word in _named(words) if word.lower() != "dry_run=true"]
+    return status.listing(status.cells(planned))
+
+
+def matrix(words: Sequence[str]) -> str:
+    """Methods x tasks of the sweep that the words name, of Table I where they name none. Raises: UserError."""
+    wanted = _named(words)
+    if not any(word.startswith(NAMING) for word in wanted):
+        wanted = ["sweep=table1", *wanted]
+    return status.matrix(wanted, status.cells(wanted))
+
+
+def _named(words: Sequence[str]) -> list[str]:
+    """`table1` stands for sweep=table1."""
+    return [f"sweep={word}" if word in sweep_names() else word for word in words]

@@ -1,0 +1,47 @@
+"""`karst-bench tune`: one study, its workers on this machine, and the table of what it found."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def tune(words: Sequence[str], *, trials: int | None, workers: int, table: Path | None, join: bool) -> int:
+    """Runs a study to its number of trials and writes what it found; join: works on it and writes nothing.
+
+    Raises: UserError for bad input; KeyboardInterrupt where it was stopped.
+    """
+    from karst_bench.engine.outcome import Interrupted
+    from karst_bench.run.tuning import Worker, search, tuned_table, write_tuned
+
+    found = search(words)
+    size = found.budget(trials)
+    worker = Worker(found, size)
+    helpers = [start_helper(words, size, workers) for _ in range(workers - 1)]
+    try:
+        worker.work()
+    except Interrupted as stopped:
+        raise KeyboardInterrupt("the same command goes on where it was") from stopped
+    failed = [helper.pid for helper in helpers if helper.wait() != 0]
+    if failed:
+        log.error("%d of %d workers failed; the same command goes on where they stopped", len(failed), workers)
+        return 1
+    if join:
+        return 0
+    table = table or tuned_table(found)
+    result = write_tuned(worker, table)
+    default = result["default_val_top1_pct"]
+    print(f"best of {size}: val top-1 {result['val_top1_pct']:.2f} % (default {default:.2f} %), {result['values']}")
+    print(f"written to {table}; use it with tuned=ours")
+    return 0
+
+
+def start_helper(words: Sequence[str], trials: int, workers: int) -> "subprocess.Popen[bytes]":
+    """Another worker on the same study, with its share of the cores."""
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    command = [sys.executable, "-m", "karst_bench", "tune", *words, f"trials={trials}", "--join"]
+    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)})

@@ -1,0 +1,214 @@
+"""Every command: help, version, one notation, exit codes and sentences."""
+
+import logging
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from karst_bench import __version__
+from karst_bench.cli import app, console, hydra_app
+from karst_bench.cli.app import main
+from karst_bench.cli.outcome import exit_code
+from karst_bench.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ["run", "sweep", "status", "tune", "report", "demo", "data audit", "data prepare vtab", "data prepare fewshot",
+            "weights fetch"]  # fmt: skip
+DOORS = {"status": "status", "tune": "tune", "demo": "demo", "audit_data": "data audit", "prepare_vtab": "data prepare vtab",
+         "prepare_fewshot": "data prepare fewshot", "fetch_weights": "weights fetch"}  # fmt: skip
+GENERATORS = ["contact_sheets", "docs_datasets", "docs_methods", "docs_mini", "interval_coverage"]
+
+
+def run_script(name: str, *words: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+    return int(stopped.value.code or 0)
+
+
+def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], ["data", "-h"], ["data", "prepare", "--help"], ["weights", "--help"]):
+        assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {command.split()[-1]} " in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_and_version(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert (f"Usage: karst-bench {command}" in shown) != (command == "run") and len(shown) > 150
+    assert main([*command.split(), "--version"]) == 0
+    assert capsys.readouterr().out == f"karst_bench {__version__}\n"
+
+
+@pytest.mark.parametrize("name", sorted(DOORS))
+def test_a_script_is_the_command_it_names(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_script(name, "--help", monkeypatch=monkeypatch) == 0
+    by_script = capsys.readouterr().out
+    assert main([*DOORS[name].split(), "--help"]) == 0
+    assert by_script == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_asking_a_generator_for_help_makes_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pages = {path: path.stat().st_mtime_ns for path in (ROOT / "docs").rglob("*")}
+    assert run_script(name, "--help", monkeypatch=monkeypatch) == 0
+    assert "Usage:" in capsys.readouterr().out
+    assert run_script(name, "nonsense=1", monkeypatch=monkeypatch) == 2
+    assert pages == {path: path.stat().st_mtime_ns for path in (ROOT / "docs").rglob("*")} and not list(tmp_path.iterdir())
+
+
+def test_every_script_has_a_door_or_is_a_generator() -> None:
+    assert {path.stem for path in (ROOT / "scripts").glob("*.py")} - {*DOORS, *GENERATORS} <= {"pretrain_mini", "mini_difficulty"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("data audit rot=DIR", "did you mean root"),
+        ("data audit DIR --tsk x", "--task"),
+        ("data audit DIR task=imagenet", "choose from"),
+        ("data prepare vtab", "DIR"),
+        ("report suit=mini", "did you mean suite"),
+        ("report suite=imagenet", "vtab, mini"),
+        ("tune method=lora trials=0", "trials"),
+        ("tune method=lora protocol=last", "protocol= cannot be chosen here"),
+        ("status sed=1", "did you mean seed"),
+        ("sweep sweep=table9", "table1"),
+        ("run method=kars", "did you mean karst"),
+        ("run --nonsense", "--nonsense"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_code_2(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert said in out + err and "Traceback" not in err
+
+
+def test_key_value_and_options_mean_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from karst_bench.cli import datasets
+
+    seen: list[object] = []
+
+    def audit(root: Path, task: str | None, *, images: bool, as_json: bool) -> int:
+        seen.append((root, task, images, as_json))
+        return 1
+
+    monkeypatch.setattr(datasets, "audit", audit)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for words in ("root=~/a=b task=pets images=false json=true", "~/a=b --task pets --no-images --json",
+                  "--no-images task=pets root=~/a=b --json"):  # fmt: skip
+        assert main(["data", "audit", *words.split()]) == 1
+    assert set(seen) == {(tmp_path / "a=b", "pets", False, True)}
+
+
+def test_a_command_that_takes_overrides_keeps_them_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    from karst_bench.cli import search
+
+    seen: list[object] = []
+    monkeypatch.setattr(search, "tune", lambda words, **own: seen.append((words, own)))
+    assert main(["tune", "method=lora", "trials=3", "recipe.lr=1e-3,1e-2", "--workers", "2", "+x=[1,2]"]) == 0
+    own = {"trials": 3, "workers": 2, "table": None, "join": False}
+    assert seen == [(["method=lora", "recipe.lr=1e-3,1e-2", "+x=[1,2]"], own)]
+
+
+def test_run_hands_every_word_to_hydra_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(hydra_app, "main", lambda words: seen.append(list(words)) or 0)
+    words = shlex.split("-m method=lora seed=0,1 --config-dir DIR -p method --info defaults -sc install=bash ~tracker")
+    assert main(["run", *words]) == 0 and seen == [words]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("--cfg job method=lora", "r: 8"),
+        ("method=lora --cfg job --package method", "# @package method"),
+        ("--cfg job --resolve -p paths", "outputs: outputs"),
+        ("--info defaults", "Defaults List"),
+        ("also=vpt_deep --info defaults-tree", "also: vpt_deep"),
+        ("--config-dir {tmp} method=mine --cfg job", "name: mine"),
+    ],
+)
+def test_hydras_own_flags(given: str, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("name: mine\n")
+    assert hydra_app.main(given.format(tmp=tmp_path).split()) == 0
+    assert shown in capsys.readouterr().out
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("x is not y"), 2, "error: x is not y\n"),
+        (ValueError("odd"), 1, "error: ValueError: odd\ndebug=true shows the traceback\n"),
+        (KeyboardInterrupt("the same command continues"), 130, "stopped; the same command continues\n"),
+    ],
+)
+def test_how_an_act_ends(error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(lambda: _raise(error), debug=False) == code
+    assert capsys.readouterr().err == said
+
+
+def test_debug_shows_the_traceback() -> None:
+    for words in (["report", "suite=imagenet", "debug=true"], ["run", "method=kars", "debug=true"]):
+        with pytest.raises(UserError):
+            main(words)
+
+
+@pytest.fixture
+def no_handlers(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    logger = logging.getLogger(console.LOGGER)
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # Hydra's --info leaves one
+    return logger
+
+
+def test_the_console_shows_info_on_stderr_once(no_handlers: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        console.attach_console()
+    log = logging.getLogger("karst_bench.somewhere")
+    log.info("trained %d", 3)
+    log.warning("odd")
+    log.debug("detail")
+    assert capsys.readouterr() == ("", "trained 3\nwarning: odd\n")
+    console.attach_console(debug=True)
+    log.debug("detail")
+    assert capsys.readouterr().err == "detail\n"
+
+
+def test_on_a_terminal_a_line_replaces_the_bar(
+    no_handlers: logging.Logger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    console.attach_console()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    logging.getLogger("karst_bench.x").warning("odd")
+    assert capsys.readouterr().err == "\r\x1b[K\x1b[33mwarning: odd\x1b[0m\n"
+
+
+def test_only_the_console_configures_logging() -> None:
+    for path in (ROOT / "karst_bench").rglob("*.py"):
+        if path.parent.name != "cli":
+            assert not {"basicConfig(", "dictConfig("} & set(path.read_text().split()), path
+
+
+def test_the_entry_point_is_the_main_of_the_application() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"karst-bench": "karst_bench.cli.app:main"} and callable(app.main)
