@@ -46,7 +46,7 @@ class _Repository(ConfigRepository):
         schema.store = self.store
 
 
-def compose(folders: Sequence[Path], name: str, overrides: Sequence[str], store: ConfigStore) -> DictConfig:
+def compose_apart(folders: Sequence[Path], name: str, overrides: Sequence[str], store: ConfigStore) -> DictConfig:
     """Composes `name` of the folders and the store as Hydra does, and leaves Hydra's process-wide state as it was.
 
     Raises: Hydra's and OmegaConf's errors.

@@ -23,7 +23,7 @@ def test_composes_what_hydra_composes(words: list[str]) -> None:
     register(ConfigStore.instance())
     with hydra.initialize_config_dir(str(config_dir()), version_base=compat.VERSION_BASE):
         theirs = hydra.compose("config", overrides=words)
-    ours = compat.compose([config_dir()], "config", words, register(compat.private_store()))
+    ours = compat.compose_apart([config_dir()], "config", words, register(compat.private_store()))
     assert OmegaConf.to_container(ours, resolve=False) == OmegaConf.to_container(theirs, resolve=False)
     assert OmegaConf.is_struct(ours)
 
@@ -32,7 +32,7 @@ def test_a_search_path_on_the_command_line_keeps_our_nodes(tmp_path: Path) -> No
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "mine.yaml").write_text("name: mine\n")
     words = [f"hydra.searchpath=[file://{tmp_path}]", "method=mine", "also=lora"]
-    cfg = compat.compose([config_dir()], "config", words, register(compat.private_store()))
+    cfg = compat.compose_apart([config_dir()], "config", words, register(compat.private_store()))
     assert (cfg.method.name, cfg.also.name) == ("mine", "lora")
 
 

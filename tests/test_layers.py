@@ -86,3 +86,20 @@ def test_no_path_of_a_machine_and_no_host_is_committed() -> None:
         if path.suffix in {".py", ".md", ".yaml", ".toml", ".json", ".csv", ".html"} and path.is_file():
             text = path.read_text(errors="replace")
             assert not any(word in text for word in forbidden), f"{name} names a path outside the repository"
+
+
+# Names that two files may both define: entry points, and the public API's doors to the function of the same name. The
+# commands in cli/ are named for what they call.
+SHARED_NAMES = {"main", "merge", "unmerge", "Batches"}
+
+
+def test_public_names_are_unique() -> None:
+    """One word, one meaning: a reader who searches for a name finds one definition."""
+    homes: dict[str, list[str]] = {}
+    for path in modules():
+        inside = path.relative_to(PACKAGE)
+        for node in ast.parse(path.read_text()).body if inside.parts[0] != "cli" else ():
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(inside.as_posix())
+    twice = {name: found for name, found in homes.items() if len(found) > 1 and name not in SHARED_NAMES}
+    assert not twice, f"defined more than once: {twice}"

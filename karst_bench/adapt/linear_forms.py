@@ -33,11 +33,11 @@ def linear_with_deltas(
     narrow = torch.finfo(weight.dtype).bits < 32  # an update added to such a weight would be rounded away
     merge, dense = (False, False) if narrow else forms(x.numel() // x.shape[-1], *weight.shape, shapes)
     plan = LinearForm(tuple(type(update) for update in factors), rows, merge, dense, dtype, recompute)
-    gain, offset = composed(affines, weight.shape[0])
+    gain, offset = composed_affine(affines, weight.shape[0])
     return fused_linear(plan, x, weight, base.bias, gain, offset, factors)
 
 
-def composed(affines: Sequence[Affine], channels: int) -> tuple[Tensor | None, Tensor | None]:
+def composed_affine(affines: Sequence[Affine], channels: int) -> tuple[Tensor | None, Tensor | None]:
     """(gain, offset) of several affines one after the other, each (channels,) or None."""
     gain: Tensor | None = None
     offset: Tensor | None = None

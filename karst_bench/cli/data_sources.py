@@ -38,7 +38,7 @@ def prepare_sets(
     verify: bool = True,
 ) -> int:
     """Brings the chosen sets into place and prints one line for each; 0 where all are ready, else 1. Raises: UserError."""
-    done = builders.prepare(chosen_sets(tasks), source, root, encoding, archive, to=to, lists=lists, verify=verify)
+    done = builders.prepare_data(chosen_sets(tasks), source, root, encoding, archive, to=to, lists=lists, verify=verify)
     for item in done:
         print(f"{item.option}: {item.text}")
     ready = sum(item.ready for item in done)

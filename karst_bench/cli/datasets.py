@@ -12,7 +12,7 @@ from rich.table import Table
 from karst_bench.config.datasets import choose
 from karst_bench.data.setup import audit as auditing
 from karst_bench.data.setup.fewshot import missing_images, place_lists, unpack
-from karst_bench.data.sources.layouts import find_task
+from karst_bench.data.sources.layouts import find_lists
 from karst_bench.errors import UserError
 
 
@@ -55,7 +55,7 @@ def prepare_vtab(root: Path, task: str | None, *, images: bool) -> int:
 
 def _vtab_set(dataset: Mapping[str, Any], root: Path, images: bool) -> bool:
     try:
-        home = find_task(dataset, data_root=root)
+        home = find_lists(dataset, data_root=root)
     except UserError:
         names = " or ".join(dict.fromkeys([dataset["folder"], *dataset["aliases"]]))
         print(f"{dataset['name']}: not found; expected {root / 'vtab-1k' / dataset['folder']} (names: {names})")

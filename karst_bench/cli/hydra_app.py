@@ -46,7 +46,7 @@ def _run(flags: list[str], words: list[str]) -> None:
     overrides = sweeps.expand(words)
     planned = [override for override in overrides if override.lower() != "dry_run=true"]
     if len(planned) < len(overrides):
-        print(status.listing(status.cells(planned)))
+        print(status.listing(status.sweep_cells(planned)))
         return
     with friendly(overrides, config.composed, options):
         failures = _hydra([*overrides, *config.search_path(), *flags])
@@ -96,7 +96,7 @@ def _keep(error: Exception, failures: list[Exception]) -> None:
 def _one(cfg: DictConfig) -> None:
     """Does what one composed configuration says; a finished run is told before torch is imported."""
     attach_console(debug=cfg.debug)  # a launcher's worker process starts without
-    settings = resolve(config.finish(cfg, list(HydraConfig.get().overrides.task)))
+    settings = resolve(config.complete(cfg, list(HydraConfig.get().overrides.task)))
     if settings.action == "train":
         if recall(settings, Store(settings.paths.results, settings.suite)) is not None:
             return

@@ -19,7 +19,7 @@ def listing(words: Sequence[str]) -> str:
             [*lines, "", "karst-bench sweep NAME [suite=mini] lists the runs; karst-bench run sweep=NAME runs them"]
         )
     planned = [word for word in _named(words) if word.lower() != "dry_run=true"]
-    return status.listing(status.cells(planned))
+    return status.listing(status.sweep_cells(planned))
 
 
 def matrix(words: Sequence[str]) -> str:
@@ -27,7 +27,7 @@ def matrix(words: Sequence[str]) -> str:
     wanted = _named(words)
     if not any(word.startswith(NAMING) for word in wanted):
         wanted = ["sweep=table1", *wanted]
-    return status.matrix(wanted, status.cells(wanted))
+    return status.matrix(wanted, status.sweep_cells(wanted))
 
 
 def _named(words: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration that `python run.py <overrides>` runs with. Raises: UserError for a bad key, option or value."""
     with friendly(overrides, composed, options):
         cfg = composed(overrides)
-    return finish(cfg, overrides)
+    return complete(cfg, overrides)
 
 
 def settings_of(overrides: Sequence[str] = ()) -> Settings:
@@ -38,7 +38,7 @@ def settings_of(overrides: Sequence[str] = ()) -> Settings:
     return resolve(compose(overrides))
 
 
-def finish(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Puts in what depends on the words given: a backbone of one's own, and tuned values (recipe < tuned < command line).
 
     Raises: UserError for `also=` a method that brings its own optimiser.
@@ -61,7 +61,7 @@ def search_path() -> list[str]:
 
 def composed(overrides: Sequence[str]) -> DictConfig:
     """What Hydra makes of the overrides, without its process-wide state; raises its own errors."""
-    return compat.compose([config_dir(), *plugin_conf()], "config", overrides, register(compat.private_store()))
+    return compat.compose_apart([config_dir(), *plugin_conf()], "config", overrides, register(compat.private_store()))
 
 
 def _schema() -> DictConfig:

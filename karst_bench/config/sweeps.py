@@ -64,7 +64,7 @@ def axes(overrides: Sequence[str]) -> dict[str, list[str]]:
     return {str(override.key_or_group): _choices(override) for override in swept}
 
 
-def grid(overrides: Sequence[str]) -> dict[str, list[Any]]:
+def listed_values(overrides: Sequence[str]) -> dict[str, list[Any]]:
     """The swept keys and their values as numbers, booleans or strings, in order."""
     swept = [override for override in _parsed(overrides) if override.is_sweep_override()]
     return {str(override.key_or_group): list(override.sweep_iterator()) for override in swept}

@@ -27,7 +27,7 @@ def find_task(dataset: Mapping[str, Any], *, data_root: Path | str) -> Path:
         from karst_bench.data.sources.parquet_places import find_snapshot
 
         return find_snapshot(dataset, Path(data_root)).folder
-    return layouts.find_task(dataset, data_root=Path(data_root))
+    return layouts.find_lists(dataset, data_root=Path(data_root))
 
 
 def load_task(

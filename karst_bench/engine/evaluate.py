@@ -47,7 +47,7 @@ def top1(model: nn.Module, batches: Batches, *, precision: str, device: torch.de
     return Score(top1_pct=100.0 * correct.item() / n, n=n, loss=loss.item() / n)
 
 
-def predict(model: nn.Module, batches: Batches, *, precision: str, device: torch.device) -> Tensor:
+def predict_logits(model: nn.Module, batches: Batches, *, precision: str, device: torch.device) -> Tensor:
     """Logits (n, classes), float32 on the CPU, in the order of the batches."""
     out = []
     with eval_mode(model):

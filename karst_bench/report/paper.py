@@ -59,7 +59,7 @@ def recomputed_means(frame: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     return pd.DataFrame(columns, index=frame.index)
 
 
-def differences(tables: Mapping[str, pd.DataFrame], suite: Suite) -> list[PrintedMean]:
+def printed_differences(tables: Mapping[str, pd.DataFrame], suite: Suite) -> list[PrintedMean]:
     """Every printed mean beside the mean of its own cells."""
     found = []
     for table, frame in tables.items():
@@ -73,12 +73,12 @@ def differences(tables: Mapping[str, pd.DataFrame], suite: Suite) -> list[Printe
 
 def misprints(tables: Mapping[str, pd.DataFrame], suite: Suite) -> list[PrintedMean]:
     """The printed means that are more than 0.15 from the mean of their cells; smaller differences are rounding."""
-    return [item for item in differences(tables, suite) if item.distance > MISPRINT]
+    return [item for item in printed_differences(tables, suite) if item.distance > MISPRINT]
 
 
 def largest_rounding(tables: Mapping[str, pd.DataFrame], suite: Suite) -> float:
     """Largest |printed - recomputed| in points among the means that are not misprints."""
-    return max(item.distance for item in differences(tables, suite) if item.distance <= MISPRINT)
+    return max(item.distance for item in printed_differences(tables, suite) if item.distance <= MISPRINT)
 
 
 def printed_names(sweep: SweepFile, frame: pd.DataFrame) -> dict[str, str]:

@@ -21,8 +21,7 @@ from karst_bench.config.settings import Settings
 from karst_bench.data.augment.policy import normalisation
 from karst_bench.data.loader import Batches
 from karst_bench.data.sources.loose_images import read_images
-from karst_bench.engine.evaluate import predict as predict_logits
-from karst_bench.engine.evaluate import top1
+from karst_bench.engine.evaluate import predict_logits, top1
 from karst_bench.errors import UserError
 from karst_bench.methods.build import build_methods
 from karst_bench.run.pipeline import run

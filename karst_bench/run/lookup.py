@@ -69,7 +69,7 @@ def standing_record(prepared: "PreparedRun", store: Store) -> RunRecord | None:
     return None
 
 
-def summary(prepared: "PreparedRun", record: RunRecord, store: Store) -> str:
+def result_line(prepared: "PreparedRun", record: RunRecord, store: Store) -> str:
     """The line that ends a run: accuracy, size, time, where its record lies."""
     total_s = record.seconds.total_s or 0.0
     return (

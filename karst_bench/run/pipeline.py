@@ -16,7 +16,7 @@ from karst_bench.records.lease import Leases
 from karst_bench.records.record import FailedRun, RunRecord
 from karst_bench.records.store import Store
 from karst_bench.run.logs import run_log
-from karst_bench.run.lookup import recall, remember, standing_record, summary
+from karst_bench.run.lookup import recall, remember, result_line, standing_record
 from karst_bench.run.prepare import PreparedRun, prepare, slow_bf16, use_threads
 from karst_bench.run.recording import header_of, record_of
 from karst_bench.run.training import train_and_score
@@ -52,7 +52,7 @@ def run(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecord:
             return record
         store.clear_temporaries(prepared.id)
         record = _tracked(prepared, store, threads, watchers)
-        log.info("%s", summary(prepared, record, store))
+        log.info("%s", result_line(prepared, record, store))
     return record
 
 

@@ -36,7 +36,7 @@ class SweepCell:
         return None if self.record is None else self.record.metrics.accuracy()[1]
 
 
-def cells(overrides: Sequence[str]) -> list[SweepCell]:
+def sweep_cells(overrides: Sequence[str]) -> list[SweepCell]:
     """The cells of `run.py <overrides>`, in the order they would run; reads records, never data or weights.
 
     Raises: UserError as composing the cells does.

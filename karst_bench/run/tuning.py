@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from karst_bench import files
 from karst_bench.config.compose import settings_of
-from karst_bench.config.sweeps import grid
+from karst_bench.config.sweeps import listed_values
 from karst_bench.engine.callbacks import Callbacks
 from karst_bench.engine.outcome import DivergedError
 from karst_bench.errors import UserError
@@ -78,7 +78,7 @@ def search(overrides: Sequence[str]) -> Search:
     for forced in FORCED:
         if (key := forced.partition("=")[0]) in given:
             raise UserError(f"{key}= cannot be chosen here: a search runs with {forced}; leave it out")
-    listed = grid(overrides)
+    listed = listed_values(overrides)
     fixed = [override for override in overrides if override.partition("=")[0] not in listed]
     config = settings_of([*fixed, *FORCED]).as_config()
     refuse_test(config["protocol"])

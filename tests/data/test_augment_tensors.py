@@ -89,7 +89,7 @@ def test_ends_of_the_scales(name: str, arguments: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("flip", [False, True])
 def test_crops_are_pillows(box: tuple[float, float, float, float], flip: bool) -> None:
     image = torch.randint(0, 256, (3, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    expected = pillow.changed(image, AugmentPlan(box, flip, (), None, 0), size=SIZE, mean=torch.zeros(3, 1, 1),
+    expected = pillow.augment_with_pillow(image, AugmentPlan(box, flip, (), None, 0), size=SIZE, mean=torch.zeros(3, 1, 1),
                                       std=torch.ones(3, 1, 1))  # fmt: skip
     gap = (cropped(image[None], [box], [flip], SIZE)[0].float() - expected).abs()
     assert gap.max() <= 1 and gap.mean() < 0.01

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from karst_bench.adapt.linear_forms import composed, forms, linear_with_deltas
+from karst_bench.adapt.linear_forms import composed_affine, forms, linear_with_deltas
 from karst_bench.nn.affine import Affine
 from karst_bench.nn.fused_linear import LinearForm, fused_linear
 from karst_bench.nn.kronecker import KroneckerSum
@@ -64,7 +64,7 @@ def oracle(x, linear, update, rows, affines):
 def fast(x, linear, update, rows, affines, form, recompute=None):
     factors = update.factors(linear.weight)
     plan = LinearForm((type(factors),), (rows,), *form, x.dtype, recompute)
-    return fused_linear(plan, x, linear.weight, linear.bias, *composed(affines, linear.out_features), [factors])
+    return fused_linear(plan, x, linear.weight, linear.bias, *composed_affine(affines, linear.out_features), [factors])
 
 
 def trained(x, linear, update, affines):
@@ -186,7 +186,7 @@ def test_bf16_autocast_within_rounding(form, kind):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         factors = update.factors(linear.weight)
         plan = LinearForm((type(factors),), (rows,), *form, torch.bfloat16)
-        out = fused_linear(plan, x32, linear.weight, linear.bias, *composed(affines, linear.out_features), [factors])
+        out = fused_linear(plan, x32, linear.weight, linear.bias, *composed_affine(affines, linear.out_features), [factors])
     assert out.dtype is torch.bfloat16
     grads = torch.autograd.grad(out, trained(x32, parts[0], parts[1], affines), dy.bfloat16())
     assert {grad.dtype for grad in grads} == {torch.float32}

@@ -21,7 +21,7 @@ from karst_bench.records.facts import (
 from karst_bench.records.lease import Leases
 from karst_bench.records.record import FailedRun, RunRecord
 from karst_bench.records.store import Store
-from karst_bench.run.status import cells, listing, matrix, totals
+from karst_bench.run.status import listing, matrix, sweep_cells, totals
 
 
 @pytest.fixture
@@ -54,13 +54,13 @@ def failed(cell):
 
 def test_states_times_and_gaps(words, tmp_path):
     store = Store(tmp_path, "mini")
-    planned = cells(words)
+    planned = sweep_cells(words)
     assert [cell.state for cell in planned] == ["missing"] * 4
     assert "time left unknown" in totals(planned)
     store.write(finished(planned[0], seconds=3600.0))
     store.fail(failed(planned[1]))
     with Leases(tmp_path).acquire("f" * 16, note=identity.cell_key(planned[2].config)):
-        now = cells(words)
+        now = sweep_cells(words)
         assert [cell.state for cell in now] == ["done", "failed", "running", "missing"]
         table = matrix(words, now)
     assert now[0].value == 50.0 and now[1].seconds == 3600.0
@@ -71,14 +71,14 @@ def test_states_times_and_gaps(words, tmp_path):
 
 
 def test_another_input_size_is_another_cell(words, tmp_path):
-    planned = cells(words)
+    planned = sweep_cells(words)
     Store(tmp_path, "mini").write(finished(planned[0], input_size=64))
-    assert cells(words)[0].state == "missing"
+    assert sweep_cells(words)[0].state == "missing"
 
 
 def test_assembled_configurations_are_the_composed_ones():
     """The short cut over the axes gives what composing every cell would."""
-    planned = cells(
+    planned = sweep_cells(
         ["method=karst,lora,linear,full,fact_tk", "dataset=mini/digits,mini/fs_glyphs,vtab/svhn", "seed=0,1"]
     )
     for cell in random.Random(0).sample(planned, 6):
@@ -86,9 +86,9 @@ def test_assembled_configurations_are_the_composed_ones():
 
 
 def test_a_finished_sweep_has_no_gaps(words, tmp_path):
-    for cell in cells(words):
+    for cell in sweep_cells(words):
         Store(tmp_path, "mini").write(finished(cell))
-    done = cells(words)
+    done = sweep_cells(words)
     assert totals(done) == "4 cells: 4 done, 0 missing" and "gaps" not in matrix(words, done)
 
 

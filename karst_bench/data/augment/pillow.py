@@ -8,7 +8,7 @@ from torch import Tensor
 from karst_bench.data.augment.plan import AugmentPlan
 
 
-def changed(pixels: Tensor, plan: AugmentPlan, *, size: int, mean: Tensor, std: Tensor) -> Tensor:
+def augment_with_pillow(pixels: Tensor, plan: AugmentPlan, *, size: int, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 (3, S, S) -> float32 (3, size, size), levels 0..255 but in an erased rectangle, which is mean + std * noise.
 
     mean, std: (3, 1, 1) in levels.

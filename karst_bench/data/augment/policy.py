@@ -59,8 +59,8 @@ class CropFlipRand:
         self._operations = list(policy.ops)
         self._layers = policy.num_layers
         centre, spread = (255 * torch.tensor(list(values)).view(3, 1, 1) for values in (mean, std))
-        self._with_pillow = partial(pillow.changed, size=size, mean=centre, std=spread)
-        self._with_tensors = partial(tensors.changed, size=size, mean=centre, std=spread, fill=fill)
+        self._with_pillow = partial(pillow.augment_with_pillow, size=size, mean=centre, std=spread)
+        self._with_tensors = partial(tensors.augment_with_tensors, size=size, mean=centre, std=spread, fill=fill)
         self._pool: ThreadPoolExecutor | None = None
 
     def __call__(self, batch: ImageBatch, generator: torch.Generator, /) -> torch.Tensor:

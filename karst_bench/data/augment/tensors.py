@@ -40,7 +40,9 @@ LEVELS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def changed(images: Tensor, plans: Sequence[AugmentPlan], *, size: int, mean: Tensor, std: Tensor, fill: Sequence[int]) -> Tensor:
+def augment_with_tensors(
+    images: Tensor, plans: Sequence[AugmentPlan], *, size: int, mean: Tensor, std: Tensor, fill: Sequence[int]
+) -> Tensor:
     """uint8 (b, 3, S, S) -> float32 (b, 3, size, size), levels 0..255 but in erased rectangles, which are mean + std * noise.
 
     mean, std: (3, 1, 1) in levels. fill: the colour, in levels, of what a rotation, shear or shift brings in.

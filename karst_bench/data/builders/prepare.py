@@ -13,7 +13,7 @@ from karst_bench.data.builders.prepare_tfds import build_tfds
 from karst_bench.data.builders.publish import audited
 from karst_bench.data.builders.to_parquet import write_parquet
 from karst_bench.data.setup.audit import Finding
-from karst_bench.data.sources.layouts import find_task
+from karst_bench.data.sources.layouts import find_lists
 from karst_bench.data.sources.manifest import Manifest, read_manifest
 from karst_bench.errors import UserError
 
@@ -37,7 +37,7 @@ class Prepared:
         return self.state != "failed"
 
 
-def prepare(
+def prepare_data(
     tasks: Mapping[str, DatasetConfig],
     source: str,
     root: Path | str,
@@ -122,7 +122,7 @@ def _one(dataset: DatasetConfig, makers: _Makers) -> Prepared:
 
 def _present(dataset: DatasetConfig, root: Path) -> Path | None:
     try:
-        return find_task(dataset, data_root=root)
+        return find_lists(dataset, data_root=root)
     except UserError:
         return None
 

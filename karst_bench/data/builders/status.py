@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from karst_bench.data.decode import encoding_of
-from karst_bench.data.sources.layouts import find_task
+from karst_bench.data.sources.layouts import find_lists
 from karst_bench.data.sources.manifest import read_audit, read_manifest
 from karst_bench.data.sources.parquet_places import local_folder
 from karst_bench.data.sources.tfds import find_prepared
@@ -44,7 +44,7 @@ def status(tasks: Mapping[str, DatasetConfig], root: Path | str) -> list[SetStat
 
 def _folder(option: str, dataset: DatasetConfig, root: Path) -> SetStatus | None:
     try:
-        home = find_task(dataset, data_root=root)
+        home = find_lists(dataset, data_root=root)
     except UserError:
         return None
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from karst_bench.data.decode import BadImageError, encoding_of, is_rotated, read_bytes, read_image
 from karst_bench.data.images import workers
 from karst_bench.data.sources.folder import Locator
-from karst_bench.data.sources.layouts import FGVC_SPLITS, VTAB_SPLITS, find_images, find_task
+from karst_bench.data.sources.layouts import FGVC_SPLITS, VTAB_SPLITS, find_images, find_lists
 from karst_bench.data.sources.lists import Scan, lists_sha256, overlap, scan, text_sha256
 from karst_bench.data.sources.published import differences, fewshot_sums
 from karst_bench.errors import UserError
@@ -63,7 +63,7 @@ def audit(root: Path, datasets: Mapping[str, Mapping[str, Any]], *, images: bool
     found: dict[str, Finding] = {}
     for option, dataset in datasets.items():
         try:
-            home = find_task(dataset, data_root=root)
+            home = find_lists(dataset, data_root=root)
         except UserError:
             continue
         log.info("%s: %s", option, home)

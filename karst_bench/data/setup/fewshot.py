@@ -8,7 +8,7 @@ from typing import Any
 
 from karst_bench import files
 from karst_bench.data.sources.folder import Locator
-from karst_bench.data.sources.layouts import find_images, find_task
+from karst_bench.data.sources.layouts import find_images, find_lists
 from karst_bench.data.sources.lists import read
 from karst_bench.data.sources.published import fewshot_source, fewshot_sums
 from karst_bench.download import download
@@ -65,7 +65,7 @@ def _address(origin: str, name: str, file: str) -> str:
 
 def missing_images(dataset: Mapping[str, Any], root: Path) -> list[str]:
     """The paths in the set's lists that no accepted layout has. Raises: UserError for missing or bad lists."""
-    home = find_task(dataset, data_root=root)
+    home = find_lists(dataset, data_root=root)
     locate = Locator(find_images(dataset, data_root=root, lists=home))
     lists = [home / file for file in fewshot_sums()[dataset["folder"]] if (home / file).is_file()]
     paths = dict.fromkeys(row.path for file in lists for row in read(file, dataset["classes"]).rows)

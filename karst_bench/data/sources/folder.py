@@ -10,7 +10,7 @@ from karst_bench.data.cache.cache import Cache
 from karst_bench.data.decode import encoding_of
 from karst_bench.data.images import FileSource
 from karst_bench.data.resize import Resize
-from karst_bench.data.sources.layouts import FGVC_SPLITS, VTAB_SPLITS, find_images, find_task
+from karst_bench.data.sources.layouts import FGVC_SPLITS, VTAB_SPLITS, find_images, find_lists
 from karst_bench.data.sources.lists import ListEntry, Scan, check_disjoint, lists_sha256, read, unique
 from karst_bench.data.sources.manifest import read_manifest
 from karst_bench.data.sources.published import changed_since_first_use, differences
@@ -28,7 +28,7 @@ def load_folder(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, si
     size: of the network's input. augment: the recipe's; fs_dtl and fs_noah get training images to crop from.
     Raises: UserError for missing data, bad lines, and lists that contradict each other.
     """
-    home = find_task(dataset, data_root=data_root)
+    home = find_lists(dataset, data_root=data_root)
     load = {"fewshot": _fewshot, "fgvc": _fgvc}.get(dataset["suite"], _vtab)
     return load(dataset, home, data_root, cache, size, augment)
 

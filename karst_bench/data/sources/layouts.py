@@ -15,7 +15,7 @@ FGVC_SPLITS = ("train", "val", "test")
 IMAGE_ROOTS = ("", "few-shot", "FGFS", "images")
 
 
-def find_task(dataset: Mapping[str, Any], *, data_root: Path) -> Path:
+def find_lists(dataset: Mapping[str, Any], *, data_root: Path) -> Path:
     """The folder that holds the lists of a set (VTAB: <task>/; few-shot: <set>/annotations/).
 
     dataset: its configuration. Raises: UserError with what is missing, every folder looked at, the command that prepares

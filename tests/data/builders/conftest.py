@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from miniatures import dataset_of
 from originals import MAKERS, Original
 
-from karst_bench.data.builders import prepare, sun397
+from karst_bench.data.builders import prepare_data, sun397
 
 
 class Originals(dict[str, tuple[Path, Original]]):
@@ -51,7 +51,7 @@ def built(request: pytest.FixtureRequest, originals: Originals, builds: tuple[Pa
         folder = originals[task][0]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sun397, "lists_folder", lambda: folder)
-            (found,) = prepare({task: dataset_of(f"vtab/{task}")}, "raw", root, archive=folder, verify=False)
+            (found,) = prepare_data({task: dataset_of(f"vtab/{task}")}, "raw", root, archive=folder, verify=False)
         assert found.state == "built", found.text
         done.add(task)
     return root

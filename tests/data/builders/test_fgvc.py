@@ -16,7 +16,7 @@ from originals import draw, flowers102, pack, stored, tar, tasks
 from karst_bench.config.compose import compose
 from karst_bench.config.datasets import dataset_members
 from karst_bench.data import load_task
-from karst_bench.data.builders import prepare
+from karst_bench.data.builders import prepare_data
 from karst_bench.run import pipeline
 
 Labels = dict[str, dict[str, int]]  # {train | val | test: {path: class}}
@@ -130,7 +130,7 @@ def listed(home: Path) -> Labels:
 
 
 def build(task: str, folder: Path, root: Path, **ask: Any) -> Path:
-    (done,) = prepare({task: dataset_of(f"fgvc/{task}")}, "raw", root, archive=folder, verify=False, **ask)
+    (done,) = prepare_data({task: dataset_of(f"fgvc/{task}")}, "raw", root, archive=folder, verify=False, **ask)
     assert done.state == "built" and done.home is not None, done.text
     return done.home
 
@@ -213,7 +213,7 @@ def test_bad_lists_are_refused(
             if data is not None:
                 archive.writestr(name, data)
     ask: dict[str, Any] = {"archive": folder, "verify": False, "lists": tmp_path / "lists.zip"}
-    (done,) = prepare({"cars": dataset_of("fgvc/cars")}, "raw", tmp_path / "out", **ask)
+    (done,) = prepare_data({"cars": dataset_of("fgvc/cars")}, "raw", tmp_path / "out", **ask)
     assert done.state == "failed" and said in done.text, done.text
     assert not (tmp_path / "out" / "fgvc" / "Stanford-cars").exists()
 

@@ -15,7 +15,7 @@ from miniatures import dataset_of
 from originals import Original, tasks
 
 from karst_bench.data.builders import archive as reading
-from karst_bench.data.builders import prepare
+from karst_bench.data.builders import prepare_data
 from karst_bench.data.builders.archive import members, open_member
 from karst_bench.errors import UserError
 
@@ -63,7 +63,7 @@ def test_hostile_tars_are_refused(case: str, tmp_path: Path) -> None:
     path.parent.mkdir()
     hostile_tar(path, change)
     before = snapshot(tmp_path / "in")
-    (done,) = prepare({"dtd": dataset_of("vtab/dtd")}, "raw", tmp_path / "out", archive=path.parent, verify=False)
+    (done,) = prepare_data({"dtd": dataset_of("vtab/dtd")}, "raw", tmp_path / "out", archive=path.parent, verify=False)
     assert done.state == "failed" and said in done.text and str(path) in done.text
     assert snapshot(tmp_path / "in") == before and not (tmp_path / "out" / "vtab-1k" / "dtd").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
@@ -76,7 +76,7 @@ def test_hostile_zips_are_refused(tmp_path: Path) -> None:
         path = tmp_path / "EuroSAT.zip"
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(name, b"/etc/passwd")
-        (done,) = prepare({"e": dataset_of("vtab/eurosat")}, "raw", tmp_path / "out", archive=path, verify=False)
+        (done,) = prepare_data({"e": dataset_of("vtab/eurosat")}, "raw", tmp_path / "out", archive=path, verify=False)
         assert done.state == "failed" and said in done.text and str(path) in done.text
 
 
@@ -84,7 +84,7 @@ def test_links_in_an_unpacked_folder_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "NWPU-RESISC45" / "airplane"
     folder.mkdir(parents=True)
     (folder / "airplane_001.jpg").symlink_to("/etc/passwd")
-    (done,) = prepare({"r": dataset_of("vtab/resisc45")}, "raw", tmp_path / "out", archive=folder.parent)
+    (done,) = prepare_data({"r": dataset_of("vtab/resisc45")}, "raw", tmp_path / "out", archive=folder.parent)
     assert done.state == "failed" and "is a link" in done.text
 
 
@@ -124,7 +124,7 @@ def test_a_web_page_is_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "dtd-r1.0.1.tar.gz"
     path.write_bytes(b"<!DOCTYPE html><title>Quota exceeded</title>")
     for verify in (True, False):
-        (done,) = prepare({"d": dataset_of("vtab/dtd")}, "raw", tmp_path / "out", archive=path, verify=verify)
+        (done,) = prepare_data({"d": dataset_of("vtab/dtd")}, "raw", tmp_path / "out", archive=path, verify=verify)
         assert done.state == "failed" and "web page" in done.text and str(path) in done.text
 
 
@@ -133,9 +133,9 @@ def test_another_file_than_the_published_one(originals: Originals, tmp_path: Pat
     from karst_bench.data import load_task
 
     folder, config = originals["dtd"][0], dataset_of("vtab/dtd")
-    (done,) = prepare({"d": config}, "raw", tmp_path, archive=folder)
+    (done,) = prepare_data({"d": config}, "raw", tmp_path, archive=folder)
     assert done.state == "failed" and "is published with 625239812 bytes" in done.text and "verify=false" in done.text
-    assert prepare({"d": config}, "raw", tmp_path, archive=folder, verify=False)[0].ready
+    assert prepare_data({"d": config}, "raw", tmp_path, archive=folder, verify=False)[0].ready
     task = load_task(config, data_root=tmp_path, cache_root=tmp_path / "cache", size=16)
     assert any("differ from the published ones: dtd-r1.0.1.tar.gz" in note for note in task.notes)
 
@@ -154,13 +154,13 @@ def test_a_download_is_checked_and_announced(
         Dtd.archives[0], url=source.as_uri(), size=source.stat().st_size, sha256=files.sha256(source)
     )
     monkeypatch.setattr(Dtd, "archives", (dataclasses.replace(right, sha256="0" * 64),))
-    (done,) = prepare({"d": dataset_of("vtab/dtd")}, "raw", tmp_path)
+    (done,) = prepare_data({"d": dataset_of("vtab/dtd")}, "raw", tmp_path)
     assert (
         done.state == "failed" and "what came was removed" in done.text and not list((tmp_path / "archives").iterdir())
     )
     monkeypatch.setattr(Dtd, "archives", (right,))
     with caplog.at_level(logging.INFO, "karst_bench"):
-        assert prepare({"d": dataset_of("vtab/dtd")}, "raw", tmp_path)[0].state == "built"
+        assert prepare_data({"d": dataset_of("vtab/dtd")}, "raw", tmp_path)[0].state == "built"
     assert "fetching 1 files" in caplog.text and "kB" in caplog.text
 
 
@@ -168,7 +168,7 @@ def test_a_download_is_checked_and_announced(
     ("task", "said"), [("resisc45", "OneDrive"), ("retinopathy", "kaggle"), ("sun397", "404 since 2025")]
 )
 def test_what_has_no_address_comes_with_instructions(task: str, said: str, tmp_path: Path) -> None:
-    (done,) = prepare({task: dataset_of(f"vtab/{task}")}, "raw", tmp_path)
+    (done,) = prepare_data({task: dataset_of(f"vtab/{task}")}, "raw", tmp_path)
     assert done.state == "failed" and said in done.text and "archive=FOLDER" in done.text
 
 
@@ -177,7 +177,7 @@ def test_the_pickled_cifar_is_not_read(tmp_path: Path) -> None:
         info = tarfile.TarInfo("cifar-100-python/train")
         archive.addfile(info, io.BytesIO())
     path = tmp_path / "cifar-100-python.tar.gz"
-    (done,) = prepare({"c": dataset_of("vtab/cifar100")}, "raw", tmp_path / "out", archive=path, verify=False)
+    (done,) = prepare_data({"c": dataset_of("vtab/cifar100")}, "raw", tmp_path / "out", archive=path, verify=False)
     assert done.state == "failed" and "is a pickle and is not read" in done.text
 
 
@@ -209,7 +209,7 @@ def test_thirty_damaged_copies(task: str, originals: Originals, tmp_path: Path) 
         else:
             del data[at : at + 200]
         victim.write_bytes(bytes(data))
-        (done,) = prepare({task: config}, "raw", root / "out", archive=root / "in", verify=False)
+        (done,) = prepare_data({task: config}, "raw", root / "out", archive=root / "in", verify=False)
         home = root / "out" / "vtab-1k" / config["folder"]
         assert home.exists() == (done.state == "built")
         if done.state == "failed":
@@ -222,6 +222,6 @@ def test_options_that_fit_no_set(tmp_path: Path) -> None:
     config: dict[str, Any] = {"d": dataset_of("vtab/dtd")}
     for ask, said in (({"source": "torrent"}, "choose from raw"), ({"source": "raw", "to": "csv"}, "only hf")):
         with pytest.raises(UserError, match=said):
-            prepare(config, root=tmp_path, **ask)
-    (done,) = prepare(config, "raw", tmp_path, "webp")
+            prepare_data(config, root=tmp_path, **ask)
+    (done,) = prepare_data(config, "raw", tmp_path, "webp")
     assert done.state == "failed" and "choose png" in done.text

@@ -14,7 +14,7 @@ from originals import draw, stored, tasks
 from PIL import Image
 
 from karst_bench.data import find_task, load_task
-from karst_bench.data.builders import prepare, status
+from karst_bench.data.builders import prepare_data, status
 from karst_bench.data.builders.to_parquet import write_parquet
 from karst_bench.data.sources.parquet_keys import KEYS
 from karst_bench.data.sources.parquet_places import repositories
@@ -108,12 +108,12 @@ def test_without_names_it_serves_for_the_test_set_alone(task: str, built: Path, 
 
 def test_the_command_writes_them_and_keeps_the_bytes(originals: Any, tmp_path: Path) -> None:
     config = dataset_of("vtab/dtd")
-    (done,) = prepare({"dtd": config}, "raw", tmp_path, archive=originals["dtd"][0], to="hf", verify=False)
+    (done,) = prepare_data({"dtd": config}, "raw", tmp_path, archive=originals["dtd"][0], to="hf", verify=False)
     assert "parquet files in" in done.text and done.home is not None
     table = pq.read_table(tmp_path / "parquet/dtd/data/train800-00000-of-00001.parquet")
     assert table.column("image")[0].as_py()["bytes"] == (done.home / "images/train800/000000.png").read_bytes()
     assert b'"_type": "Image"' in (table.schema.metadata or {})[b"huggingface"]
-    again = prepare({"dtd": config}, "raw", tmp_path, archive=originals["dtd"][0], to="hf", verify=False)
+    again = prepare_data({"dtd": config}, "raw", tmp_path, archive=originals["dtd"][0], to="hf", verify=False)
     assert again[0].state == "present"
 
 

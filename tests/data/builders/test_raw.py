@@ -12,7 +12,7 @@ from originals import Original, dsprites, tasks
 from PIL import Image
 
 from karst_bench.data import load_task
-from karst_bench.data.builders import prepare, status, sun397
+from karst_bench.data.builders import prepare_data, status, sun397
 from karst_bench.data.builders.kitti import cut_by_video
 from karst_bench.data.decode import jpeg_quality, read_image
 from karst_bench.data.setup.audit import audit_task
@@ -129,7 +129,7 @@ def test_what_is_built_passes_the_audit_and_loads(task: str, built: Path, tmp_pa
 def test_the_other_encoding(task: str, originals: Originals, built: Path, tmp_path: Path) -> None:
     """jpeg75 is Pillow's default, of three channels, of the same images in the same order."""
     config = dataset_of(f"vtab/{task}")
-    (done,) = prepare({task: config}, "raw", tmp_path, "jpeg75", originals[task][0], verify=False)
+    (done,) = prepare_data({task: config}, "raw", tmp_path, "jpeg75", originals[task][0], verify=False)
     assert done.state == "built" and done.home is not None
     lines = (done.home / "test.txt").read_text()
     assert lines.replace(".jpg", ".png") == (built / "vtab-1k" / config["folder"] / "test.txt").read_text()
@@ -145,11 +145,11 @@ def test_the_other_encoding(task: str, originals: Originals, built: Path, tmp_pa
 def test_a_second_run_does_nothing(originals: Originals, tmp_path: Path) -> None:
     config = dataset_of("vtab/dtd")
     ask: dict[str, Any] = {"archive": originals["dtd"][0], "verify": False}
-    assert prepare({"dtd": config}, "raw", tmp_path, **ask)[0].state == "built"
+    assert prepare_data({"dtd": config}, "raw", tmp_path, **ask)[0].state == "built"
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    (done,) = prepare({"dtd": config}, "raw", tmp_path, **ask)
+    (done,) = prepare_data({"dtd": config}, "raw", tmp_path, **ask)
     assert done.state == "present" and before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    (other,) = prepare({"dtd": config}, "raw", tmp_path, "jpeg75", **ask)
+    (other,) = prepare_data({"dtd": config}, "raw", tmp_path, "jpeg75", **ask)
     assert other.state == "failed" and "holds it as png" in other.text
 
 
@@ -171,14 +171,14 @@ def test_an_interrupted_run_resumes(
     ask: dict[str, Any] = {"archive": originals["dtd"][0], "verify": False}
     monkeypatch.setattr(from_raw, "_made", dying)
     with pytest.raises(KeyboardInterrupt):
-        prepare({"dtd": config}, "raw", tmp_path, **ask)
+        prepare_data({"dtd": config}, "raw", tmp_path, **ask)
     assert not (tmp_path / "vtab-1k" / "dtd").exists()
     left = sorted((tmp_path / "vtab-1k" / ".dtd.building" / "images").rglob("*.png"))
     assert left
     left[0].write_bytes(b"cut")
     calls.clear()
     monkeypatch.setattr(from_raw, "_made", lambda *args: calls.append(args) or whole(*args))
-    assert prepare({"dtd": config}, "raw", tmp_path, **ask)[0].state == "built"
+    assert prepare_data({"dtd": config}, "raw", tmp_path, **ask)[0].state == "built"
     assert len(calls) == 3 * 47 - len(left) + 1
     for name in ("files.sha256", "manifest.json", "test.txt", "keys.tsv"):
         assert (tmp_path / "vtab-1k/dtd" / name).read_text() == (built / "vtab-1k/dtd" / name).read_text()
@@ -189,7 +189,7 @@ def test_an_interrupted_run_resumes(
 def test_dsprites_as_hdf5_gives_the_same(task: str, built: Path, tmp_path: Path) -> None:
     pytest.importorskip("h5py", reason="one of dSprites' two files is HDF5")
     dsprites(tmp_path, task, "hdf5")
-    (done,) = prepare({"d": dataset_of(f"vtab/{task}")}, "raw", tmp_path / "out", archive=tmp_path, verify=False)
+    (done,) = prepare_data({"d": dataset_of(f"vtab/{task}")}, "raw", tmp_path / "out", archive=tmp_path, verify=False)
     assert done.home is not None, done.text
     there = built / "vtab-1k" / "dsprites_loc" / "files.sha256"
     assert (done.home / "files.sha256").read_text() == there.read_text()
@@ -201,7 +201,7 @@ def test_unpacked_folders_are_accepted(originals: Originals, built: Path, tmp_pa
     with tarfile.open(originals["dtd"][0] / "dtd-r1.0.1.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     for place in (tmp_path, tmp_path / "dtd"):
-        (done,) = prepare({"dtd": dataset_of("vtab/dtd")}, "raw", tmp_path / place.name / "out", archive=place)
+        (done,) = prepare_data({"dtd": dataset_of("vtab/dtd")}, "raw", tmp_path / place.name / "out", archive=place)
         assert done.home is not None, done.text
         assert (done.home / "files.sha256").read_text() == (built / "vtab-1k/dtd/files.sha256").read_text()
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from karst_bench.config.compose import compose
 from karst_bench.data import load_task
-from karst_bench.data.builders import prepare, status
+from karst_bench.data.builders import prepare_data, status
 from karst_bench.data.sources.vtab_splits import SPLITS
 from karst_bench.run import pipeline
 
@@ -136,7 +136,7 @@ def test_all_sources_select_the_same_images(task: str, prepared: Path, built: Pa
         assert torch.equal(one.read(index).images, other.read(index).images)
     (line,) = status({task: dataset_of(f"vtab/{task}")}, root)
     assert (line.source, line.origin) == ("tfds", "tfds")
-    (done,) = prepare({task: dataset_of(f"vtab/{task}")}, "tfds", root)
+    (done,) = prepare_data({task: dataset_of(f"vtab/{task}")}, "tfds", root)
     assert done.ready and "prepared already" in done.text
 
 
@@ -158,5 +158,5 @@ def test_a_prepared_set_trains_an_epoch(task: str, prepared: Path, tmp_path: Pat
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed here")
 def test_preparing_without_tensorflow_says_what_to_do(tmp_path: Path) -> None:
-    (done,) = prepare({"dtd": dataset_of("vtab/dtd")}, "tfds", tmp_path)
+    (done,) = prepare_data({"dtd": dataset_of("vtab/dtd")}, "tfds", tmp_path)
     assert done.state == "failed" and "karst_bench[tfds-prepare]" in done.text and "source=raw" in done.text

@@ -8,7 +8,7 @@ import pytest
 from miniatures import VTAB, dataset_of, make_vtab
 
 from karst_bench.data import load_task
-from karst_bench.data.builders import prepare
+from karst_bench.data.builders import prepare_data
 from karst_bench.data.builders.from_zip import COPIES, differences_from_rule
 from karst_bench.data.sources.manifest import read_manifest
 
@@ -36,7 +36,7 @@ def test_a_whole_copy(top: str, copy: Path, tmp_path: Path, caplog: pytest.LogCa
     archive = zipped(copy, tmp_path / "any.zip", top)
     nodes = {f"vtab/{task}": dataset_of(f"vtab/{task}") for task in (VTAB if top == "vtab-1k/" else VTAB[:2])}
     with caplog.at_level(logging.INFO, "karst_bench"):
-        done = prepare(nodes, "zip", tmp_path / "out", archive=archive)
+        done = prepare_data(nodes, "zip", tmp_path / "out", archive=archive)
     assert [item.state for item in done] == ["built"] * len(nodes), [item.text for item in done]
     assert "stored as jpeg75" in caplog.text
     for config in nodes.values():
@@ -57,7 +57,7 @@ def test_a_copy_of_twelve_tasks(copy: Path, tmp_path: Path) -> None:
             folder = copy / "vtab-1k" / dataset_of(f"vtab/{task}")["folder"]
             for path in folder.rglob("*"):
                 archive.write(path, path.relative_to(copy).as_posix())
-    done = prepare(
+    done = prepare_data(
         {task: dataset_of(f"vtab/{task}") for task in VTAB}, "zip", tmp_path / "out", archive=tmp_path / "part.zip"
     )
     assert [item.ready for item in done] == [True] * 12 + [False] * 7
@@ -72,7 +72,7 @@ def test_a_copy_with_holes_is_refused(copy: Path, tmp_path: Path) -> None:
     }
     for number, (leave, said) in enumerate(cases.items()):
         archive = zipped(copy, tmp_path / f"{number}.zip", leave=leave)
-        (done,) = prepare({"c": config}, "zip", tmp_path / "out", archive=archive)
+        (done,) = prepare_data({"c": config}, "zip", tmp_path / "out", archive=archive)
         assert done.state == "failed" and said in done.text and str(archive) in done.text
     assert not (tmp_path / "out" / "vtab-1k" / "cifar").exists()
 
@@ -93,7 +93,7 @@ def test_lists_that_name_other_files(line: str, said: str, copy: Path, tmp_path:
                 archive.write(path, path.relative_to(copy).as_posix())
         archive.writestr("vtab-1k/cifar/test.txt", line + "\n")
         archive.writestr("vtab-1k/cifar/plan.json", "{}")
-    (done,) = prepare({"c": dataset_of("vtab/cifar100")}, "zip", tmp_path / "out", archive=tmp_path / "x.zip")
+    (done,) = prepare_data({"c": dataset_of("vtab/cifar100")}, "zip", tmp_path / "out", archive=tmp_path / "x.zip")
     assert done.state == "failed" and said in done.text, done.text
     assert not (tmp_path / "out" / "vtab-1k" / "cifar").exists()
 
@@ -104,7 +104,7 @@ def test_what_is_no_zip(tmp_path: Path) -> None:
     for archive, said in ((page, "is no zip but a web page"), (tmp_path / "none.zip", "no such file"), (
         (tmp_path / "gone.zip").as_uri(), "cannot be fetched"
     )):  # fmt: skip
-        (done,) = prepare({"c": dataset_of("vtab/cifar100")}, "zip", tmp_path / "out", archive=archive)
+        (done,) = prepare_data({"c": dataset_of("vtab/cifar100")}, "zip", tmp_path / "out", archive=archive)
         assert done.state == "failed" and said in done.text
     assert set(COPIES) == {"hub", "drive"}
 
