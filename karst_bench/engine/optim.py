@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -33,7 +34,7 @@ def train_step(
         penalty = method.penalty()
         if isinstance(penalty, Tensor) or penalty:
             loss = loss + penalty
-    loss.backward()
+    torch.autograd.backward(loss)
     if recipe.clip_grad:
         nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], recipe.clip_grad)
     optimizer.step()
