@@ -10,8 +10,6 @@ training adds is asked of run.py:
     python run.py method=karst dataset=mini/textures dataset.difficulty.noise=32 protocol=val recipe.lr=1e-2
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -9,8 +9,6 @@ goes on; device: auto | cpu | cuda (there a step is one captured graph, its matr
 Writes <out>/<backbone>.safetensors and <out>/<backbone>.json (what was done and measured).
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """Augmentations of image batches (b, 3, H, W), on the batch's device; what is random in them is handed in (see draws)."""
 
-from __future__ import annotations
-
 import torch
 from torch.nn import functional
 

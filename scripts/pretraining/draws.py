@@ -3,8 +3,6 @@
 So the order of the images and their augmentation are the same on every device, and after a run was broken off.
 """
 
-from __future__ import annotations
-
 import torch
 
 from scripts.pretraining.augment import HOLE, HOLE_SHARE, REACH, STRENGTH

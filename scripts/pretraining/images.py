@@ -1,7 +1,5 @@
 """CIFAR-10 as it is found on disk: the standard binary archive or folder, or JPEGs packed into two npz files."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What a small backbone is asked while it is pre-trained: classes, quarter turns, and what stands where in a scene."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@ generator, object, colour rule or label with the mini tasks: shapes here are fla
 and what is asked are dense maps, regressions, and the number of figures.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from multiprocessing import get_context
 

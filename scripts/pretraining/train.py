@@ -1,7 +1,5 @@
 """The pre-training loop: photographs and scenes in one batch, resumable, on a CPU or as one captured CUDA graph a step."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -9,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import safe_open
@@ -55,7 +53,7 @@ class Material:
     wanted: dict[str, torch.Tensor]
 
     @classmethod
-    def of(cls, photos: torch.Tensor, labels: torch.Tensor, scenes: Scenes, device: torch.device) -> Material:
+    def of(cls, photos: torch.Tensor, labels: torch.Tensor, scenes: Scenes, device: torch.device) -> Self:
         """From decoded photographs and made scenes."""
         wanted = {key: torch.from_numpy(getattr(scenes, key)) for key in ("count", "family", "pose", "dense")}
         return cls(
@@ -125,7 +123,9 @@ class Pretraining:
         shown = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         images = steps_a_second * (self.plan.photos + self.plan.scenes)
         left, passes = (self.plan.steps - self.done) / steps_a_second / 60, self.done / self.epoch_steps
-        self.log(f"step {self.done}/{self.plan.steps} pass {passes:.2f} {shown} {images:.0f} images/s, {left:.1f} min left")
+        self.log(
+            f"step {self.done}/{self.plan.steps} pass {passes:.2f} {shown} {images:.0f} images/s, {left:.1f} min left"
+        )
 
     def _draws(self, step: int) -> Draws:
         """Everything random in a step, on the CPU."""

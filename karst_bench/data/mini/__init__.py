@@ -4,8 +4,6 @@ Each image has a random stream of its own, named by task, split and number, so n
 threads matters. What was drawn is kept under cache_root and drawn again when a generator changes. This is not VTAB.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

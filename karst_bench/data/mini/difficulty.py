@@ -1,10 +1,8 @@
 """How hard an embedded task is: four named values, which stand in the task's YAML and belong to what a run is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 from karst_bench.errors import UserError
 
@@ -24,7 +22,7 @@ class Difficulty:
     fineness: float
 
     @classmethod
-    def of(cls, dataset: Mapping[str, Any]) -> Difficulty:
+    def of(cls, dataset: Mapping[str, Any]) -> Self:
         """The `difficulty` of a dataset node. Raises: UserError for other names, or values outside their range."""
         given, names = dataset.get("difficulty"), [field.name for field in fields(cls)]
         if not isinstance(given, Mapping) or sorted(map(str, given)) != sorted(names):

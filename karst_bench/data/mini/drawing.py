@@ -1,8 +1,7 @@
 """What the generators draw with: soft masks, grounds, colours, light. Images are float (32, 32, 3) in 0..255."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -19,29 +18,29 @@ class Mask:
         self._image = Image.new("L", (SIDE * _FINE, SIDE * _FINE))
         self._draw = ImageDraw.Draw(self._image)
 
-    def polygon(self, points: Points, *, cut: bool = False) -> Mask:
+    def polygon(self, points: Points, *, cut: bool = False) -> Self:
         """Fills the polygon (cut=True takes it out again)."""
         self._draw.polygon([(x * _FINE, y * _FINE) for x, y in points], fill=0 if cut else 255)
         return self
 
-    def disc(self, x: float, y: float, radius: float, *, cut: bool = False) -> Mask:
+    def disc(self, x: float, y: float, radius: float, *, cut: bool = False) -> Self:
         """Fills a disc (cut=True takes it out again)."""
         box = [(x - radius) * _FINE, (y - radius) * _FINE, (x + radius) * _FINE, (y + radius) * _FINE]
         self._draw.ellipse(box, fill=0 if cut else 255)
         return self
 
-    def line(self, points: Points, width: float) -> Mask:
+    def line(self, points: Points, width: float) -> Self:
         """Draws a bent line of the given width in pixels."""
         fine = [(x * _FINE, y * _FINE) for x, y in points]
         self._draw.line(fine, fill=255, width=max(1, round(width * _FINE)), joint="curve")
         return self
 
-    def text(self, text: str, font: ImageFont.FreeTypeFont, x: float, y: float) -> Mask:
+    def text(self, text: str, font: ImageFont.FreeTypeFont, x: float, y: float) -> Self:
         """Writes text with its middle at (x, y); fonts are loaded with `fine_size`."""
         self._draw.text((x * _FINE, y * _FINE), text, fill=255, font=font, anchor="mm")
         return self
 
-    def turned(self, degrees: float, x: float = SIDE / 2, y: float = SIDE / 2) -> Mask:
+    def turned(self, degrees: float, x: float = SIDE / 2, y: float = SIDE / 2) -> Self:
         """Turns what was drawn so far about (x, y), counter-clockwise."""
         self._image = self._image.rotate(degrees, resample=Image.Resampling.BILINEAR, center=(x * _FINE, y * _FINE))
         self._draw = ImageDraw.Draw(self._image)

@@ -1,7 +1,5 @@
 """Fine-grained few-shot sets: Greek letters, and flowers that differ in petals and eye."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from karst_bench.data.mini.difficulty import Difficulty

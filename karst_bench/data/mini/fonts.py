@@ -1,7 +1,5 @@
 """The font faces that come with matplotlib, loaded for drawing."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the embedded tasks' classes are called, in the order of their labels."""
 
-from __future__ import annotations
-
 from karst_bench.data.mini.finegrained import GREEK_LETTERS, PETALS
 from karst_bench.data.mini.natural import LETTERS
 from karst_bench.data.mini.structured import COLUMNS, FEWEST, STEPS, TURNS

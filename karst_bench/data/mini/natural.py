@@ -1,7 +1,5 @@
 """Natural group: handwritten digits, printed letters, textures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 

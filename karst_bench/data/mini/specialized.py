@@ -1,7 +1,5 @@
 """Specialized group: land seen from above, and cells under a microscope."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Structured group: where the ground changes, where the light comes from, how many things, how far the nearest is."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from karst_bench.data.mini.difficulty import Difficulty
