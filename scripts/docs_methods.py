@@ -15,16 +15,17 @@ import torch
 from torch import nn
 
 from karst_bench import files
-from karst_bench.adapt.attach import refuse_misfits
+from karst_bench.adapt.attach import attach_methods, refuse_misfits
 from karst_bench.adapt.block_hooks import BlockHooks
 from karst_bench.adapt.counts import forward_macs
 from karst_bench.adapt.layers import Residual
 from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.cli.app import generator
+from karst_bench.adapt.timm_sites import model_spec
 from karst_bench.config.compose import settings_of
 from karst_bench.config.option_files import options
 from karst_bench.errors import UserError
-from karst_bench.methods.base import Method
+from karst_bench.methods.base import Method, ModelSpec
 from karst_bench.methods.build import build_methods
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,21 +68,18 @@ def facts_of(name: str) -> dict[str, Any]:
     fact: dict[str, Any] = {"methods": methods, "about": settings["method"]["about"], "extra": settings["extra"]["name"],
                             "counts": {}}  # fmt: skip
     for backbone in BACKBONES:
-        model = TimmAdaptedModel(copy.deepcopy(_plain(backbone)))
         try:
-            refuse_misfits(methods, model)
-            fact["counts"][backbone] = sum(method.expected_params(model.spec) for method in methods)
+            refuse_misfits(methods, _spec(backbone))
+            fact["counts"][backbone] = sum(method.expected_params(_spec(backbone)) for method in methods)
         except UserError as error:
             fact["counts"][backbone] = str(error)
-            continue
-        if "merges" in fact:
-            continue
-        with torch.device("meta"):
-            for method in methods:
-                method.attach(model, None)
-        fact["sites"] = list(dict.fromkeys(_sites(model)))
-        fact["merges"] = not model.unmergeable
-        fact["more"] = 0 if fact["merges"] else forward_macs(model.net, (224, 224)) - _macs(backbone)
+    backbone = next(name for name, count in fact["counts"].items() if isinstance(count, int))
+    net = copy.deepcopy(_plain(backbone))
+    with torch.device("meta"):
+        model = attach_methods(net, methods)
+    fact["sites"] = list(dict.fromkeys(_sites(model)))
+    fact["merges"] = not model.unmergeable
+    fact["more"] = 0 if fact["merges"] else forward_macs(net, (224, 224)) - _macs(backbone)
     return fact
 
 
@@ -166,6 +164,11 @@ def printed(about: Mapping[str, Any], backbone: str) -> str | None:
 def _plain(backbone: str) -> nn.Module:
     with torch.device("meta"):
         return timm.create_model(BACKBONES[backbone][1], num_classes=10)
+
+
+@cache
+def _spec(backbone: str) -> ModelSpec:
+    return model_spec(_plain(backbone))
 
 
 @cache

@@ -40,7 +40,7 @@ def disturb(net: nn.Module) -> None:
                 p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(4)))
 
 
-def test_attach_works_in_place_and_freezes_the_trunk(family: str, images: Tensor) -> None:
+def test_attach_works_in_place_and_freezes_the_backbone(family: str, images: Tensor) -> None:
     net = fresh(family)
     before = net(images)
     assert karst_bench.attach(net, "karst", N=2, m=8, r=4) is net
@@ -108,7 +108,7 @@ def test_a_second_method_composes(images: Tensor) -> None:
         (lambda net: karst_bench.merge(karst_bench.attach(net.bfloat16(), "lora")), ["bfloat16", "float()"]),
     ],
 )
-def test_misuse_is_told_with_the_remedy(call, words: list[str]) -> None:
+def test_misuse_is_refused_with_the_remedy(call, words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         call(fresh("vit"))
     assert all(word in str(caught.value) for word in words), caught.value

@@ -34,7 +34,7 @@ def adapter_metadata(net: nn.Module) -> dict[str, str]:
 
 
 def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, spec) of an adapter file. Raises: UserError if it is missing, damaged or of another kind."""
+    """(tensors, method settings) of an adapter file. Raises: UserError if it is missing, damaged or of another kind."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no adapter at {path}; train one with save_adapter=true, or give adapter=PATH")

@@ -7,7 +7,7 @@ from torch import nn
 
 from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.errors import UserError
-from karst_bench.methods.base import Artefact, Method
+from karst_bench.methods.base import Artefact, Method, ModelSpec
 
 
 def attach_methods(
@@ -15,11 +15,11 @@ def attach_methods(
 ) -> TimmAdaptedModel:
     """Freezes the backbone, attaches the methods in order and returns the adapted model, which is also kept on the model.
 
-    spec: the methods' settings as plain data, stored with a saved adapter. The classifier trains.
+    method_settings: the methods' settings as plain data, stored with a saved adapter. The classifier trains.
     Raises: UserError where a method does not fit the family or the company it is in; the model is then unusable.
     """
     model = TimmAdaptedModel(net)
-    refuse_misfits(methods, model)
+    refuse_misfits(methods, model.spec)
     for method in methods:
         method.attach(model, artefact)
     model.method_settings = dict(method_settings or {})
@@ -28,9 +28,8 @@ def attach_methods(
     return model
 
 
-def refuse_misfits(methods: Sequence[Method], model: TimmAdaptedModel) -> None:
+def refuse_misfits(methods: Sequence[Method], spec: ModelSpec) -> None:
     """Raises a UserError with the reason where a method cannot stand on this family or beside the others."""
-    spec = model.spec
     for method in methods:
         if spec.family not in method.families:
             raise UserError(

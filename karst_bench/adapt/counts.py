@@ -14,14 +14,26 @@ from karst_bench.nn.eval_mode import eval_mode
 
 
 def counts(net: nn.Module, methods: Sequence[Method]) -> dict[str, int]:
-    """Trained scalars (head excluded), head scalars, stored bits and scalars active in one forward pass."""
+    """trainable_params (head excluded) and head_params; stored_bits and active_params where a method says its own.
+
+    Where one of several methods does, the others count 32 bits a trained scalar, and all of them as active.
+    """
     model = adapted_model(net)
-    return {
+    found = {
         "trainable_params": sum(p.numel() for p in model.trained().values()),
         "head_params": sum(p.numel() for p in model.head().values()),
-        "stored_bits": sum(method.stored_bits(model.spec) for method in methods),
-        "active_params": sum(method.active_params(model.spec) for method in methods),
     }
+    spec = model.spec
+    for key, own, each in (
+        ("stored_bits", [method.stored_bits(spec) for method in methods], 32),
+        ("active_params", [method.active_params(spec) for method in methods], 1),
+    ):
+        if any(value is not None for value in own):
+            found[key] = sum(
+                each * method.expected_params(spec) if value is None else value
+                for value, method in zip(own, methods, strict=True)
+            )
+    return found
 
 
 def forward_macs(net: nn.Module, size: tuple[int, int]) -> int:

@@ -12,7 +12,7 @@ from karst_bench.nn.token_grid import over_patches
 
 
 class Bypass(nn.Module):
-    """x -> s W_u drop(g(Conv(g(W_d x)))), g = QuickGELU; the class token is a picture of one pixel to the convolution.
+    """x -> s W_u drop(g(Conv(g(W_d x)))), g = QuickGELU; the class token is an image of one pixel to the convolution.
 
     Shapes: W_d (h, d), Conv 3 x 3 from h to h, W_u (d, h), each with a bias; x (B, T, d) or (B, H, W, d). Init: W_d
     Xavier-uniform, Conv the identity, W_u = 0, so the output starts at 0.

@@ -1,4 +1,4 @@
-"""What a method that walks along the blocks may do."""
+"""What a method may do from block to block: read the tokens, change them, keep a state on the way."""
 
 from typing import Any
 
@@ -8,28 +8,37 @@ HookState = Any
 
 
 class BlockHook(nn.Module):
-    """What a walking method may do; every default does nothing. h is (B, T, d) on ViT and (B, H, W, d) on Swin.
+    """Called around every block of a backbone; every default does nothing. Methods derive their hooks from it.
 
-    The carry belongs to one forward pass: `start` makes it, each call may hand on another.
+    Shapes: h is (B, T, d) on ViT and (B, H, W, d) on Swin. The state belongs to one forward pass: `start` makes it, and
+    each call hands on the next one.
     """
 
     uses_mid = False
 
     def start(self, h: Tensor) -> HookState:
+        """The state before the first block, whose input is h."""
         return None
 
     def stage_start(self, stage: int, h: Tensor, state: HookState) -> HookState:
+        """Before the first block of each stage (a ViT is one); h is that block's input."""
         return state
 
     def before(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
+        """What block i is given instead of h."""
         return h, state
 
     def mid(self, i: int, h: Tensor, state: HookState, cls_attention: Tensor | None) -> tuple[Tensor, HookState]:
-        """Between attention and MLP (ViT only); cls_attention (B, heads, T) where the method needs_attention."""
+        """Between attention and MLP, where uses_mid is set (ViT only).
+
+        Shapes: cls_attention (B, heads, T), the class token's row, where the hook was given with needs_attention.
+        """
         return h, state
 
     def after(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
+        """What the next block, or `finish`, is given instead of block i's output h."""
         return h, state
 
     def finish(self, h: Tensor, state: HookState) -> Tensor:
+        """What the final norm is given instead of h."""
         return h

@@ -1,4 +1,4 @@
-"""Convolutions over tokens that form a picture."""
+"""Convolutions over tokens that form an image."""
 
 from collections.abc import Callable
 

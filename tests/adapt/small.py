@@ -1,4 +1,4 @@
-"""Tiny backbones and pictures for them."""
+"""Tiny backbones and images for them."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Taps: a walker beside a frozen backbone, trained on what one pass stored, against the same walker in the whole model."""
+"""A hook beside a frozen backbone, trained on what one pass stored, against the same hook in the whole model."""
 
 import contextlib
 import copy
@@ -86,10 +86,10 @@ def backbone(request):
 def test_logits_and_gradients_are_the_models(backbone):
     net = model(backbone)
     whole = copy.deepcopy(net)
-    taps, beside = split_cached_activations(net, backbone_mode="train")
+    cached, beside = split_cached_activations(net, backbone_mode="train")
     x, y = torch.randn(5, 3, 32, 32), torch.tensor([0, 1, 2, 3, 0])
     with torch.no_grad():
-        rows = taps(x)
+        rows = cached(x)
     logits = beside(rows)
     torch.testing.assert_close(logits, whole(x), rtol=1e-5, atol=1e-5)
     nn.functional.cross_entropy(logits, y).backward()
@@ -102,14 +102,14 @@ def test_logits_and_gradients_are_the_models(backbone):
 
 
 def test_a_row_holds_each_stages_input_and_each_blocks_output():
-    """ViT of 2 blocks: 3 taps of (16 + 1) tokens x 48. Swin of 2 + 1: 2 stage inputs and 3 outputs, 16^2 x 8 and 8^2 x 16."""
+    """ViT of 2 blocks: 3 activations of (16 + 1) x 48. Swin of 2 + 1: 2 stage inputs and 3 outputs, 16^2 x 8 and 8^2 x 16."""
     x = torch.randn(2, 3, 32, 32)
     for backbone, size in ((VIT, 3 * 17 * 48), (SWIN, 3 * 256 * 8 + 2 * 64 * 16)):
-        taps, _ = split_cached_activations(model(backbone), backbone_mode="train")
-        assert taps(x).shape == (2, size)
+        cached, _ = split_cached_activations(model(backbone), backbone_mode="train")
+        assert cached(x).shape == (2, size)
 
 
-def test_the_trunk_keeps_nothing_for_backward(backbone):
+def test_the_backbone_keeps_nothing_for_backward(backbone):
     net = model(backbone)
     inner = [p for name, p in net.named_parameters() if "qkv" in name]
     for p in inner:
@@ -119,11 +119,11 @@ def test_the_trunk_keeps_nothing_for_backward(backbone):
 
 
 @pytest.mark.parametrize("room", [None, 0], ids=["stored", "made anew"])
-def test_batches_of_taps_follow_the_images(backbone, room):
+def test_batches_of_activations_follow_the_images(backbone, room):
     net = model(backbone, Beside(dropout=0.5)).train()
-    taps, beside = split_cached_activations(net, backbone_mode="train")
+    cached, beside = split_cached_activations(net, backbone_mode="train")
     images = Images()
-    rows = FeatureBatches(taps, images, batch=5, autocast=contextlib.nullcontext(), room=room)
+    rows = FeatureBatches(cached, images, batch=5, autocast=contextlib.nullcontext(), room=room)
     orders = [torch.Generator().manual_seed(3) for _ in range(2)]
     for _ in range(2):
         assert len(rows) == len(images)
@@ -131,21 +131,21 @@ def test_batches_of_taps_follow_the_images(backbone, room):
             assert torch.equal(y, labels)
             assert all(module.training for module in beside.modules())  # the pass left no mode behind
             with torch.no_grad():
-                torch.testing.assert_close(row, taps.eval()(x), rtol=1e-5, atol=1e-5)
-            taps.train()
+                torch.testing.assert_close(row, cached.eval()(x), rtol=1e-5, atol=1e-5)
+            cached.train()
     assert len(list(rows.epoch(orders[0], skip=2))) == 1
     assert images.passes == (3 if room is None else 6)  # ours above are two; stored: one; anew: the try and three epochs
 
 
 def test_what_is_stored_fits_into_the_room():
-    taps, _ = split_cached_activations(model(VIT), backbone_mode="train")
+    cached, _ = split_cached_activations(model(VIT), backbone_mode="train")
     needed = 15 * 3 * 17 * 48 * 4  # bytes: 3 batches of 5 rows are set aside
-    stored = [FeatureBatches(taps, Images(), batch=5, autocast=contextlib.nullcontext(), room=room)._stored is not None
+    stored = [FeatureBatches(cached, Images(), batch=5, autocast=contextlib.nullcontext(), room=room)._stored is not None
               for room in (needed - 1, needed)]  # fmt: skip
     assert stored == [False, True]
 
 
-def test_only_where_the_trunk_is_frozen_and_still():
+def test_only_where_the_backbone_is_frozen_and_not_random():
     assert split_cached_activations(model(VIT, drop_path_rate=0.2), backbone_mode="train") is None
     assert split_cached_activations(model(VIT, drop_path_rate=0.2), backbone_mode="eval") is not None
     assert split_cached_activations(model(VIT, Beside(dropout=0.5)), backbone_mode="train") is not None
@@ -153,12 +153,12 @@ def test_only_where_the_trunk_is_frozen_and_still():
     assert split_cached_activations(model(VIT, Beside(unfreeze="norm.*")), backbone_mode="eval") is not None
 
 
-def test_a_walker_beside_a_frozen_trunk_may_not_change_it():
+def test_a_hook_beside_a_frozen_backbone_may_not_change_it():
     with pytest.raises(ValueError, match="Meddler changes the tokens of a frozen backbone"):
         model(VIT, Beside(Meddler))(torch.randn(1, 3, 32, 32))
 
 
-def test_a_walkers_own_dropout_stays_on_in_a_still_trunk():
+def test_a_hooks_own_dropout_stays_on_beside_a_backbone_in_eval_mode():
     net = model(VIT, Beside(dropout=0.5), drop_path_rate=0.2)
     _, beside = split_cached_activations(net, backbone_mode="eval")
     train_mode(beside, "eval")
@@ -166,7 +166,7 @@ def test_a_walkers_own_dropout_stays_on_in_a_still_trunk():
     assert modes["Ladder"] and modes["Dropout"] and not modes["DropPath"]
 
 
-def test_a_run_trains_on_taps_as_it_would_on_images(tmp_path, monkeypatch):
+def test_a_run_trains_on_activations_as_it_would_on_images(tmp_path, monkeypatch):
     """1000 images in batches of 250: four passes of the backbone in two epochs, and the curves of training on the images."""
     monkeypatch.setattr("karst_bench.run.prepare.build_methods", lambda settings: [Beside()])
     passes, forward = [], CachedActivations.forward

@@ -43,7 +43,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", list(METHODS))
-def test_runs_share_the_trunk_and_what_trains_does_not_leak(stored, method):
+def test_runs_share_the_backbone_and_what_trains_does_not_leak(stored, method):
     backbone, path, reference = stored
     pool = SharedBackbones()
     x = torch.randn(2, 3, 32, 32)
@@ -116,21 +116,21 @@ def test_linear_probe_takes_one_pass_over_the_images(backbone):
     torch.manual_seed(0)
     net = timm.create_model(backbone["timm_name"], num_classes=4, **backbone["model_args"], drop_path_rate=0.2).eval()
     attach_methods(net, [Linear(name="linear")])
-    trunk, probe = split_head(net, backbone_mode="eval")
+    frozen, head = split_head(net, backbone_mode="eval")
     images = Images()
-    features = FeatureBatches(trunk, images, batch=5, autocast=contextlib.nullcontext())
+    features = FeatureBatches(frozen, images, batch=5, autocast=contextlib.nullcontext())
     orders = [torch.Generator().manual_seed(3) for _ in range(2)]
     for _ in range(2):
         assert len(features) == len(images)
         pairs = zip(features.epoch(orders[0]), list(images.epoch(orders[1])), strict=True)
         for (z, y), (x, labels) in pairs:
             assert torch.equal(y, labels)
-            torch.testing.assert_close(probe(z), net(x), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(head(z), net(x), rtol=1e-5, atol=1e-5)
     assert len(list(features.epoch(orders[0], skip=2))) == 1
     assert images.passes == 3  # one of them by the features
 
 
-def test_features_stand_for_images_only_where_the_trunk_is_frozen_and_still():
+def test_features_stand_for_images_only_where_the_backbone_is_frozen_and_not_random():
     def net(**arguments):
         return timm.create_model(VIT["timm_name"], num_classes=4, **VIT["model_args"], **arguments)
 

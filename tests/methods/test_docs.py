@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_is_current():
-    method_settings = importlib.util.spec_from_file_location("docs_methods", ROOT / "scripts" / "docs_methods.py")
-    module = importlib.util.module_from_spec(method_settings)
-    method_settings.loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location("docs_methods", ROOT / "scripts" / "docs_methods.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     assert (ROOT / "docs" / "methods.md").read_text() == module.render(), "run `python scripts/docs_methods.py`"
