@@ -20,8 +20,8 @@ from karst_bench.adapt.block_hooks import BlockHooks
 from karst_bench.adapt.counts import forward_macs
 from karst_bench.adapt.layers import Residual
 from karst_bench.adapt.model import TimmAdaptedModel
-from karst_bench.cli.app import generator
 from karst_bench.adapt.timm_sites import model_spec
+from karst_bench.cli.app import generator
 from karst_bench.config.compose import settings_of
 from karst_bench.config.option_files import options
 from karst_bench.errors import UserError

@@ -30,10 +30,7 @@ def build_backbone(
                 name, pretrained=False, num_classes=classes, drop_path_rate=drop_path, **arguments
             )
     except RuntimeError as error:
-        near = timm.list_models(f"*{name.partition('.')[0][:12]}*")[:5]
-        raise UserError(
-            f"backbone.timm_name={name}: {str(error).splitlines()[0]}. Near: {', '.join(near) or 'nothing'}"
-        ) from error
+        raise UserError(f"backbone.timm_name={name}: {str(error).splitlines()[0]}. {_near(name)}") from error
     except TypeError as error:
         raise UserError(f"backbone.model_args={arguments} does not fit {name}: {error}") from error
     if weights is not None:
@@ -58,9 +55,17 @@ def own_values(backbone: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("input_size", "mean", "std")
     if all(backbone.get(key) is not None for key in keys):
         return {key: backbone[key] for key in keys}
-    config = timm.get_pretrained_cfg(str(backbone["timm_name"]), allow_unregistered=False)
+    name = str(backbone["timm_name"])
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise UserError(f"backbone.timm_name={name}: {error}. {_near(name)}") from error
     if config is None:
-        near = ", ".join(timm.list_models(f"{str(backbone['timm_name'])[:8]}*")[:5])
-        raise UserError(f"backbone.timm_name={backbone['timm_name']} is unknown to timm. Near: {near or 'nothing'}")
+        raise UserError(f"backbone.timm_name={name} is unknown to timm. {_near(name)}")
     own = {"input_size": int(config.input_size[-1]), "mean": list(config.mean), "std": list(config.std)}
     return {key: own[key] if backbone.get(key) is None else backbone[key] for key in keys}
+
+
+def _near(name: str) -> str:
+    near = timm.list_models(f"*{name.partition('.')[0][:12]}*")[:5]
+    return f"Near: {', '.join(near) or 'nothing'}"

@@ -21,5 +21,6 @@ def test_a_backbone_of_ones_own_is_asked_of_timm(settings):
     backbone = settings("backbone=vit_b16", "backbone.timm_name=vit_base_patch16_384.augreg_in1k")["backbone"]
     assert backbone["mean"] is None
     assert own_values(backbone) == {"input_size": 384, "mean": [0.5] * 3, "std": [0.5] * 3}
-    with pytest.raises(UserError, match="is unknown to timm"):
-        own_values(backbone | {"timm_name": "vit_base_patch16_3"})
+    for name in ("vit_base_patch16_3", "vit_base_patch16_224.none_such"):
+        with pytest.raises(UserError, match=rf"timm_name={name}.*Near: vit_base_patch16"):
+            own_values(backbone | {"timm_name": name})
