@@ -21,7 +21,7 @@ from karst_bench.cli.app import generator
 from karst_bench.config.datasets import dataset_configs
 from karst_bench.data import Task, load_task
 from karst_bench.data.images import workers
-from karst_bench.data.loader import Batches
+from karst_bench.data.loader import SplitBatches
 from karst_bench.data.task import Split
 
 BATCH = 64
@@ -62,7 +62,7 @@ def read(split: Split) -> None:
 
 def epoch(split: Split) -> None:
     """One shuffled pass of normalised batches, as training reads them."""
-    batches = Batches(split, batch=BATCH, mean=(0.5,) * 3, std=(0.5,) * 3, device="cpu")
+    batches = SplitBatches(split, batch=BATCH, mean=(0.5,) * 3, std=(0.5,) * 3, device="cpu")
     for images, _ in batches.epoch(torch.Generator().manual_seed(0)):
         images.sum()
 

@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from karst_bench import compat
+from karst_bench.config.augment import with_augment
 from karst_bench.config.messages import friendly
 from karst_bench.config.option_files import config_dir, options
 from karst_bench.config.settings import Settings, resolve
@@ -50,7 +51,7 @@ def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     if cfg.suite is None:
         cfg.suite = "mini" if cfg.dataset.suite == "mini" else "vtab"
     given = {override.partition("=")[0].lstrip("+~") for override in overrides}
-    return with_tuned(_with_own_backbone(cfg, given), given)
+    return with_augment(with_tuned(_with_own_backbone(cfg, given), given), given)
 
 
 def search_path() -> list[str]:

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from karst_bench.errors import UserError, nearest
 
-GROUPS = ("method", "also", "extra", "backbone", "dataset", "recipe", "protocol", "tuned", "tracker", "sweep")
+GROUPS = ("method", "also", "extra", "backbone", "dataset", "recipe", "augment", "protocol", "tuned", "tracker", "sweep")
 SINGLE = tuple(group for group in GROUPS if group != "tracker")  # several trackers may watch one run
 Compose = Callable[[Sequence[str]], DictConfig]
 Options = Callable[[str], list[str]]

@@ -56,6 +56,7 @@ class Settings:
     backbone: Node
     dataset: Node
     recipe: Recipe
+    augment: Node
     protocol: Node
     tuned: Node
     tracker: Node

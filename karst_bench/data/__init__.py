@@ -37,13 +37,12 @@ def load_task(
     cache_root: Path | str,
     cache_gb: float = math.inf,
     size: int,
-    augment: str = "none",
+    canvas: float | None = None,
 ) -> Task:
     """The task of a dataset's configuration (a plain dict), its splits decoded when first asked for.
 
     data_root: paths.data. cache_root: paths.cache. cache_gb: what may be kept there, in 1e9 bytes. size: of the network's
-    input, in pixels. augment: recipe.augment;
-    where it crops at random, few-shot training images are kept larger than `size`.
+    input, in pixels. canvas: augment.canvas, the side over `size` of the few-shot training images, where crops are taken.
     Raises: UserError where data are missing or bad: what, where, and the remedy.
     """
     source = dataset["source"]
@@ -57,7 +56,7 @@ def load_task(
     if source == "folder":
         from karst_bench.data.sources.folder import load_folder
 
-        return load_folder(dataset, data_root=Path(data_root), cache=cache, size=size, augment=augment)
+        return load_folder(dataset, data_root=Path(data_root), cache=cache, size=size, canvas=canvas)
     if source == "tfds":
         from karst_bench.data.sources.tfds import load_tfds
 

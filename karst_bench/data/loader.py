@@ -16,7 +16,7 @@ class Augment(Protocol):
     def __call__(self, batch: ImageBatch, generator: torch.Generator, /) -> torch.Tensor: ...
 
 
-class Batches:
+class SplitBatches:
     """Batches (x, y) of a split: x = (pixels / 255 - mean) / std, float32 (b, 3, H, W); y int64 (b,).
 
     split: the images; batch: images in a step (the last one of an epoch may be smaller); mean, std: of the backbone,

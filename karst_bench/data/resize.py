@@ -1,7 +1,8 @@
 """From a decoded image to the network's input, by name; and the one normalisation knob.
 
 vtab: squashed to (size, size), bicubic and antialiased, no crop, no flip: the rule of every VTAB-1K paper since NOAH.
-fs_test: squashed to 256/224 of the size, then the central crop. fs_train: a larger square, to be cropped at random.
+fs_test: squashed to 256/224 of the size, then the central crop. fs_train: squashed to a larger square (augment.canvas
+times the size), to be cropped at random.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from torchvision.transforms.v2 import functional as geometry
 from karst_bench.errors import UserError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CANVAS = 1.75  # side of an fs_train square over the input's: crops of a third of the area are still not enlarged
 NORMALISATIONS = ("model", "half", "imagenet", "none")
 
 _Triple = tuple[float, float, float]
@@ -24,11 +24,12 @@ _Triple = tuple[float, float, float]
 class Resize:
     """A named, deterministic geometry: uint8 (..., 3, h, w) -> uint8 (..., 3, side, side).
 
-    name: vtab | fs_test | fs_train. size: the network's input in pixels.
+    name: vtab | fs_test | fs_train. size: the network's input in pixels. canvas: side of an fs_train square over it.
     """
 
     name: str
     size: int
+    canvas: float = 1.0
 
     def __post_init__(self) -> None:
         if self.name not in ("vtab", "fs_test", "fs_train"):
@@ -37,7 +38,7 @@ class Resize:
     @property
     def side(self) -> int:
         """Height and width of what comes out."""
-        return round(CANVAS * self.size) if self.name == "fs_train" else self.size
+        return round(self.canvas * self.size) if self.name == "fs_train" else self.size
 
     @property
     def spec(self) -> str:
@@ -45,15 +46,20 @@ class Resize:
         return f"{self.name}/{self.side}/bicubic-antialias"
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (..., 3, h, w) -> uint8 (..., 3, side, side)."""
         if self.name != "fs_test":
             return _squash(images, self.side)
-        return geometry.center_crop(_squash(images, round(self.size * 256 / 224)), [self.size, self.size])
+        centre: torch.Tensor = geometry.center_crop(_squash(images, round(self.size * 256 / 224)), [self.size, self.size])
+        return centre
 
 
 def _squash(images: torch.Tensor, side: int) -> torch.Tensor:
     if images.shape[-2:] == (side, side):
         return images
-    return geometry.resize(images, [side, side], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    square: torch.Tensor = geometry.resize(
+        images, [side, side], interpolation=InterpolationMode.BICUBIC, antialias=True
+    )
+    return square
 
 
 def normalisation(name: str, model_mean: Sequence[float], model_std: Sequence[float]) -> tuple[_Triple, _Triple]:

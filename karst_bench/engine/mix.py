@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MIXING = {"fs_noah": (0.8, 1.0)}  # recipe.augment -> (mixup, cutmix) parameters of Beta(a, a)
-
 
 @dataclass(frozen=True)
 class Mix:
@@ -22,10 +20,11 @@ def mix(x: Tensor, y: Tensor, generator: torch.Generator, alphas: tuple[float, f
     """Mix each image with the one at the mirrored place of the batch.
 
     Mixup [1710.09412]: share x + (1 - share) x'. Cutmix [1905.04899]: a rectangle of x' in x, share = area left of x.
-    One of the two by a fair coin, share ~ Beta(a, a), one draw for the batch. Shapes: x (b, c, H, W), y (b,).
+    share ~ Beta(a, a), one draw for the batch. alphas: a of mixup and of cutmix; 0 leaves one of them out, else a fair
+    coin chooses. Shapes: x (b, c, H, W), y (b,).
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    cut = rng.random() < 0.5
+    cut = rng.random() < 0.5 if all(alphas) else alphas[1] > 0
     share = float(rng.beta(alphas[cut], alphas[cut]))
     partner = x.flip(0)
     if not cut:

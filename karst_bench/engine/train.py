@@ -25,7 +25,7 @@ from karst_bench.engine.checkpoint import (
 )
 from karst_bench.engine.evaluate import top1
 from karst_bench.engine.meter import EpochMeter, Stopwatch, synchronize
-from karst_bench.engine.mix import MIXING, mix
+from karst_bench.engine.mix import mix
 from karst_bench.engine.optim import Schedule, build_optimizer, param_groups
 from karst_bench.engine.outcome import Check, DivergedError, Fit, Interrupted
 from karst_bench.engine.recipe import Recipe
@@ -40,15 +40,16 @@ CHECK_LOSS_EVERY = 50  # steps between looks at the loss inside an epoch; each l
 def fit(
     model: nn.Module, methods: Sequence[Method], batches: Batches, *, recipe: Recipe, precision: str,
     device: torch.device, streams: Streams, checks: Sequence[Check] = (), state: State | None = None,
-    callbacks: Callbacks | None = None,
+    callbacks: Callbacks | None = None, mixing: tuple[float, float] | None = None,
 ) -> Fit:  # fmt: skip
     """Train the parameters that need a gradient, in place.
 
-    state: continue from there (exact on the same machine type and thread count).
+    state: continue from there (exact on the same machine type and thread count). mixing: the a of mixup's and of cutmix's
+    Beta(a, a), for batches that are mixed with themselves.
     Raises: Interrupted if a callback wants to stop; DivergedError on a loss or weight that is not finite; UserError if
     nothing can be trained; whatever a callback raises.
     """
-    loop = _Loop(model, methods, batches, recipe, precision, device, streams, checks)
+    loop = _Loop(model, methods, batches, recipe, precision, device, streams, checks, mixing)
     watch = callbacks or Callbacks()
     with forked(streams.seed_of("dropout")):
         if state is not None:
@@ -71,10 +72,11 @@ class _Loop:
 
     def __init__(
         self, model: nn.Module, methods: Sequence[Method], batches: Batches, recipe: Recipe, precision: str,
-        device: torch.device, streams: Streams, checks: Sequence[Check],
+        device: torch.device, streams: Streams, checks: Sequence[Check], mixing: tuple[float, float] | None,
     ) -> None:  # fmt: skip
         self.model, self.methods, self.batches, self.recipe = model, methods, batches, recipe
         self.precision, self.device, self.streams, self.checks = precision, device, streams, checks
+        self.mixing = mixing
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.per_epoch = len(batches)
         if not named or not self.per_epoch:
@@ -126,8 +128,8 @@ class _Loop:
         for method in self.methods:
             method.before_step(step, total)
         mixed = None
-        if self.recipe.augment in MIXING:
-            x, mixed = mix(x, y, self.streams.augment, MIXING[self.recipe.augment])
+        if self.mixing is not None:
+            x, mixed = mix(x, y, self.streams.augment, self.mixing)
         loss, hits = train_step(
             self.model, x, y, methods=self.methods, optimizer=self.optimizer, recipe=self.recipe,
             precision=self.precision, mixed=mixed,

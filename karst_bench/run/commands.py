@@ -18,8 +18,8 @@ from karst_bench.adapt.backbone import build_backbone
 from karst_bench.adapt.merge import merge, mergeable
 from karst_bench.adapt.weights_file import find_weights
 from karst_bench.config.settings import Settings
-from karst_bench.data.augment.policy import normalisation
-from karst_bench.data.loader import Batches
+from karst_bench.data.loader import SplitBatches
+from karst_bench.data.resize import normalisation
 from karst_bench.data.sources.loose_images import read_images
 from karst_bench.engine.evaluate import predict_logits, top1
 from karst_bench.errors import UserError
@@ -99,7 +99,7 @@ def predict(settings: Settings) -> list[dict[str, Any]]:
     resize = settings.dataset.get("transform") or "vtab"
     names, images = read_images(source, resize=resize, size=settings.backbone["input_size"])
     mean, std = normalisation(settings.normalization, settings.backbone["mean"], settings.backbone["std"])
-    batches = Batches(images, batch=TEST_BATCH, mean=mean, std=std, device=device)
+    batches = SplitBatches(images, batch=TEST_BATCH, mean=mean, std=std, device=device)
     logits = predict_logits(model, batches, precision=settings.precision, device=device)
     labels = settings.dataset.get("label_names")
     rows = []

@@ -15,8 +15,9 @@ from karst_bench.adapt.speed.shared_backbone import SharedBackbones
 from karst_bench.adapt.weights_file import find_weights, weights_sha256
 from karst_bench.config.settings import Node, Settings
 from karst_bench.data import find_task, load_task
-from karst_bench.data.augment.policy import augmentation, normalisation
-from karst_bench.data.loader import Batches
+from karst_bench.data.augment.policy import augmentation
+from karst_bench.data.loader import SplitBatches
+from karst_bench.data.resize import normalisation
 from karst_bench.data.task import Task
 from karst_bench.engine.compiled import compile_step
 from karst_bench.engine.protocols import EvaluationPlan, plan
@@ -51,14 +52,20 @@ class PreparedRun:
         """What a person calls this run."""
         return self.settings.title
 
-    def batches(self, split: str, *, train: bool = False) -> Batches:
+    @property
+    def mixing(self) -> tuple[float, float] | None:
+        """The a of mixup's and of cutmix's Beta(a, a), or None where batches are not mixed."""
+        alphas = self.settings.augment["mixup"], self.settings.augment["cutmix"]
+        return alphas if any(alphas) else None
+
+    def batches(self, split: str, *, train: bool = False) -> SplitBatches:
         """The split as normalised batches; augmented where it is trained on."""
         settings = self.settings
         augment = None
         if train:
-            augment = augmentation(settings.recipe.augment, size=settings.backbone["input_size"], mean=self.mean, std=self.std)
-        return Batches(self.task.splits[split], batch=settings.recipe.batch if train else TEST_BATCH, mean=self.mean,
-                       std=self.std, device=self.device, augment=augment)  # fmt: skip
+            augment = augmentation(settings.augment, size=settings.backbone["input_size"], mean=self.mean, std=self.std)
+        return SplitBatches(self.task.splits[split], batch=settings.recipe.batch if train else TEST_BATCH, mean=self.mean,
+                            std=self.std, device=self.device, augment=augment)  # fmt: skip
 
     def model(self, streams: Streams) -> tuple[nn.Module, bool]:
         """(the backbone with its methods attached, on the device; whether its step was compiled).
@@ -94,7 +101,7 @@ def prepare(settings: Settings) -> PreparedRun:
     device = pick_device(settings.device)
     backbone, dataset = settings.backbone, settings.dataset
     task = load_task(dataset, data_root=settings.paths.data, cache_root=settings.paths.cache, cache_gb=settings.cache_gb,
-                     size=backbone["input_size"], augment=settings.recipe.augment)  # fmt: skip
+                     size=backbone["input_size"], canvas=settings.augment["canvas"])  # fmt: skip
     mean, std = normalisation(settings.normalization, backbone["mean"], backbone["std"])
     sha256 = weights_sha256(weights, settings.paths.weights)
     return PreparedRun(

@@ -60,6 +60,7 @@ def train_and_score(
             fitted = fit(
                 trainee, prepared.methods, train, recipe=settings.recipe, precision=settings.precision,
                 device=prepared.device, streams=streams, checks=checks, state=state, callbacks=Several(watching),
+                mixing=prepared.mixing,
             )  # fmt: skip
         except Interrupted as interrupted:
             store.save_checkpoint(prepared.id, **interrupted.state)
@@ -79,7 +80,7 @@ def _trainee(model: nn.Module, prepared: PreparedRun) -> tuple[nn.Module, Batche
     images = prepared.batches(prepared.plan.train, train=True)
     mode = "eval" if any(method.backbone_mode == "eval" for method in prepared.methods) else "train"
     split = None
-    if not images.augment:
+    if not images.augment and not prepared.mixing:
         split = split_head(model, backbone_mode=mode) or split_cached_activations(model, backbone_mode=mode)
     if split is None:
         return model, images, prepared.batches

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from karst_bench.config.datasets import dataset_config
+from karst_bench.config.option_files import option_config
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 VTAB = sorted(path.stem for path in (CONF / "vtab").glob("[!_]*.yaml"))
@@ -17,6 +18,11 @@ OPTIONS = [f"vtab/{name}" for name in VTAB] + [f"fewshot/{name}" for name in FEW
 def dataset_of(option: str, **changes: Any) -> dict[str, Any]:
     """The configuration of an option, as the pipeline hands it on."""
     return dataset_config(option) | changes
+
+
+def augment_of(name: str, **changes: Any) -> dict[str, Any]:
+    """The values of a file of conf/augment."""
+    return option_config("augment", name) | changes
 
 
 def image(path: Path, rng: np.random.Generator, height: int = 24, width: int = 32, **save: Any) -> None:

@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from miniatures import augment_of
 from PIL import Image
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from karst_bench.data.augment import pillow
 from karst_bench.data.augment.plan import AugmentPlan, Step
-from karst_bench.data.augment.policy import CropFlipRand
+from karst_bench.data.augment.policy import RandomAugment
 from karst_bench.data.augment.tensors import WARPS, cropped, stepped
 from karst_bench.data.task import ImageBatch
 
@@ -32,11 +33,11 @@ def scene(side: int, seed: int = 0) -> Tensor:
     return (20 + 210 * (level - low) / (high - low)).round().to(torch.uint8)
 
 
-def policy() -> CropFlipRand:
-    return CropFlipRand(size=SIZE, mean=MEAN, std=STD, erase=0.0)
+def policy(erase: float = 0.0) -> RandomAugment:
+    return RandomAugment(augment_of("fs_dtl", erase=erase), size=SIZE, mean=MEAN, std=STD)
 
 
-def drawn(change: CropFlipRand, batches: int) -> list[AugmentPlan]:
+def drawn(change: RandomAugment, batches: int) -> list[AugmentPlan]:
     return [plan for seed in range(batches)
             for plan in change.plans(84, [1.0] * 32, torch.Generator().manual_seed(seed))]  # fmt: skip
 
@@ -101,17 +102,17 @@ def test_whole_plans_agree_with_pillow() -> None:
     images = torch.stack([scene(84, seed) for seed in range(32)])
     for seed in range(3):
         plans = change.plans(84, [1.0, 1.5] * 16, torch.Generator().manual_seed(seed))
-        found, expected = change._with_tensors(images, plans), torch.stack(
-            [change._with_pillow(image, plan) for image, plan in zip(images, plans, strict=True)])  # fmt: skip
+        found, expected = change.with_tensors(images, plans), torch.stack(
+            [change.with_pillow(image, plan) for image, plan in zip(images, plans, strict=True)])  # fmt: skip
         assert found.dtype == torch.float32 and found.shape == expected.shape
         gap = (found - expected).abs()
         assert gap.mean() < 0.3 and gap.mean((1, 2, 3)).median() < 0.1
 
 
 def test_erased_rectangles_are_noise_of_the_normalisation() -> None:
-    change = CropFlipRand(size=SIZE, mean=MEAN, std=STD, erase=1.0)
+    change = policy(erase=1.0)
     plans = [AugmentPlan((0, 0, 84, 84), False, (), (4, 8, 30, 32), seed) for seed in (1, 2, 1)]
-    one, two, again = change._with_tensors(scene(84).expand(3, -1, -1, -1), plans)
+    one, two, again = change.with_tensors(scene(84).expand(3, -1, -1, -1), plans)
     noise = one[:, 4:34, 8:40]
     assert torch.equal(one, again) and not torch.equal(one, two)
     for channel, mean, std in zip(noise, MEAN, STD, strict=True):
@@ -124,11 +125,11 @@ def test_erased_rectangles_are_noise_of_the_normalisation() -> None:
 
 def test_no_value_is_read_back_from_the_device() -> None:
     """Tensors without values stand in for a GPU's: whatever asked for one, and so waited for the GPU, would raise."""
-    change = CropFlipRand(size=SIZE, mean=MEAN, std=STD, erase=0.5)
+    change = policy(erase=0.5)
     plans = drawn(change, 3)
     with FakeTensorMode(allow_non_fake_inputs=True):
         images = torch.empty(len(plans), 3, 84, 84, dtype=torch.uint8)
-        assert change._with_tensors(images, plans).shape == (96, 3, SIZE, SIZE)
+        assert change.with_tensors(images, plans).shape == (96, 3, SIZE, SIZE)
         with pytest.raises(Exception, match="local_scalar_dense"):
             int(images[0, 0, 0, 0])
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from karst_bench.data.loader import Batches
+from karst_bench.data.loader import SplitBatches
 from karst_bench.data.task import ArraySplit, ImageBatch, JoinedSplit, LazySplits
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -14,8 +14,8 @@ def split_of(n: int, name: str = "train800", first: int = 0, aspects: torch.Tens
     return ArraySplit(name, images, torch.arange(first, first + n), aspects)
 
 
-def batches_of(n: int = 10, batch: int = 4, augment=None) -> Batches:
-    return Batches(split_of(n), batch=batch, mean=MEAN, std=STD, device="cpu", augment=augment)
+def batches_of(n: int = 10, batch: int = 4, augment=None) -> SplitBatches:
+    return SplitBatches(split_of(n), batch=batch, mean=MEAN, std=STD, device="cpu", augment=augment)
 
 
 def test_in_order_without_a_generator_and_nothing_dropped():
@@ -76,8 +76,8 @@ def test_a_held_split_gives_the_same_batches_and_is_read_once(augment):
     split, reads = split_of(10, aspects=aspects), []
     real = split.read
     split.read = lambda index: reads.append(len(index)) or real(index)
-    held = Batches(split, batch=4, mean=MEAN, std=STD, device="cpu", augment=augment, hold=True)
-    loose = Batches(split_of(10, aspects=aspects), batch=4, mean=MEAN, std=STD, device="cpu", augment=augment, hold=False)
+    held = SplitBatches(split, batch=4, mean=MEAN, std=STD, device="cpu", augment=augment, hold=True)
+    loose = SplitBatches(split_of(10, aspects=aspects), batch=4, mean=MEAN, std=STD, device="cpu", augment=augment, hold=False)
     for epoch in range(2):
         expected = loose.epoch(torch.Generator().manual_seed(epoch), skip=epoch)
         got = held.epoch(torch.Generator().manual_seed(epoch), skip=epoch)
@@ -126,7 +126,7 @@ def test_lazy_splits_are_made_once_and_only_when_asked():
 def test_bad_arguments_say_what_and_why(kwargs, text):
     good = {"batch": 4, "mean": MEAN, "std": STD, "device": "cpu"}
     with pytest.raises(ValueError, match=text):
-        Batches(split_of(4), **(good | kwargs))
+        SplitBatches(split_of(4), **(good | kwargs))
 
 
 def test_bad_arrays_are_refused():

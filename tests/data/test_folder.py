@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from miniatures import FEWSHOT, OPTIONS, dataset_of, make_fewshot, make_vtab
+from miniatures import FEWSHOT, OPTIONS, augment_of, dataset_of, make_fewshot, make_vtab
 from PIL import Image
 
 from karst_bench.data import find_task, load_task
 from karst_bench.data.augment.policy import augmentation
-from karst_bench.data.loader import Batches
+from karst_bench.data.loader import SplitBatches
 from karst_bench.errors import UserError
 
 HALF = (0.5, 0.5, 0.5)
@@ -20,11 +20,11 @@ HALF = (0.5, 0.5, 0.5)
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_set_loads_and_gives_an_epoch(option: str, all_sets: Path, tmp_path: Path, lines: list[str]) -> None:
     dataset = dataset_of(option)
-    augment = "fs_dtl" if dataset["suite"] == "fewshot" else "none"
-    task = load_task(dataset, data_root=all_sets, cache_root=tmp_path, size=16, augment=augment)
+    augment = augment_of("fs_dtl" if dataset["suite"] == "fewshot" else "none")
+    task = load_task(dataset, data_root=all_sets, cache_root=tmp_path, size=16, canvas=augment["canvas"])
     train = task.splits["train" if dataset["suite"] == "fewshot" else "train800val200"]
     change = augmentation(augment, size=16, mean=HALF, std=HALF)
-    batches = Batches(train, batch=8, mean=HALF, std=HALF, device="cpu", augment=change)
+    batches = SplitBatches(train, batch=8, mean=HALF, std=HALF, device="cpu", augment=change)
     seen = 0
     for images, labels in batches.epoch(torch.Generator().manual_seed(0)):
         assert images.shape[1:] == (3, 16, 16) and images.abs().max() <= 1.0 + 1e-6

@@ -14,8 +14,8 @@ from karst_bench.run.pipeline import run
 def test_every_set_gives_a_record(option: str, all_sets: Path, tmp_path: Path) -> None:
     dataset = dataset_of(option)
     words = [
-        f"dataset={option}", "method=linear", "backbone=vit_mini", "backbone.weights=none", "recipe.epochs=1",
-        "recipe.warmup=0", "precision=fp32", "tracker=none", "save_adapter=false", f"paths.data={all_sets}",
+        f"dataset={option}", "method=linear", "backbone=vit_mini", "backbone.weights=none", "backbone.model_args.depth=1",
+        "recipe.epochs=1", "recipe.warmup=0", "precision=fp32", "tracker=none", "save_adapter=false", f"paths.data={all_sets}",
         f"paths.cache={tmp_path / 'cache'}", f"paths.results={tmp_path / 'results'}",
     ]  # fmt: skip
     made = run(settings_of(words))

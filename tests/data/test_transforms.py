@@ -4,10 +4,11 @@ import random
 
 import pytest
 import torch
+from miniatures import augment_of
 
-from karst_bench.data.augment.plan import RATIO, SCALE, crop_box
-from karst_bench.data.augment.policy import augmentation, normalisation
-from karst_bench.data.resize import Resize
+from karst_bench.data.augment.plan import crop_box
+from karst_bench.data.augment.policy import augmentation
+from karst_bench.data.resize import Resize, normalisation
 from karst_bench.data.task import ImageBatch
 from karst_bench.errors import UserError
 
@@ -23,7 +24,7 @@ def batch(count: int = 8, side: int = 56, aspect: float = 1.0) -> ImageBatch:
 def test_views_by_name() -> None:
     image = batch(1, 100).images[0]
     assert Resize("vtab", 32)(image).shape == (3, 32, 32)
-    assert Resize("fs_train", 32)(image).shape == (3, 56, 56)
+    assert Resize("fs_train", 32, 1.75)(image).shape == (3, 56, 56)
     assert torch.equal(Resize("vtab", 100)(image), image)
     with pytest.raises(UserError, match="fs_test"):
         Resize("bigger", 32)
@@ -50,7 +51,7 @@ def test_normalisation_knob() -> None:
 
 @pytest.mark.parametrize("name", ["fs_dtl", "fs_noah"])
 def test_augmentation_follows_its_generator(name: str) -> None:
-    change = augmentation(name, size=32, mean=HALF, std=HALF)
+    change = augmentation(augment_of(name), size=32, mean=HALF, std=HALF)
     assert change is not None
     images, state = batch(), random.getstate()
     kept = images.images.clone()
@@ -62,34 +63,57 @@ def test_augmentation_follows_its_generator(name: str) -> None:
 
 def test_every_operation_runs_at_every_strength() -> None:
     """Many draws: among them the strongest Posterize, which keeps 0 bits and which Pillow refuses."""
-    change = augmentation("fs_dtl", size=8, mean=HALF, std=HALF)
+    change = augmentation(augment_of("fs_dtl"), size=8, mean=HALF, std=HALF)
     assert change is not None
     for seed in range(20):
         found = change(batch(32, 14), torch.Generator().manual_seed(seed))
         assert found.min() >= 0 and found.max() <= 255
 
 
-def test_names() -> None:
-    assert augmentation("none", size=8, mean=HALF, std=HALF) is None
-    assert augmentation(None, size=8, mean=HALF, std=HALF) is None
-    with pytest.raises(UserError, match=r"recipe\.augment=mixup"):
-        augmentation("mixup", size=8, mean=HALF, std=HALF)
+def test_nothing_to_change_is_no_augmentation() -> None:
+    """Mixup alone leaves each image as it is: the engine mixes whole batches."""
+    assert augmentation(augment_of("none"), size=8, mean=HALF, std=HALF) is None
+    assert augmentation(augment_of("none", mixup=0.8), size=8, mean=HALF, std=HALF) is None
+
+
+@pytest.mark.parametrize("policy", ["augmix-m5", "rand-x3"])
+def test_a_policy_that_timm_does_not_know_is_named(policy: str) -> None:
+    with pytest.raises(UserError, match=rf"augment\.policy={policy}.*rand-m9"):
+        augmentation(augment_of("fs_dtl", policy=policy), size=8, mean=HALF, std=HALF)
+
+
+def test_each_part_acts_by_itself() -> None:
+    """With one part of fs_noah switched on, a batch shows this change and no other."""
+    images = batch(16, 32)
+
+    def changed(**on: object) -> torch.Tensor:
+        change = augmentation(augment_of("none", **on), size=32, mean=HALF, std=HALF)
+        assert change is not None
+        return change(images, torch.Generator().manual_seed(0))
+
+    flipped = changed(flip=1.0)
+    assert torch.equal(flipped, images.images.flip(-1).float())
+    erased = (changed(erase=1.0) != images.images).any(1).float().mean((1, 2))
+    assert (erased > 0.01).all() and (erased < 0.36).all()
+    whole = changed(crop={"scale": [1.0, 1.0], "ratio": [1.0, 1.0]})
+    assert torch.equal(whole, images.images.float())
+    assert not torch.equal(changed(policy="rand-m9"), images.images.float())
 
 
 @pytest.mark.parametrize("aspect", [0.4, 1.0, 4 / 3, 3.0])
 def test_crops_keep_to_their_bounds_in_the_images_own_proportions(aspect: float) -> None:
-    rng = random.Random(0)
+    rng, scale, ratio = random.Random(0), (0.08, 1.0), (3 / 4, 4 / 3)
     for _ in range(500):
-        left, top, right, bottom = crop_box(rng, aspect)
+        left, top, right, bottom = crop_box(rng, aspect, scale=scale, ratio=ratio)
         assert 0 <= left < right <= 1 + 1e-9 and 0 <= top < bottom <= 1 + 1e-9
-        ratio = (right - left) * aspect / (bottom - top)
-        assert RATIO[0] - 1e-9 <= ratio <= RATIO[1] + 1e-9
-        assert SCALE[0] - 1e-9 <= (right - left) * (bottom - top) <= 1 + 1e-9
+        proportion = (right - left) * aspect / (bottom - top)
+        assert ratio[0] - 1e-9 <= proportion <= ratio[1] + 1e-9
+        assert scale[0] - 1e-9 <= (right - left) * (bottom - top) <= 1 + 1e-9
 
 
 def test_crops_use_the_noted_aspect() -> None:
     """A square of an image that was twice as wide as high: crops cover fewer of its columns than of its rows."""
-    change = augmentation("fs_dtl", size=8, mean=HALF, std=HALF)
+    change = augmentation(augment_of("fs_dtl"), size=8, mean=HALF, std=HALF)
     assert change is not None
     plain = change(batch(), torch.Generator().manual_seed(0))
     wide = change(batch(aspect=2.0), torch.Generator().manual_seed(0))

@@ -7,12 +7,12 @@ import torch
 import yaml
 from rich.console import Console
 
+from karst_bench.config.compose import settings_of
 from karst_bench.engine.checkpoint import State, new_state
 from karst_bench.engine.meter import Meter
 from karst_bench.engine.outcome import Interrupted
 from karst_bench.engine.progress import Bar, Lines, progress
 from karst_bench.engine.protocols import plan, tenths
-from karst_bench.engine.recipe import Recipe
 from karst_bench.engine.stages import Call, Stage, run_stages, single_stage
 from karst_bench.engine.streams import Streams, seeded
 from karst_bench.errors import UserError
@@ -59,8 +59,7 @@ def test_every_recipe_file_is_a_recipe_and_opens_with_its_command(conf):
         lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
         assert lines[0].startswith("# python run.py ") and f"={file.stem}" in lines[0], file.name
     for file in files:
-        node = yaml.safe_load(file.read_text())
-        assert Recipe(**node.get("recipe", node)).name == file.stem
+        assert settings_of([f"recipe={file.stem}"]).recipe.name == file.stem
 
 
 def test_stages_run_in_order_and_hand_on_products():

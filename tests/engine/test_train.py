@@ -56,21 +56,23 @@ def test_the_global_generator_is_left_alone(net, plain, batches, recipe):
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize(("optimiser", "augment"), [("adamw", "none"), ("sgd", "none"), ("adamw", "fs_noah")])
-def test_resume_at_every_step_equals_uninterrupted(net, plain, batches, recipe, optimiser, augment):
-    r = recipe(optimiser=optimiser, augment=augment)
-    if augment == "fs_noah":  # mixing cuts rectangles
+@pytest.mark.parametrize(("optimiser", "mixing"), [("adamw", None), ("sgd", None), ("adamw", (0.8, 1.0))])
+def test_resume_at_every_step_equals_uninterrupted(net, plain, batches, recipe, optimiser, mixing):
+    r = recipe(optimiser=optimiser)
+    if mixing:  # cutmix cuts rectangles
         batches.x = batches.x.view(18, 1, 2, 3)
     checks = [Check("val", batches, frozenset({1, 2, 3}), choose=True)]
-    whole, weights = run(net, plain, batches, r, checks=checks)
+    whole, weights = run(net, plain, batches, r, checks=checks, mixing=mixing)
+    assert mixing is None or not same(weights, run(net, plain, batches, r)[1])
     steps = r.epochs * len(batches)
     for cut in range(1, steps + 1):
         asked = iter(range(1, steps + 1))
         with pytest.raises(Interrupted) as stopped:
-            run(net, plain, batches, r, checks=checks, callbacks=Watch(stop=lambda asked=asked, cut=cut: next(asked) == cut))
+            run(net, plain, batches, r, checks=checks, mixing=mixing,
+                callbacks=Watch(stop=lambda asked=asked, cut=cut: next(asked) == cut))  # fmt: skip
         state = stopped.value.state
         state = new_state(state["tensors"], json.loads(json.dumps(state["meta"])))
-        resumed, after = run(net, plain, batches, r, seed=5, checks=checks, state=state)
+        resumed, after = run(net, plain, batches, r, seed=5, checks=checks, state=state, mixing=mixing)
         assert resumed.curves == whole.curves, cut
         assert (resumed.best_epoch, resumed.steps, resumed.images) == (whole.best_epoch, steps, 3 * 18)
         assert same(after, weights), cut
@@ -165,6 +167,18 @@ def test_mixing_shares_pixels_and_loss_alike(net, plain, batches, recipe):
         model, rows, y, methods=[plain], optimizer=optimizer, recipe=recipe(), precision="fp32", mixed=mixed
     )
     assert float(loss) == pytest.approx(float(-(soft * logp).sum(1).mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("alphas", [(0.8, 0.0), (0.0, 1.0)])
+def test_mixup_and_cutmix_can_be_had_alone(alphas):
+    """Mixup of black and white gives grey; cutmix leaves every pixel black or white."""
+    x, generator = torch.zeros(2, 3, 32, 32), torch.Generator().manual_seed(0)
+    x[1] = 1.0
+    for _ in range(20):
+        levels = len(mix(x, torch.arange(2), generator, alphas)[0][0].unique())
+        assert levels == 1 if alphas[0] else levels <= 2
+    greys = [float(mix(x, torch.arange(2), generator, alphas)[0][0].max()) for _ in range(20)]
+    assert any(0 < grey < 1 for grey in greys) == bool(alphas[0])
 
 
 def test_penalty_is_trained_on_and_gradients_are_seen_after_the_step(net, plain, batches, recipe):

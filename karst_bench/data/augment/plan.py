@@ -2,13 +2,10 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
-
-SCALE = (0.08, 1.0)  # area of a crop over the image's
-RATIO = (3 / 4, 4 / 3)  # width over height of a crop
 
 CropBox = tuple[float, float, float, float]
 
@@ -37,20 +34,21 @@ class AugmentPlan:
     seed: int
 
 
-def crop_box(rng: random.Random, aspect: float) -> CropBox:
+def crop_box(rng: random.Random, aspect: float, *, scale: Sequence[float], ratio: Sequence[float]) -> CropBox:
     """A random crop of an image of width over height `aspect`: (left, top, right, bottom), each in 0..1 of its sides.
 
-    Area and proportions as in torchvision's RandomResizedCrop: ten tries, then the largest central crop within RATIO.
+    scale: least and greatest area over the image's; ratio: least and greatest width over height of the crop in the image's
+    own proportions. Drawn as torchvision's RandomResizedCrop does: ten tries, then the largest central crop within ratio.
     """
     for _ in range(10):
-        area = rng.uniform(*SCALE) * aspect  # the image is `aspect` wide and 1 high
-        ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
-        width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        area = rng.uniform(scale[0], scale[1]) * aspect  # the image is `aspect` wide and 1 high
+        proportion = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        width, height = math.sqrt(area * proportion), math.sqrt(area / proportion)
         if width <= aspect and height <= 1:
             left, top = rng.uniform(0, aspect - width), rng.uniform(0, 1 - height)
             return left / aspect, top, (left + width) / aspect, top + height
-    width = min(aspect, RATIO[1]) / aspect
-    height = min(1.0, aspect / RATIO[0])
+    width = min(aspect, ratio[1]) / aspect
+    height = min(1.0, aspect / ratio[0])
     return (1 - width) / 2, (1 - height) / 2, (1 + width) / 2, (1 + height) / 2
 
 

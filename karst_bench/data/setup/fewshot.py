@@ -39,7 +39,7 @@ def place_lists(dataset: Mapping[str, Any], root: Path, origin: str | None) -> P
     known SHA-256. Raises: UserError for a list that is there and differs (it may be the user's own), or cannot be had.
     """
     name = dataset["folder"]
-    home = root / "few-shot" / name / "annotations"
+    home: Path = root / "few-shot" / name / "annotations"
     for file, sha256 in fewshot_sums()[name].items():
         target = home / file
         if target.is_file():

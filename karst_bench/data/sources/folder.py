@@ -19,21 +19,19 @@ from karst_bench.errors import UserError
 
 log = logging.getLogger(__name__)
 
-AUGMENTED = ("fs_dtl", "fs_noah")
 
-
-def load_folder(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, size: int, augment: str = "none") -> Task:
+def load_folder(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, size: int, canvas: float | None = None) -> Task:
     """The task of a dataset's configuration, read from its folder; splits are decoded when they are first asked for.
 
-    size: of the network's input. augment: the recipe's; fs_dtl and fs_noah get training images to crop from.
+    size: of the network's input. canvas: side over it of the few-shot training images, which crops are taken from.
     Raises: UserError for missing data, bad lines, and lists that contradict each other.
     """
     home = find_lists(dataset, data_root=data_root)
     load = {"fewshot": _fewshot, "fgvc": _fgvc}.get(dataset["suite"], _vtab)
-    return load(dataset, home, data_root, cache, size, augment)
+    return load(dataset, home, data_root, cache, size, canvas)
 
 
-def _vtab(dataset: Mapping[str, Any], home: Path, _root: Path, cache: Cache, size: int, _augment: str) -> Task:
+def _vtab(dataset: Mapping[str, Any], home: Path, _root: Path, cache: Cache, size: int, _canvas: float | None) -> Task:
     scans = vtab_scans(dataset, home)
     resize = Resize(dataset["transform"], size)
     makers: dict[str, Callable[[], Split]] = {}
@@ -74,7 +72,7 @@ def _check_union(scans: Mapping[str, Scan]) -> None:
         )
 
 
-def _fewshot(dataset: Mapping[str, Any], home: Path, root: Path, cache: Cache, size: int, augment: str) -> Task:
+def _fewshot(dataset: Mapping[str, Any], home: Path, root: Path, cache: Cache, size: int, canvas: float | None) -> Task:
     files = fewshot_files(dataset, home)
     scans = {name: read(file, dataset["classes"]) for name, file in files.items() if file.is_file()}
     check_disjoint(scans, [("train", "val"), ("train", "test"), ("val", "test")])
@@ -91,19 +89,26 @@ def _fewshot(dataset: Mapping[str, Any], home: Path, root: Path, cache: Cache, s
             rows = unique(rows)
             if len(rows) < len(scans[name].rows):
                 notes.append(f"{file.name}: {len(scans[name].rows)} rows of {len(rows)} images; each was read once")
-        resize = Resize("fs_train" if name == "train" and augment in AUGMENTED else dataset["transform"], size)
+        resize = _resize(dataset, name, size, canvas)
         makers[name] = partial(_open, cache, dataset, name, scans[name], rows, locate, resize)
     return _task(dataset, scans, LazySplits(makers), "native", cache, tuple(notes), home=home)
 
 
-def _fgvc(dataset: Mapping[str, Any], home: Path, _root: Path, cache: Cache, size: int, augment: str) -> Task:
+def _fgvc(dataset: Mapping[str, Any], home: Path, _root: Path, cache: Cache, size: int, canvas: float | None) -> Task:
     scans = {name: read(home / f"{name}.txt", dataset["classes"]) for name in FGVC_SPLITS}
     check_disjoint(scans, [("train", "val"), ("train", "test"), ("val", "test")])
     makers: dict[str, Callable[[], Split]] = {}
     for name, found in scans.items():
-        resize = Resize("fs_train" if name == "train" and augment in AUGMENTED else dataset["transform"], size)
+        resize = _resize(dataset, name, size, canvas)
         makers[name] = partial(_open, cache, dataset, name, found, found.rows, partial(_join, home), resize)
     return _task(dataset, scans, LazySplits(makers), "native", cache, home=home)
+
+
+def _resize(dataset: Mapping[str, Any], split: str, size: int, canvas: float | None) -> Resize:
+    """Training images that crops are taken from are kept larger than the input."""
+    if split == "train" and canvas is not None:
+        return Resize("fs_train", size, canvas)
+    return Resize(dataset["transform"], size)
 
 
 def fewshot_files(dataset: Mapping[str, Any], home: Path) -> dict[str, Path]:
