@@ -97,6 +97,7 @@ class Pretraining:
         )
         self.epoch_steps = len(material.photos) // plan.photos
         self.done, self.seconds = 0, 0.0
+        self.order: dict[int, torch.Tensor] = {}  # of the pass under way
         self.inputs: Draws = self._draws(0)
         self.losses: dict[str, torch.Tensor] = {}
         self.replay: Callable[[], None] = self._compute
@@ -130,11 +131,11 @@ class Pretraining:
     def _draws(self, step: int) -> Draws:
         """Everything random in a step, on the CPU."""
         plan, (epoch, within) = self.plan, divmod(step, self.epoch_steps)
-        if within == 0 or step == self.done:
-            self.order = order(plan.seed, epoch, len(self.material.photos))
+        if epoch not in self.order:
+            self.order = {epoch: order(plan.seed, epoch, len(self.material.photos))}
         counts = {"photos": plan.photos, "scenes": plan.scenes, "all_scenes": len(self.material.scenes)}
         drawn = step_draws(plan.seed, step, side=self.material.photos.shape[-1], **counts)
-        return drawn | {"photos": self.order[within * plan.photos :][: plan.photos]}
+        return drawn | {"photos": self.order[epoch][within * plan.photos :][: plan.photos]}
 
     def _step(self, step: int) -> None:
         """One step; everything random in it follows from the seed and the step's number."""
