@@ -47,9 +47,12 @@ line says so. An entry is checked when it is opened (large ones as they are read
 a list, the transform or the decoder changed. Deleting the folder is always safe.
 
 Transforms: `vtab` squashes to the input size (bicubic, antialiased), without crop or flip; `fs_test` squashes to 256/224 of
-it and takes the centre; the few-shot recipes crop at random from a larger copy. Their crops, flips and RandAugment are drawn
-alike everywhere; on a CPU Pillow carries them out, on a GPU torch does, where the images lie: the same images to one grey
-level, after a rotation, shear or shift to half a level on average. Grey, CMYK, palette, RGBA and 16-bit files become 8-bit
+it and takes the centre; the few-shot recipes crop at random from a larger copy. What is done at random stands in
+`conf/augment` (`none`, `fs_dtl`, `fs_noah`), which a recipe chooses: crop, flip, RandAugment, erasing, mixup and cutmix.
+`augment=none` takes another file, `augment.erase=0.5` another value, which is then another run: its name in `recipe.augment`
+ends with a hash of the values. A file of your own needs no Python. Crops, flips and RandAugment are drawn alike everywhere;
+on a CPU Pillow carries them out, on a GPU torch does, where the images lie: the same images to one grey level, after a
+rotation, shear or shift to half a level on average. Grey, CMYK, palette, RGBA and 16-bit files become 8-bit
 RGB; an EXIF rotation is not applied, as in the readers that published numbers come from. A list of another size or hash than
 the published one runs, with one warning, and its record says `own split`; a bad line, a missing or unreadable image, or an
 image that is both trained on and tested on stops the run with its name and the remedy.

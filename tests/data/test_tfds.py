@@ -13,6 +13,7 @@ from miniatures import VTAB, dataset_of
 from PIL import Image
 
 from karst_bench.data import load_task
+from karst_bench.data.sources import tfds as tfds_source
 from karst_bench.data.sources.vtab_labels import CLEVR_DEPTHS, KITTI_METRES, rule, step
 from karst_bench.data.sources.vtab_splits import slices
 from karst_bench.errors import UserError
@@ -58,6 +59,9 @@ def test_a_prepared_set_is_sliced_as_vtab_does(tmp_path: Path, monkeypatch: pyte
     rng = np.random.default_rng(0)
     prepare("cifar100", {"train": cifar_rows(1000, rng), "test": cifar_rows(30, rng)}, tmp_path, monkeypatch)
     dataset = dataset_of("vtab/cifar100", source="tfds")
+    read_labels = tfds_source._undecoded
+    scans = []
+    monkeypatch.setattr(tfds_source, "_undecoded", lambda builder: scans.append(builder) or read_labels(builder))
     for _ in range(2):
         task = load_task(dataset, data_root=tmp_path, cache_root=tmp_path / "cache", size=32)
         sizes = {name: len(task.splits[name]) for name in task.splits}
@@ -67,7 +71,7 @@ def test_a_prepared_set_is_sliced_as_vtab_does(tmp_path: Path, monkeypatch: pyte
             index = torch.arange(0, len(split), 7)
             assert torch.equal(split.read(index).images[:, 0, 5, 5].long(), split.labels[index])
     assert task.own_split and task.source == "tfds" and "val200 has 100 examples" in task.notes[0]
-    assert len(lines) == 3  # each split decoded once
+    assert len(lines) == len(scans) == 3  # each split decoded once, and gone through once for its labels
     builder = tfds.builder("cifar100", data_dir=tmp_path)
     first = [row["label"] for row in builder.as_data_source(split="train[:800]")]
     assert task.splits["train800"].labels.tolist() == first
