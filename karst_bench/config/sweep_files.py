@@ -44,9 +44,17 @@ class SweepFile:
         return self.axes[axis]
 
 
-def sweep_names() -> list[str]:
-    """The names that `sweep=` takes, without none."""
-    return sorted(path.stem for path in (packaged("conf") / "sweep").glob("*.yaml") if path.stem != "none")
+def sweep_names(suite: str | None = None) -> list[str]:
+    """The names that `sweep=` takes, without none; of a suite, those that are made for it."""
+    names = sorted(path.stem for path in (packaged("conf") / "sweep").glob("*.yaml") if path.stem != "none")
+    return names if suite is None else [name for name in names if _made_for(name, suite)]
+
+
+def _made_for(name: str, suite: str) -> bool:
+    """Whether every value that a sweep's file gives for each suite is given for this one."""
+    said = yaml.safe_load((packaged("conf") / "sweep" / f"{name}.yaml").read_text(encoding="utf-8"))
+    values = [said.get("title"), *(said.get("axes") or {}).values()]
+    return all(suite in value for value in values if isinstance(value, dict))
 
 
 def read_sweep(name: str, suite: str) -> SweepFile:

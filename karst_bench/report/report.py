@@ -16,8 +16,7 @@ from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN, Suite, load_suite
 from karst_bench.report.table_model import Table
 
 FORMATS = {"md": formats.to_markdown, "csv": formats.to_csv, "tex": formats.to_latex}
-IN_TERMINAL = ("table", tables.ELSEWHERE)  # how the names of tables begin that a terminal shows
-LAST = ("last", "peek10")  # protocols whose last epoch the tables print
+IN_TERMINAL = ("table", "fgvc", tables.ELSEWHERE)  # how the names of tables begin that a terminal shows
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,12 @@ def write_report(suite: str, runs_folder: Path, out: Path, pictures: bool = True
 def place_runs(runs: Iterable[Run], suite: Suite) -> PlacedRuns:
     """Which table each run belongs to, by dataset, backbone and protocol; runs that chose on val200 belong to none."""
     tested = [run for run in runs if run.protocol != "val"]
-    names = {task.option for task in suite.tasks}
     found: dict[str, list[Run]] = {}
     for sweep in suite.tables:
-        backbones = sweep.values("backbone")
-        found[sweep.name] = [r for r in tested if r.dataset in names and r.backbone in backbones and r.protocol in LAST]
+        seen = suite.about(sweep)
+        names, backbones = {task.option for task in seen.tasks}, sweep.values("backbone")
+        fitting = (run for run in tested if run.dataset in names and run.backbone in backbones)
+        found[sweep.name] = [run for run in fitting if run.protocol in seen.protocols]
     sets, backbones = {task.option for task in suite.few_shot_sets}, suite.sweeps[FEW_SHOT].values("backbone")
     few = [run for run in tested if run.dataset in sets and run.shots in suite.shots and run.backbone in backbones]
     shown = {run.id for group in (*found.values(), few) for run in group}
@@ -105,7 +105,7 @@ def report_tables(
     """The tables of the suite, what they have no room for, the statistics pages, and the numbers of the figures."""
     wrong, main = paper.misprints(printed, suite), placed.tables[MAIN]
     made = [
-        tables.side_by_side(sweep, suite, placed.tables[sweep.name], printed.get(sweep.name), wrong)
+        tables.side_by_side(sweep, suite.about(sweep), placed.tables[sweep.name], printed.get(sweep.name), wrong)
         for sweep in suite.tables
     ]
     made += [tables.elsewhere_table(backbone, ours) for backbone, ours in placed.elsewhere.items()]
@@ -121,7 +121,9 @@ def report_tables(
 
 def report_gaps(suite: Suite, placed: PlacedRuns, grid: figure_data.AblationGrid) -> dict[str, list[Gap]]:
     """What each table and figure lacks."""
-    gaps = {sweep.name: missing.table_gaps(sweep, suite, placed.tables[sweep.name]) for sweep in suite.tables}
+    gaps = {
+        sweep.name: missing.table_gaps(sweep, suite.about(sweep), placed.tables[sweep.name]) for sweep in suite.tables
+    }
     gaps[FEW_SHOT] = missing.few_shot_gaps(suite.sweeps[FEW_SHOT], suite, placed.few_shot)
     found = [point.kernels for point in figure_data.kernel_sweep(grid, suite).points]
     gaps[KERNELS] = missing.kernel_gaps(suite.sweeps[KERNELS], suite, found)

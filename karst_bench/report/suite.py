@@ -4,7 +4,7 @@ A new method, dataset or table is one YAML file; nothing in report/ names one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -19,12 +19,14 @@ DESCRIPTIVE = ("_target_", "name", "about", "label", "paper")  # keys of a metho
 
 @dataclass(frozen=True)
 class SuiteTask:
-    """A dataset of a suite: its option (vtab/dtd), short name (dtd), group and column heading."""
+    """A dataset of a suite: its option (vtab/dtd), short name (dtd), group, column heading, and whether it has a val list
+    that chooses the epoch."""
 
     option: str
     task: str
     group: str
     title: str
+    val_list: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,16 @@ class Suite:
         """The sweeps that are printed as tables, by name."""
         return [sweep for _, sweep in sorted(self.sweeps.items()) if sweep.table is not None]
 
+    def about(self, sweep: SweepFile) -> "Suite":
+        """The suite as a table of its own datasets sees it (FGVC); itself for the tables of Table I's tasks."""
+        tasks = _datasets(sweep) if "dataset" in sweep.axes else self.tasks
+        return self if set(tasks) <= set(self.tasks) else replace(self, tasks=tasks)
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The protocols whose result its tables print: best_val where val lists choose the epoch, else the last epoch."""
+        return ("best_val",) if all(task.val_list for task in self.tasks) else ("last", "peek10")
+
     @property
     def shots(self) -> tuple[int, ...]:
         """Images per class of the few-shot figure."""
@@ -89,7 +101,7 @@ def load_suite(name: str) -> Suite:
     """The suite as conf/ has it. Raises: UserError for an unknown suite, or a file that does not say what is needed."""
     if name not in SUITES:
         raise UserError(f"suite={name}: unknown; use one of {', '.join(SUITES)}")
-    sweeps = {sweep: read_sweep(sweep, name) for sweep in sweep_names()}
+    sweeps = {sweep: read_sweep(sweep, name) for sweep in sweep_names(name)}
     return Suite(name, _datasets(sweeps[MAIN]), _datasets(sweeps[FEW_SHOT]), sweeps)
 
 
@@ -99,7 +111,7 @@ def _datasets(sweep: SweepFile) -> tuple[SuiteTask, ...]:
     for option in dict.fromkeys(names):
         config = dataset_config(option)
         title = config.get("title") or str(config["task"]).replace("_", " ").capitalize()
-        found.append(SuiteTask(option, config["task"], config["group"], title))
+        found.append(SuiteTask(option, config["task"], config["group"], title, "val" in config.get("sizes", {})))
     return tuple(found)
 
 

@@ -7,7 +7,8 @@ from karst_bench.config.sweep_files import read_sweep, sweep_names
 from karst_bench.config.sweeps import MULTIRUN, axes, expand, jobs
 from karst_bench.errors import UserError
 
-NAMES = {"table1", "table2", "table3", "figure2", "figure3", "ablate_N", "ablate_m", "ablate_r", "demo"}
+NAMES = {"table1", "table2", "table3", "figure2", "figure3", "ablate_N", "ablate_m", "ablate_r", "demo", "fgvc"}
+MADE_FOR = [(name, suite) for suite in ("vtab", "mini") for name in sorted(NAMES) if (name, suite) != ("fgvc", "mini")]
 
 
 def quiet(overrides):
@@ -16,10 +17,10 @@ def quiet(overrides):
 
 def test_every_sweep_is_an_option_that_hydra_lists():
     assert {*NAMES, "none"} == set(config.options("sweep")) == {*sweep_names(), "none"}
+    assert set(sweep_names("vtab")) == NAMES == {*sweep_names("mini"), "fgvc"}
 
 
-@pytest.mark.parametrize("suite", ["vtab", "mini"])
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize(("name", "suite"), MADE_FOR)
 def test_each_sweep_names_only_what_exists(name, suite):
     expanded = quiet([f"sweep={name}", f"suite={suite}"])
     assert expanded[0] == MULTIRUN and not any(word.startswith(("sweep=", "suite=")) for word in expanded)
@@ -30,12 +31,11 @@ def test_each_sweep_names_only_what_exists(name, suite):
     assert len(jobs(expanded)) == len({tuple(job) for job in jobs(expanded)}) > 0
 
 
-@pytest.mark.parametrize("suite", ["vtab", "mini"])
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize(("name", "suite"), MADE_FOR)
 def test_a_sweep_stays_in_its_suite(name, suite):
     expanded = axes(quiet([f"sweep={name}", f"suite={suite}"]))
     folders = {option.partition("/")[0] for option in expanded.get("dataset", [])}
-    assert folders <= ({"mini"} if suite == "mini" else {"vtab", "fewshot"})
+    assert folders <= ({"mini"} if suite == "mini" else {"vtab", "fewshot", "fgvc"})
     assert all(("mini" in option) == (suite == "mini") for option in read_sweep(name, suite).values("backbone"))
 
 

@@ -51,7 +51,8 @@ def test_nothing_ran(tmp_path, suite, capsys):
     out = capsys.readouterr().out
     assert "0 finished runs" in out and "karst" in out and "python run.py" in out
     folder = tmp_path / "report" / suite
-    expected = {f"{name}.{form}" for name in FORMS for form in ("md", "csv", "tex")}
+    made = FORMS | ({"fgvc"} if suite == "vtab" else set())
+    expected = {f"{name}.{form}" for name in made for form in ("md", "csv", "tex")}
     expected |= {f"{name}.{form}" for name in PICTURES for form in ("svg", "pdf", "png")}
     expected |= {"index.html", "missing.md", "missing.csv", "left_out.txt"}
     assert {path.name for path in folder.iterdir()} == expected
@@ -328,3 +329,21 @@ def test_reading_and_tables_need_neither_torch_nor_pictures():
     code = f"import sys, karst_bench.report.report; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_the_fine_grained_sets_have_a_table_and_a_mean(tmp_path):
+    """Five sets whose val lists choose the epoch; a run of another protocol is not mixed in."""
+    sets = ("cub", "nabirds", "flowers", "dogs", "cars")
+    runs = [
+        record(task=task, seed=seed, last=80.0 + number + seed, protocol="best_val", group="fgvc",
+               config__dataset__name=f"fgvc/{task}")
+        for number, task in enumerate(sets)
+        for seed in (0, 1)
+    ]  # fmt: skip
+    runs.append(record(task="cub", seed=2, last=10.0, protocol="last", group="fgvc", config__dataset__name="fgvc/cub"))
+    write(tmp_path, *runs)
+    report_of("vtab", tmp_path, pictures=False)
+    rows = {row["method"]: row for row in read_csv(tmp_path / "report" / "vtab" / "fgvc.csv")}
+    assert [float(rows["karst"][task]) for task in sets] == [80.5, 81.5, 82.5, 83.5, 84.5]
+    assert float(rows["karst"]["task_avg"]) == 82.5 and rows["linear"]["cub"] == ""
+    assert (tmp_path / "report" / "vtab" / "other_vit_b16.csv").is_file()

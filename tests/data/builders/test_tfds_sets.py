@@ -13,7 +13,7 @@ from miniatures import dataset_of
 from originals import CLEVR_DEPTHS, CLEVR_STEPS, Original, tasks
 from PIL import Image
 
-from karst_bench.config.compose import compose
+from karst_bench.config.compose import settings_of
 from karst_bench.data import load_task
 from karst_bench.data.builders import prepare_data, status
 from karst_bench.data.sources.vtab_splits import SPLITS
@@ -152,7 +152,7 @@ def test_a_prepared_set_trains_an_epoch(task: str, prepared: Path, tmp_path: Pat
         f"paths.results={tmp_path}/r",
         f"paths.cache={tmp_path}/c",
     ]
-    pipeline.run(compose(words))
+    pipeline.run(settings_of(words))
     assert list((tmp_path / "r").rglob("*.json"))
 
 
