@@ -1,12 +1,12 @@
 # ruff: noqa: E501 (tables of Markdown)
-"""docs/data_sources.md from the readers of the archives: `python -m scripts.docs_data_sources [FILE]`, or `-` to print it."""
+"""docs/data_sources.md from the readers of the archives: python scripts/docs_data_sources.py [out=FILE]"""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from karst_bench import files
+from karst_bench.cli.app import generator
 from karst_bench.config.datasets import dataset_configs
 from karst_bench.data.builders.fgvc.build import READERS as FGVC
 from karst_bench.data.builders.from_zip import HUB
@@ -15,6 +15,7 @@ from karst_bench.data.builders.raw import Archive
 from karst_bench.data.builders.tasks import READERS
 from karst_bench.data.sources.parquet_places import repositories
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "data_sources.md"
 INTRO = """# How to get each task
 
 <!-- Written by `python -m scripts.docs_data_sources` from the readers in karst_bench/data/builders; edit those. -->
@@ -122,16 +123,11 @@ The images of train800val200 are links to those of train800 and val200 where the
 """
 
 
-def main() -> int:
-    """Write the page to the file named, by default docs/data_sources.md of the checkout."""
-    wanted = sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).resolve().parents[1] / "docs" / "data_sources.md")
-    if wanted == "-":
-        print(page())
-    else:
-        files.write(Path(wanted), page().encode())
-        print(wanted)
-    return 0
+def main(out: Path = PAGE) -> None:
+    """Write docs/data_sources.md from the readers in karst_bench/data/builders."""
+    files.write(out, page().encode())
+    print(out)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    generator(main)

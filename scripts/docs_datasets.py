@@ -22,8 +22,8 @@ of what the authors state, not advice: check them before use. (The embedded `min
 Each task trains on 800 images, chooses on 200 (`val200`), and after that trains on both (`train800val200`) and is tested
 once. `paths.data` holds `vtab-1k/<folder>/` with `images/<split>/NNNNNN.jpg` and one list a split, lines of
 `<path> <label>`; the folder's other usual names are accepted, and `paths.data` may itself be the folder of tasks.
-`python scripts/prepare_vtab.py root=DIR` says what is there and what belongs where, `python scripts/audit_data.py root=DIR`
-looks at every line and image. With `dataset.source=tfds`, sets that tensorflow-datasets prepared with
+`karst-bench data prepare` makes them ([how to get each](data_sources.md)), `karst-bench data status root=DIR` says what is
+there, `karst-bench data audit root=DIR` looks at every line and image. With `dataset.source=tfds`, sets that tensorflow-datasets prepared with
 `--file_format=array_record` are read without TensorFlow; the builder is given below.
 
 Distributed folders are mostly JPEGs of quality 75, also of 32 x 32 images. The encoding is read from the files and stands

@@ -24,9 +24,8 @@ def typer_app(**options: Any) -> typer.Typer:
 
 
 app = typer_app()
-data_app, prepare_app, weights_app = typer_app(), typer_app(), typer_app()
+data_app, weights_app = typer_app(), typer_app()
 app.add_typer(data_app, name="data", help="Check data sets and bring them into place.")
-data_app.add_typer(prepare_app, name="prepare", help="Say what is there and bring the rest into place.")
 app.add_typer(weights_app, name="weights", help="Fetch and check backbone weights.")
 
 
@@ -122,15 +121,45 @@ def audit(
     return datasets.audit(root, task, images=images, as_json=json)
 
 
-@prepare_app.command(cls=KeyValueCommand, no_args_is_help=True)
-def vtab(root: Root, task: Tasks = None, images: Images = True) -> int:
-    """Say which of VTAB-1K's 19 sets are there. And where each belongs, and what is wrong; exit code 1 unless all are ready."""
-    from karst_bench.cli import datasets
+@data_app.command(cls=KeyValueCommand, no_args_is_help=True)
+def prepare(
+    root: Root,
+    tasks: Annotated[str, typer.Option(help="all (VTAB-1K), cifar100,dtd, vtab/natural, fgvc/all, ...")],
+    source: Annotated[str, typer.Option(help="raw: original archives; zip: the distributed folders; tfds.")] = "raw",
+    encoding: Annotated[str, typer.Option(help="png: every pixel; jpeg75: as the distributed folders.")] = "png",
+    archive: Annotated[
+        str | None, typer.Option(help="A file or folder at hand; for source=zip also an address, hub or drive.")
+    ] = None,
+    lists: Annotated[
+        Path | None, typer.Option(parser=_expanded, help="VPT's JSON lists of the fgvc sets: a folder or zip.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="hf: write parquet files too.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Refuse files that differ from the published ones.")
+    ] = True,
+) -> int:
+    """Bring sets into place. From the archives as their authors publish them, fetched or at hand.
 
-    return datasets.prepare_vtab(root, task, images=images)
+    What is there is left alone, and what was broken off is gone on with. docs/data_sources.md says what each set takes.
+    Exit code 1 unless all are ready.
+    """
+    from karst_bench.cli import data_sources
+
+    given = None if archive is None else archive if "://" in archive else str(_expanded(archive))
+    return data_sources.prepare_sets(
+        root, tasks, source=source, encoding=encoding, archive=given, lists=lists, to=to, verify=verify
+    )
 
 
-@prepare_app.command(cls=KeyValueCommand, no_args_is_help=True)
+@data_app.command("status", cls=KeyValueCommand, no_args_is_help=True)
+def data_status(root: Root, tasks: Tasks = None) -> int:
+    """Show what is here of each set. From where, how it is stored, and when it was audited; exit code 1 unless all are here."""
+    from karst_bench.cli import data_sources
+
+    return data_sources.sets_status(root, tasks)
+
+
+@data_app.command(cls=KeyValueCommand, no_args_is_help=True)
 def fewshot(
     root: Root,
     task: Tasks = None,

@@ -12,8 +12,6 @@ from rich.table import Table
 from karst_bench.config.datasets import choose
 from karst_bench.data.setup import audit as auditing
 from karst_bench.data.setup.fewshot import missing_images, place_lists, unpack
-from karst_bench.data.sources.layouts import find_lists
-from karst_bench.errors import UserError
 
 
 def audit(root: Path, task: str | None, *, images: bool, as_json: bool) -> int:
@@ -44,30 +42,6 @@ def _print_table(findings: list[auditing.Finding]) -> None:
                 console.print(f"{found.option}: {title.replace('_', ' ')}: {line}", markup=False)
             if len(lines) > 5:
                 console.print(f"{found.option}: {title.replace('_', ' ')}: and {len(lines) - 5} more (--json has all)")
-
-
-def prepare_vtab(root: Path, task: str | None, *, images: bool) -> int:
-    """Says of each VTAB-1K set whether it is there and sound, and where it belongs; 0 where all are ready, else 1."""
-    ready = [_vtab_set(dataset, root, images) for dataset in choose(task, ("vtab",)).values()]
-    print(f"{sum(ready)} of {len(ready)} sets are ready")
-    return 0 if all(ready) else 1
-
-
-def _vtab_set(dataset: Mapping[str, Any], root: Path, images: bool) -> bool:
-    try:
-        home = find_lists(dataset, data_root=root)
-    except UserError:
-        names = " or ".join(dict.fromkeys([dataset["folder"], *dataset["aliases"]]))
-        print(f"{dataset['name']}: not found; expected {root / 'vtab-1k' / dataset['folder']} (names: {names})")
-        print(f"    origin: {dataset['origin']}; licence: {dataset['licence']}; note: {dataset['known_issues']}")
-        print(f"    with tensorflow-datasets: dataset.source=tfds, builder {dataset['tfds']['builder']}")
-        return False
-    found = auditing.audit_task(dataset, root=root, home=home, images=images)
-    state = "ready" if found.sound else "NOT usable"
-    print(f"{dataset['name']}: {home}: {state}, {found.files} images {found.encoding}, lists {found.list_sha256[:12]}")
-    for line in [*found.unreadable[:3], *found.out_of_range[:3], *found.overlap[:3], *found.warnings]:
-        print(f"    {line}")
-    return found.sound
 
 
 def prepare_fewshot(root: Path, task: str | None, *, archives: Path, lists: str | None) -> int:

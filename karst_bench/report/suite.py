@@ -73,8 +73,9 @@ class Suite:
 
     @property
     def tables(self) -> list[SweepFile]:
-        """The sweeps that are printed as tables, by name."""
-        return [sweep for _, sweep in sorted(self.sweeps.items()) if sweep.table is not None]
+        """The sweeps that are printed as tables, by name; those of Table I's tasks first."""
+        found = [sweep for _, sweep in sorted(self.sweeps.items()) if sweep.table is not None]
+        return sorted(found, key=lambda sweep: self.about(sweep) is not self)
 
     def about(self, sweep: SweepFile) -> "Suite":
         """The suite as a table of its own datasets sees it (FGVC); itself for the tables of Table I's tasks."""

@@ -15,11 +15,11 @@ from karst_bench.cli.outcome import exit_code
 from karst_bench.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ["run", "sweep", "status", "tune", "report", "demo", "data audit", "data prepare vtab", "data prepare fewshot",
+COMMANDS = ["run", "sweep", "status", "tune", "report", "demo", "data audit", "data prepare", "data status", "data fewshot",
             "weights fetch"]  # fmt: skip
-DOORS = {"status": "status", "tune": "tune", "demo": "demo", "audit_data": "data audit", "prepare_vtab": "data prepare vtab",
-         "prepare_fewshot": "data prepare fewshot", "fetch_weights": "weights fetch"}  # fmt: skip
-GENERATORS = ["contact_sheets", "docs_datasets", "docs_methods", "docs_mini", "interval_coverage"]
+DOORS = {"status": "status", "tune": "tune", "demo": "demo", "audit_data": "data audit", "prepare_vtab": "data prepare",
+         "prepare_fewshot": "data fewshot", "fetch_weights": "weights fetch"}  # fmt: skip
+GENERATORS = ["contact_sheets", "docs_data_sources", "docs_datasets", "docs_methods", "docs_mini", "interval_coverage"]
 
 
 def run_script(name: str, *words: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -30,7 +30,7 @@ def run_script(name: str, *words: str, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["--help"], ["data", "-h"], ["data", "prepare", "--help"], ["weights", "--help"]):
+    for words in (["--help"], ["data", "-h"], ["weights", "--help"]):
         assert main(words) == 0
     shown = capsys.readouterr().out
     assert all(f"  {command.split()[-1]} " in shown for command in COMMANDS)
@@ -77,7 +77,7 @@ def test_every_script_has_a_door_or_is_a_generator() -> None:
         ("data audit rot=DIR", "did you mean root"),
         ("data audit DIR --tsk x", "--task"),
         ("data audit DIR task=imagenet", "choose from"),
-        ("data prepare vtab", "DIR"),
+        ("data prepare tasks=dtd", "DIR"),
         ("report suit=mini", "did you mean suite"),
         ("report suite=imagenet", "vtab, mini"),
         ("tune method=lora trials=0", "trials"),

@@ -99,8 +99,10 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert code == 1 and "unreadable: images/test/000000.jpg" in out
     code, _, errors = command("audit", f"root={home}")
     assert code == 2 and "give its parent" in errors
-    code, out, _ = command("prepare", "vtab", f"root={tmp_path}", "task=dtd,svhn")
-    assert code == 1 and "vtab/dtd" in out and "NOT usable" in out and "vtab/svhn: not found" in out
+    code, out, _ = command("prepare", f"root={tmp_path}", "tasks=dtd")
+    assert code == 1 and "not built here" in out and "not usable: images/test/000000.jpg" in out
+    code, out, _ = command("status", f"root={tmp_path}", "tasks=dtd,svhn")
+    assert code == 1 and "the audit found 1 problems: images/test/000000.jpg" in out and "tasks=vtab/svhn root=" in out
 
 
 def test_configuration_facts() -> None:

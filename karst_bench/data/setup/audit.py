@@ -73,8 +73,8 @@ def audit(root: Path, datasets: Mapping[str, Mapping[str, Any]], *, images: bool
         hint = f"; it is itself a set, so give its parent, root={root.resolve().parent}" if itself else ""
         raise UserError(
             f"root={root}: none of the {len(datasets)} sets is here (expected vtab-1k/<task>/*.txt or"
-            f" few-shot/<set>/annotations/*){hint}. `python scripts/prepare_vtab.py` and"
-            " `python scripts/prepare_fewshot.py` say what belongs where."
+            f" few-shot/<set>/annotations/*){hint}. `karst-bench data status` says what is"
+            " here, `karst-bench data prepare` and `karst-bench data fewshot` bring sets into place."
         )
     return found
 

@@ -104,7 +104,7 @@ _KINDS = {
         _vtab_folders,
         _holds_vtab_lists,
         "train800.txt, val200.txt, train800val200.txt, test.txt",
-        "python scripts/prepare_vtab.py root={root} task={task}",
+        "python scripts/prepare_vtab.py root={root} tasks={task}",
     ),
     "fewshot": _Kind(
         _fewshot_folders,
