@@ -23,8 +23,9 @@ Each task trains on 800 images, chooses on 200 (`val200`), and after that trains
 once. `paths.data` holds `vtab-1k/<folder>/` with `images/<split>/NNNNNN.jpg` and one list a split, lines of
 `<path> <label>`; the folder's other usual names are accepted, and `paths.data` may itself be the folder of tasks.
 `karst-bench data prepare` makes them ([how to get each](data_sources.md)), `karst-bench data status root=DIR` says what is
-there, `karst-bench data audit root=DIR` looks at every line and image. With `dataset.source=tfds`, sets that tensorflow-datasets prepared with
-`--file_format=array_record` are read without TensorFlow; the builder is given below.
+there, `karst-bench data audit root=DIR` looks at every line and image. With `dataset.source=tfds`, sets that
+tensorflow-datasets prepared with `--file_format=array_record` are read without TensorFlow (the builder is given below); with
+`dataset.source=hf`, parquet files of a local folder or of the Hugging Face hub.
 
 Distributed folders are mostly JPEGs of quality 75, also of 32 x 32 images. The encoding is read from the files and stands
 in every record (`png`, `jpeg75`, ...): compare only like with like.

@@ -40,7 +40,7 @@ def prepare_sets(
     """Brings the chosen sets into place and prints one line for each; 0 where all are ready, else 1. Raises: UserError."""
     done = builders.prepare_data(chosen_sets(tasks), source, root, encoding, archive, to=to, lists=lists, verify=verify)
     for item in done:
-        print(f"{item.option}: {item.text}")
+        print(f"{item.option}: {item.text.removeprefix(item.option + ': ')}")
     ready = sum(item.ready for item in done)
     print(f"{ready} of {len(done)} sets are ready")
     return 0 if ready == len(done) else 1
@@ -52,9 +52,15 @@ def sets_status(root: Path, tasks: str | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     table = Table("set", "dataset.source", "from", "encoding", "audited", "folder")
     for line in lines:
-        table.add_row(line.option, line.source, line.origin, line.encoding, line.audited or "never", line.home)
+        audited = (line.audited or "never") if line.source else ""
+        table.add_row(line.option, line.source or "not here", line.origin, line.encoding, audited, line.home)
     console.print(table)
     for line in lines:
-        if line.text:
+        if line.source and line.text:
             console.print(f"{line.option}: {line.text}", markup=False)
-    return 0 if all(line.source for line in lines) else 1
+    absent = ",".join(line.option for line in lines if not line.source)
+    if absent:
+        console.print(
+            f"to have the rest: karst-bench data prepare tasks={absent} root={root}", markup=False, soft_wrap=True
+        )
+    return 1 if absent else 0

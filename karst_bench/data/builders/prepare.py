@@ -1,6 +1,5 @@
 """Preparing sets: one function behind the command line, and what it says of each set."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from karst_bench.data.sources.layouts import find_lists
 from karst_bench.data.sources.manifest import Manifest, read_manifest
 from karst_bench.errors import UserError
 
-log = logging.getLogger(__name__)
 SOURCES = ("raw", "zip", "tfds")
 DatasetConfig = Mapping[str, Any]
 
@@ -72,7 +70,6 @@ def prepare_data(
                 result = Prepared(option, result.state, result.home, f"{result.text}; parquet files in {target}")
         except UserError as error:
             result = Prepared(option, "failed", None, str(error))
-        (log.info if result.ready else log.warning)("%s: %s", option, result.text)
         found.append(result)
     return found
 

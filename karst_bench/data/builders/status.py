@@ -38,7 +38,7 @@ def status(tasks: Mapping[str, DatasetConfig], root: Path | str) -> list[SetStat
     lines = []
     for option, dataset in tasks.items():
         found = [line for look in _LOOKS if (line := look(option, dataset, Path(root))) is not None]
-        lines += found or [SetStatus(option, "", text=f"not here; karst-bench data prepare tasks={option} root={root}")]
+        lines += found or [SetStatus(option, "", text="not here")]
     return lines
 
 

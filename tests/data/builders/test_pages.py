@@ -21,7 +21,8 @@ def test_preparing_and_status_by_their_words(
     originals: dict[str, tuple[Path, Original]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert data_sources.sets_status(tmp_path, "dtd,fgvc/cub") == 1
-    assert "vtab/dtd: not here; karst-bench data prepare tasks=vtab/dtd" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "not here" in said and f"karst-bench data prepare tasks=vtab/dtd,fgvc/cub root={tmp_path}" in said
     folder = str(originals["dtd"][0])
     assert data_sources.prepare_sets(tmp_path, "dtd", archive=folder) == 1
     assert "verify=false" in capsys.readouterr().out
