@@ -119,3 +119,24 @@ def test_an_unreadable_file_holds_for_a_lease(tmp_path, content):
     assert quick.holder(CELL) == file
     os.utime(file, (1, 1))
     assert quick.holder(CELL) is None
+
+
+def test_a_reused_process_number_is_not_the_old_process(tmp_path):
+    """Our own number, alive, but born at another time: whoever wrote this file is gone."""
+    file = tmp_path / "leases" / f"{CELL}.00.own"
+    file.parent.mkdir()
+    file.write_text(f"{lease_module._machine()} {os.getpid()} 1 -\n")
+    assert Leases(tmp_path).holder(CELL) is None and not file.exists()
+
+
+@pytest.mark.parametrize("ahead_s", [3600, -3600])
+def test_ages_are_the_file_servers_whatever_this_machines_clock_says(tmp_path, monkeypatch, ahead_s):
+    for name, age_s in (("alive", 10), ("dead", 400)):
+        file = tmp_path / "leases" / f"{name}.00.own"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("elsewhere 1 1 -\n")
+        os.utime(file, (time.time() - age_s,) * 2)
+    wrong = time.time() + ahead_s
+    monkeypatch.setattr(lease_module.time, "time", lambda: wrong)
+    leases = Leases(tmp_path, lease_s=300)
+    assert leases.holder("alive") and leases.holder("dead") is None

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -204,3 +205,20 @@ def test_leftovers_of_a_killed_writer_are_cleared(store, record, tmp_path):
     (store.path(record.id).parent / f".{record.id}.json.1.ab.tmp").write_text("half")
     store.clear_temporaries(record.id)
     assert files(tmp_path) == [f"runs/mini/{record.id}.json"]
+
+
+def test_what_is_published_outlasts_a_power_cut(store, record, monkeypatch):
+    """The data reach the disk before the name does, and the name before the call returns."""
+    events = []
+    real = {name: getattr(os, name) for name in ("fsync", "link", "replace")}
+
+    def fsync(handle):
+        events.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        real["fsync"](handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for name in ("link", "replace"):
+        monkeypatch.setattr(os, name, lambda *names, name=name: (events.append(name), real[name](*names)))
+    store.write(record)
+    store.save_checkpoint(record.id, {}, {})
+    assert events == ["file", "link", "folder", "file", "replace", "folder"]
