@@ -7,13 +7,17 @@ karst_bench.save_adapter(model, "cifar100.safetensors")
 karst_bench.merge(model)                              # plain timm layers again
 """
 
+import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from karst_bench.errors import UserError
 
 if TYPE_CHECKING:  # torch loads with the first call, so that reports and a mistyped key need not wait for it
-    from torch import nn
+    from collections.abc import Iterable
+
+    from torch import Tensor, nn
 
 __version__ = "0.2.0"
 __all__ = ["UserError", "attach", "load_adapter", "merge", "save_adapter", "unmerge"]
@@ -26,16 +30,19 @@ def attach(
     extra: str | None = None,
     also: str | None = None,
     seed: int | None = None,
+    scoring: "Iterable[tuple[Tensor, Tensor]] | None" = None,
     **hyper: Any,
 ) -> "nn.Module":
     """Attaches a method to a timm ViT or Swin in place and returns the same module; its forward keeps its signature.
 
     method, also, extra: names as on the command line (`method=karst also=vpt_deep extra=none`); extra=None is the
     method's own default. hyper: the method's hyper-parameters by their YAML names. seed: of the new parameters; None
-    draws from torch's global generator. Everything but the head and the methods is frozen.
+    draws from torch's global generator. scoring: labelled training batches for methods with a scoring pre-pass (SPT,
+    HEAT). Everything but the head and the methods is frozen.
     Raises: UserError for an unknown name or value, or where the method does not fit the model.
     """
     from karst_bench.adapt.attach import attach_methods
+    from karst_bench.adapt.scoring import score_methods
     from karst_bench.config.compose import settings_of
     from karst_bench.engine.streams import Streams, seeded
     from karst_bench.methods.build import build_methods
@@ -45,11 +52,9 @@ def attach(
     settings = settings_of(overrides)
     method_settings = {"method": settings.method, "also": settings.also, "extra": settings.extra}
     methods = build_methods(method_settings)
-    if seed is None:
-        attach_methods(model, methods, method_settings=method_settings)
-    else:
-        with seeded(Streams(seed).init):
-            attach_methods(model, methods, method_settings=method_settings)
+    with nullcontext() if seed is None else seeded(Streams(seed).init):
+        artefacts = {} if scoring is None else score_methods(copy.deepcopy(model), methods, lambda _: scoring)
+        attach_methods(model, methods, artefacts=artefacts, method_settings=method_settings)
     return model.to(next(model.parameters()).device)
 
 
@@ -91,9 +96,9 @@ def load_adapter(model: "nn.Module", path: str | Path) -> "nn.Module":
     from karst_bench.adapt.attach import attach_methods
     from karst_bench.methods.build import build_methods
 
-    tensors, method_settings = read_adapter(path)
+    tensors, method_settings, artefacts = read_adapter(path)
     if getattr(model, "_adapted_model", None) is None:
-        attach_methods(model, build_methods(method_settings), method_settings=method_settings)
+        attach_methods(model, build_methods(method_settings), artefacts=artefacts, method_settings=method_settings)
         model.to(next(model.parameters()).device)
     put_adapter(model, tensors, source=str(path))
     return model

@@ -62,10 +62,11 @@ def settings() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def attached() -> Callable[..., Attached]:
-    """attached(family, *overrides, seed=0): a tiny model with the methods that the overrides name."""
+    """attached(family, *overrides, seed=0): a tiny model with the methods that the overrides name, scored where they are."""
 
     def build(family: str, *overrides: str, seed: int = 0) -> Attached:
         from karst_bench.adapt.attach import attach_methods
+        from karst_bench.adapt.scoring import score_methods
         from karst_bench.methods.build import build_methods
 
         chosen = _settings(overrides)
@@ -73,7 +74,9 @@ def attached() -> Callable[..., Attached]:
         net, methods = copy.deepcopy(_tiny(family)), build_methods(method_settings)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = attach_methods(net, methods, method_settings=method_settings)
+            batch = torch.randn(4, 3, 32, 32), torch.arange(4) % CLASSES
+            artefacts = score_methods(copy.deepcopy(net), methods, lambda _: [batch]) if any(m.scored for m in methods) else {}
+            model = attach_methods(net, methods, artefacts=artefacts, method_settings=method_settings)
         return Attached(net.eval(), methods, model, method_settings)
 
     return build

@@ -11,18 +11,28 @@ from karst_bench.methods.base import Artefact, Method, ModelSpec
 
 
 def attach_methods(
-    net: nn.Module, methods: Sequence[Method], *, artefact: Artefact | None = None, method_settings: Mapping[str, Any] | None = None
-) -> TimmAdaptedModel:
+    net: nn.Module, methods: Sequence[Method], *, artefacts: Mapping[str, Artefact] | None = None,
+    method_settings: Mapping[str, Any] | None = None,
+) -> TimmAdaptedModel:  # fmt: skip
     """Freezes the backbone, attaches the methods in order and returns the adapted model, which is also kept on the model.
 
+    artefacts: what scored methods found, by method name; only a model without values (meta) does without.
     method_settings: the methods' settings as plain data, stored with a saved adapter. The classifier trains.
-    Raises: UserError where a method does not fit the family or the company it is in; the model is then unusable.
+    Raises: UserError where a method does not fit the family or the company it is in, or was not scored; the model is then
+    unusable.
     """
+    found = dict(artefacts or {})
     model = TimmAdaptedModel(net)
     refuse_misfits(methods, model.spec)
     for method in methods:
-        method.attach(model, artefact)
+        if method.scored and method.name not in found and next(net.parameters()).device.type != "meta":
+            raise UserError(
+                f"{method.name} is attached from a scoring pre-pass over training images, and there was none; give attach "
+                "its scoring=(images, labels) batches, or use a run, which makes the pre-pass itself"
+            )
+        method.attach(model, found.get(method.name))
     model.method_settings = dict(method_settings or {})
+    model.artefacts = found
     net.train(net.training)  # what was added takes the mode of the model it was added to
     net._adapted_model = model  # type: ignore[assignment]
     return model

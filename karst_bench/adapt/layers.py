@@ -21,7 +21,7 @@ Merge = Callable[[nn.Module, Tensor], Tensor]  # (the branch, W0) -> dW
 class AdaptedLayer(nn.Module):
     """One linear, convolution or norm with everything declared on it, always in this order:
 
-    y = after( (W0 + sum dW) before(x) + b + sum branch(before(x)) )
+    y = after( (W0 + sum dW) before(x) + b + sum branch(before(x)) ), or branch(the output so far)
 
     Shapes: as the base layer. Changes and branches may cover a range of output rows (q, k or v of a fused projection);
     every change sees the frozen W0. `fold` gives the same map as one plain layer where every part allows it.
@@ -41,6 +41,7 @@ class AdaptedLayer(nn.Module):
         self.after = nn.ModuleList()
         self.delta_rows: list[Rows] = []
         self.branch_rows: list[Rows] = []
+        self.branch_reads: list[str] = []
         self.merges: list[Merge | None] = []
         self.source: InputSource | None = None  # set where the input is computed again instead of kept
 
@@ -48,9 +49,10 @@ class AdaptedLayer(nn.Module):
         self.deltas.append(update)
         self.delta_rows.append(rows)
 
-    def add_branch(self, fn: nn.Module, rows: Rows, merge: Merge | None) -> None:
+    def add_branch(self, fn: nn.Module, rows: Rows, merge: Merge | None, reads: str = "input") -> None:
         self.branches.append(fn)
         self.branch_rows.append(rows)
+        self.branch_reads.append(reads)
         self.merges.append(merge)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,8 +66,9 @@ class AdaptedLayer(nn.Module):
             y = linear_with_deltas(x, self.base, factors, self.after if fold else (), recompute)
         else:
             y = self.base(x)
-        for fn, rows in zip(self.branches, self.branch_rows, strict=True):
-            y = _add_rows(y, fn(x), rows)
+        for fn, rows, reads in zip(self.branches, self.branch_rows, self.branch_reads, strict=True):
+            seen = x if reads == "input" else y if rows is None else y[..., rows[0] : rows[1]]
+            y = _add_rows(y, fn(seen), rows)
         axis = 1 if isinstance(self.base, nn.Conv2d) else -1
         for affine in () if fold else self.after:
             y = affine(y, axis)

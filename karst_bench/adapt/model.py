@@ -11,6 +11,7 @@ from karst_bench.adapt.block_hooks import AttentionRecorder, BlockHooks, HookedB
 from karst_bench.adapt.layers import AdaptedLayer, InputRecorder, Merge, Readout, Residual
 from karst_bench.adapt.timm_sites import classifier, model_spec, producer_path
 from karst_bench.errors import UserError
+from karst_bench.methods.base import Artefact
 from karst_bench.nn.affine import Affine
 from karst_bench.nn.block_hook import BlockHook
 from karst_bench.nn.model_spec import ModelSpec, Site
@@ -50,6 +51,7 @@ class TimmAdaptedModel:
         self.root: nn.Module | None = None
         self.merged = False
         self.method_settings: dict[str, Any] = {}
+        self.artefacts: dict[str, Artefact] = {}
         self.unmergeable: list[str] = []
         for parameter in net.parameters():
             parameter.requires_grad_(False)
@@ -86,12 +88,15 @@ class TimmAdaptedModel:
         layer = self._layer(site)
         (layer.after if where == "after" else layer.before).append(affine)
 
-    def branch(self, site: Site, fn: nn.Module, merge: Merge | None = None) -> None:
+    def branch(self, site: Site, fn: nn.Module, merge: Merge | None = None, *, reads: str = "input") -> None:
         """y = base(x) + fn(x); merge(fn, W0) -> dW where the branch has a weight form in evaluation.
 
-        Shapes: x (..., d_in), fn(x) (..., rows of the site).
+        reads: `input`, or `output`, y = z + fn(z) with z the site's own output so far.
+        Shapes: x (..., d_in), z and what fn gives (..., rows of the site). Raises: UserError for another reading.
         """
-        self._layer(site).add_branch(self._train(fn), site.rows, merge)
+        if reads not in ("input", "output"):
+            raise UserError(f"{site.name}: a branch reads input or output, not {reads!r}")
+        self._layer(site).add_branch(self._train(fn), site.rows, merge, reads)
         if merge is None:
             self.unmergeable.append(f"{type(fn).__name__} at {site.name}")
 

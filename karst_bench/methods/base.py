@@ -1,6 +1,6 @@
 """The interface between a method and the suite: what a method declares, what it may ask of a model, when it is called."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -11,9 +11,15 @@ from karst_bench.nn.block_hook import BlockHook
 from karst_bench.nn.model_spec import ModelSpec, Site
 from karst_bench.nn.weight_delta import WeightDelta
 
-__all__ = ["AdaptedModel", "Artefact", "BlockHook", "Method", "ModelSpec", "Site", "WeightDelta"]
+__all__ = ["AdaptedModel", "Artefact", "BlockHook", "Method", "ModelSpec", "ScoringModel", "Site", "WeightDelta"]
 
-Artefact = Mapping[str, Any]  # what a scoring pre-pass found
+
+@dataclass(frozen=True)
+class Artefact:
+    """What a scoring pre-pass found, kept as a file beside the record: CPU tensors by name, and facts that JSON can hold."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
 
 
 class Batches(Protocol):
@@ -23,6 +29,33 @@ class Batches(Protocol):
 
     def epoch(self, generator: torch.Generator | None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches shuffled by the generator, in order without one; the first `skip` are left out."""
+        ...
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """One batch through the unadapted model and back, from the mean cross-entropy of a fresh head.
+
+    images: how many; gradients: of the backbone's own parameters by name, overwritten by the next batch; inputs: (x,
+    dL/dx) of each site that was asked for, by its path.
+    """
+
+    images: int
+    gradients: Mapping[str, Tensor]
+    inputs: Mapping[str, tuple[Tensor, Tensor]]
+
+
+class ScoringModel(Protocol):
+    """What a scoring pre-pass may look at: the unadapted backbone over the training split, in train mode."""
+
+    spec: ModelSpec
+
+    def weight(self, name: str) -> Tensor:
+        """One of the backbone's own parameters, detached."""
+        ...
+
+    def batches(self, count: int, size: int, *, inputs: Sequence[Site] = ()) -> Iterator[ScoredBatch]:
+        """The first `count` batches of `size` images in the split's order, fewer where it ends."""
         ...
 
 
@@ -49,8 +82,10 @@ class AdaptedModel(Protocol):
         """y = (centre + scale) * f(x) + shift, `after` the site or `before` it."""
         ...
 
-    def branch(self, site: Site, fn: nn.Module, merge: Callable[[Any, Tensor], Tensor] | None = ...) -> None:
-        """y = base(x) + fn(x), with merge(fn, W0) -> dW where the branch has a weight form."""
+    def branch(
+        self, site: Site, fn: nn.Module, merge: Callable[[Any, Tensor], Tensor] | None = ..., *, reads: str = ...
+    ) -> None:
+        """y = base(x) + fn(x), with merge(fn, W0) -> dW where the branch has a weight form; or fn reads the `output`."""
         ...
 
     def residual(self, block: int, half: str, fn: nn.Module, *, reads: str = ..., position: str = ...) -> None:
@@ -98,22 +133,26 @@ class Method:
     needs_cls: ClassVar[bool] = False  # reads the class token
     changes_tokens: ClassVar[bool] = False  # adds or drops tokens
     needs_grid: ClassVar[bool] = False  # relies on an unchanged token sequence from block to block
+    scored: ClassVar[bool] = False  # attached from what `score` found; without it, the whole set of candidates is
     graphable: ClassVar[bool] = True  # False: makes Python choices each step
     composable: ClassVar[bool] = True  # False: leaves nothing for a second method to adapt
     identity_at_init: ClassVar[bool] = True  # the model starts as it was; False says why in the docstring
     may_be_zero: ClassVar[frozenset[str]] = frozenset()  # whole-number fields that are no counts
     backbone_mode: ClassVar[str] = "train"  # "eval": the frozen backbone runs without dropout and drop-path
 
-    def score(self, spec: ModelSpec, batches: Iterable[tuple[Tensor, Tensor]]) -> Artefact | None:
-        """Optional pre-pass on the training split; its result reaches attach."""
-        return None
+    def score(self, model: ScoringModel) -> Artefact:
+        """The pre-pass of a `scored` method, on the training split alone; its result reaches attach."""
+        raise NotImplementedError(f"{type(self).__name__} is scored and must say in score() what it looks for")
 
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
         """Says what goes where, through the model's verbs. Raises: UserError where a value does not fit the model."""
         raise NotImplementedError(f"{type(self).__name__} must say what goes where in attach()")
 
     def expected_params(self, spec: ModelSpec) -> int:
-        """Trained scalars without the head, in closed form; tested against the count."""
+        """Trained scalars without the head, in closed form; tested against the count.
+
+        Of a scored method: what its artefact says, before it is attached the budget or the count of all candidates.
+        """
         raise NotImplementedError(f"{type(self).__name__} must state its parameter count in expected_params()")
 
     def stored_bits(self, spec: ModelSpec) -> int | None:

@@ -26,6 +26,7 @@ from karst_bench.methods.base import Method
 from karst_bench.plugins import plugin_folders
 
 NODES = ("method", "also", "extra")  # attached in this order: changes, then what re-scales them
+SHARES = ("dropout", "branch_drop", "masked", "rho", "rho_start")  # probabilities and shares of a whole
 HOME = "karst_bench.methods."
 
 
@@ -75,11 +76,11 @@ def _class(said: str, target: str) -> type[Method]:
 
 
 def _check_range(said: str, key: str, value: Any, *, zero: bool) -> None:
-    """Whole numbers are counts (ranks, kernels, prompts, widths), dropout is a probability, and nothing is infinite."""
+    """Whole numbers are counts (ranks, kernels, prompts, widths), SHARES lie in [0, 1), and nothing is infinite."""
     if isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
             _check_range(said, key, part, zero=zero)
-    elif key == "dropout":
+    elif key in SHARES:
         if not 0 <= value < 1:
             raise UserError(f"{said} must lie in [0, 1)")
     elif isinstance(value, float):

@@ -63,7 +63,7 @@ class RunHeader(Facts, frozen=True, kw_only=True):
 
 
 class RunRecord(RunHeader, frozen=True, kw_only=True, tag_field="status", tag="done"):
-    """A finished run. adapter: path under the results folder; peak_bytes: of device memory, or resident on a CPU."""
+    """A finished run. adapter, artefact (of a scoring pre-pass): paths under the results folder; peak_bytes: of device memory, or resident on a CPU."""
 
     status: ClassVar[str] = "done"
     metrics: Metrics
@@ -74,6 +74,8 @@ class RunRecord(RunHeader, frozen=True, kw_only=True, tag_field="status", tag="d
     peak_bytes: Count | None = None
     adapter: str | None = None
     adapter_sha256: str | None = None
+    artefact: str | None = None
+    artefact_sha256: str | None = None
 
 
 class FailedRun(RunHeader, frozen=True, kw_only=True, tag_field="status", tag="failed"):

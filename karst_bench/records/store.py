@@ -4,6 +4,7 @@ runs/<suite>/<id>.json            finished runs, never overwritten
 failed/<suite>/<id>.json          the last failure of a cell, with traceback and the count of attempts
 superseded/<suite>/<id>.<n>.json  what `force` (or a later success) replaced
 adapters/<suite>/<id>.safetensors what was trained, when asked for
+artefacts/<suite>/<id>.safetensors what a scoring pre-pass found, which the run was then built from
 checkpoints/<id>.safetensors      state of an interrupted run; removed when its record is written
 leases/                           who is running what (lease.py)
 """
@@ -11,7 +12,7 @@ leases/                           who is running what (lease.py)
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,10 @@ class Store:
     def adapter_path(self, run_id: str) -> Path:
         """Where the adapter of that id lies, or would."""
         return self.root / "adapters" / self.suite / f"{run_id}.safetensors"
+
+    def artefact_path(self, run_id: str) -> Path:
+        """Where the artefact of that id lies, or would."""
+        return self.root / "artefacts" / self.suite / f"{run_id}.safetensors"
 
     def checkpoint_path(self, run_id: str) -> Path:
         """Where the checkpoint of that id lies, or would."""
@@ -120,6 +125,12 @@ class Store:
         if moved is not None and self.adapter_path(run_id).exists():
             with suppress(OSError):
                 self.adapter_path(run_id).replace(moved.with_suffix(".safetensors"))
+        artefact = self.artefact_path(run_id)
+        with suppress(OSError):
+            if moved is None:
+                artefact.unlink()
+            else:
+                artefact.replace(moved.with_suffix(".artefact.safetensors"))
         return moved
 
     def _retire(self, path: Path) -> Path | None:
@@ -148,6 +159,20 @@ class Store:
         files.write(path, image)
         return path.relative_to(self.root).as_posix(), hashlib.sha256(image).hexdigest()
 
+    def artefact(
+        self, run_id: str, make: "Callable[[], tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]]"
+    ) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
+        """The product of the run's stage before training: read where its file stands, else made and written whole.
+
+        Raises: UserError where the file is damaged or the disk refuses; whatever `make` raises.
+        """
+        from karst_bench.records import checkpoint_file
+
+        path = self.artefact_path(run_id)
+        if not path.exists():
+            files.write(path, checkpoint_file.to_bytes(*make()))
+        return checkpoint_file.from_file(path)
+
     def save_checkpoint(self, run_id: str, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, Any]) -> None:
         """Replace the checkpoint of a running cell. Raises: UserError where the disk refuses, TypeError by `to_bytes`."""
         from karst_bench.records import checkpoint_file
@@ -168,6 +193,6 @@ class Store:
 
     def clear_temporaries(self, run_id: str) -> None:
         """Remove what a killed run of that id half wrote; for the holder of its lease."""
-        for path in (self.path(run_id), self.path(run_id, "failed"), self.adapter_path(run_id)):
+        for path in (self.path(run_id), self.path(run_id, "failed"), self.adapter_path(run_id), self.artefact_path(run_id)):
             files.clear_temporaries(path.parent, run_id)
         files.clear_temporaries(self.checkpoint_path(run_id).parent, run_id)

@@ -44,12 +44,14 @@ def describe(settings: Settings) -> dict[str, Any]:
     with torch.device("meta"):
         net = build_backbone(settings.backbone, classes=settings.dataset["classes"], weights=None, device="meta")
         plain_macs = counting.forward_macs(net, size)
-        attach_methods(net, methods)
+        spec = attach_methods(net, methods).spec
     can_merge = mergeable(net)
+    planned = any(method.scored for method in methods)  # attached from no artefact: every candidate, not what it will be
     result = {
         "method": settings.method["name"], "also": settings.also["name"], "extra": settings.extra["name"],
         "backbone": settings.backbone["name"], "timm_name": settings.backbone["timm_name"],
-        **counting.counts(net, methods), "mergeable": can_merge,
+        **counting.counts(net, methods),
+        **({"trainable_params": sum(method.expected_params(spec) for method in methods)} if planned else {}), "mergeable": can_merge,
         "forward_macs": plain_macs if can_merge else counting.forward_macs(net, size), "backbone_macs": plain_macs,
         "artefact": None,
     }  # fmt: skip

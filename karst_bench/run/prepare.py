@@ -1,6 +1,6 @@
 """Everything a run is made of, found and checked before anything is computed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from karst_bench.engine.compiled import compile_step
 from karst_bench.engine.protocols import EvaluationPlan, plan
 from karst_bench.engine.streams import Streams, seeded
 from karst_bench.errors import UserError
-from karst_bench.methods.base import Method
+from karst_bench.methods.base import Artefact, Method
 from karst_bench.methods.build import build_methods
 from karst_bench.records.identity import identify
 
@@ -58,30 +58,35 @@ class PreparedRun:
         alphas = self.settings.augment["mixup"], self.settings.augment["cutmix"]
         return alphas if any(alphas) else None
 
-    def batches(self, split: str, *, train: bool = False) -> SplitBatches:
-        """The split as normalised batches; augmented where it is trained on."""
+    def batches(self, split: str, *, train: bool = False, size: int = TEST_BATCH) -> SplitBatches:
+        """The split as normalised batches, of `size` images where it is not trained on; augmented where it is."""
         settings = self.settings
         augment = None
         if train:
             augment = augmentation(settings.augment, size=settings.backbone["input_size"], mean=self.mean, std=self.std)
-        return SplitBatches(self.task.splits[split], batch=settings.recipe.batch if train else TEST_BATCH, mean=self.mean,
+        return SplitBatches(self.task.splits[split], batch=settings.recipe.batch if train else size, mean=self.mean,
                             std=self.std, device=self.device, augment=augment)  # fmt: skip
 
-    def model(self, streams: Streams) -> tuple[nn.Module, bool]:
-        """(the backbone with its methods attached, on the device; whether its step was compiled).
+    def backbone(self) -> nn.Module:
+        """The unadapted backbone with a head drawn from the global generator, on the device.
 
         Frozen tensors are shared by the runs of this process.
         """
         settings = self.settings
+        return BACKBONES.build(
+            settings.backbone, classes=settings.dataset["classes"], weights=self.weights,
+            drop_path=settings.recipe.drop_path, device=str(self.device),
+        )  # fmt: skip
+
+    def model(self, streams: Streams, artefacts: Mapping[str, Artefact]) -> tuple[nn.Module, bool]:
+        """(the backbone with its methods attached, on the device; whether its step was compiled).
+
+        artefacts: what scored methods found (run/scoring.py).
+        """
+        settings = self.settings
         with seeded(streams.init):
-            net = BACKBONES.build(
-                settings.backbone,
-                classes=settings.dataset["classes"],
-                weights=self.weights,
-                drop_path=settings.recipe.drop_path,
-                device=str(self.device),
-            )
-            attach_methods(net, self.methods, method_settings=method_settings(settings))
+            net = self.backbone()
+            attach_methods(net, self.methods, artefacts=artefacts, method_settings=method_settings(settings))
         BACKBONES.own_trained(net)
         class_token_only(net)
         if settings.recompute:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from karst_bench import files
 from karst_bench.records import provenance
 from karst_bench.records.facts import (
     CheckResult,
@@ -47,6 +48,7 @@ def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store)
     adapter = adapter_sha256 = None
     if result.tensors is not None:
         adapter, adapter_sha256 = store.save_adapter(prepared.id, result.tensors, result.adapter_metadata)
+    artefact = store.artefact_path(prepared.id) if any(method.scored for method in prepared.methods) else None
     fit = result.fit
     curves = {key: tuple(fit.curves[key]) for key in ("epoch", "train_loss", "train_top1_pct", "lr")}
     return RunRecord(
@@ -59,6 +61,8 @@ def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store)
         peak_bytes=result.meter.peak_bytes(),
         adapter=adapter,
         adapter_sha256=adapter_sha256,
+        artefact=artefact.relative_to(store.root).as_posix() if artefact else None,
+        artefact_sha256=files.sha256(artefact) if artefact else None,
     )
 
 

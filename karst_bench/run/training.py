@@ -23,6 +23,7 @@ from karst_bench.engine.train import fit
 from karst_bench.methods.base import Batches
 from karst_bench.records.store import Store
 from karst_bench.run.prepare import TEST_BATCH, PreparedRun
+from karst_bench.run.scoring import find_artefacts
 from karst_bench.run.watchers import Checkpoints, Tracked, stop_signals
 from karst_bench.trackers.client import Trackers
 
@@ -51,7 +52,7 @@ def train_and_score(
     settings, meter = prepared.settings, Meter(prepared.device)
     with meter.phase("setup"):
         streams = Streams(settings.seed)
-        model, compiled = prepared.model(streams)
+        model, compiled = prepared.model(streams, find_artefacts(prepared, store))
         trainee, train, looks = _trainee(model, prepared)
         checks = _checks(prepared, looks)
     with meter.phase("train"), stop_signals() as signals:

@@ -25,6 +25,8 @@ PRINTED = [
     (VIT, "fact_tt", 61_440), (VIT, "fact_tt method.r=8", 21_504), (VIT, "fact_tt method.r=4", 8_448),
     (VIT, "vpt_shallow method.p=7", 768 * 7), (VIT, "vpt_deep method.p=7", 9_216 * 7), (VIT, "dtl", 36_864),
     (VIT, "dtl_plus", 36_864 + 768 * 9), (VIT, "convpass", 327_552), (VIT, "repadapter", 221_184), (VIT, "vera", 24_576),
+    (VIT, "snell", 13_824 * 32 * 12 + 768), (VIT, "snella", 13_824 * 32 * 12 + 768 + 3 * 72),
+    (VIT, "heat", 12 * 2 * 2 * 768 * 32), (SWIN, "heat", 1_540_096), (VIT, "spt_lora", 400_000),
     (VIT, "ka", 301_056), (VIT, "ka method.N=1", 150_528), (VIT, "ka method.r=1", 43_008),
     (VIT, "ka method.qkv_mode=fused", 301_056), (VIT, "ka method.qkv_mode=qv", 301_056),
     (VIT, "ka method.qkv_mode=split_all", 340_992), (VIT, "ka method.share_c=block", 296_448),
@@ -76,6 +78,7 @@ def test_any_size(settings, name):
                 assert "vit" in str(error)
                 continue
             expected = sum(method.expected_params(model.spec) for method in methods)
-            assert counts(net, methods)["trainable_params"] == expected, option
+            if not any(method.scored for method in methods):  # those have a budget until they are scored
+                assert counts(net, methods)["trainable_params"] == expected, option
             fitting += 1
     assert fitting >= 25

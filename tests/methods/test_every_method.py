@@ -136,7 +136,9 @@ def test_save_load_and_copy(case, images, tiny, shake, tmp_path):
     assert not {id(p) for p in twin.parameters()} & {id(p) for p in case.net.parameters()}
     counted = counts(case.net, case.methods)
     stored = 4 * (counted["trainable_params"] + counted["head_params"])
+    stored += sum(tensor.nbytes for found in case.model.artefacts.values() for tensor in found.tensors.values())
     names = len(case.model.trained()) + len(case.model.head())
+    names += sum(len(found.tensors) for found in case.model.artefacts.values())
     assert stored <= path.stat().st_size <= stored + 8192 + 256 * names  # and the header: names and settings
 
 

@@ -1,4 +1,4 @@
-"""Protocols, stages, streams and displays."""
+"""Protocols, streams and displays."""
 
 from io import StringIO
 
@@ -8,12 +8,9 @@ import yaml
 from rich.console import Console
 
 from karst_bench.config.compose import settings_of
-from karst_bench.engine.checkpoint import State, new_state
 from karst_bench.engine.meter import Meter
-from karst_bench.engine.outcome import Interrupted
 from karst_bench.engine.progress import Bar, Lines, progress
 from karst_bench.engine.protocols import plan, tenths
-from karst_bench.engine.stages import Call, Stage, run_stages, single_stage
 from karst_bench.engine.streams import Streams, seeded
 from karst_bench.errors import UserError
 
@@ -60,54 +57,6 @@ def test_every_recipe_file_is_a_recipe_and_opens_with_its_command(conf):
         assert lines[0].startswith("# python run.py ") and f"={file.stem}" in lines[0], file.name
     for file in files:
         assert settings_of([f"recipe={file.stem}"]).recipe.name == file.stem
-
-
-def test_stages_run_in_order_and_hand_on_products():
-    calls = []
-
-    def score(call: Call) -> State:
-        calls.append((call.stage.name, call.start))
-        return new_state({"mask": torch.ones(2)}, {"budget": 3})
-
-    def train(call: Call) -> None:
-        assert call.start is not None
-        calls.append((call.stage.name, call.start["meta"]))
-
-    stages = [Stage("rank", "score", "train800", produces="mask"), Stage("go", "fit", "train800", init_from="mask")]
-    products = run_stages(stages, {"score": score, "fit": train})
-    assert calls == [("rank", None), ("go", {"budget": 3})]
-    assert torch.equal(products["mask"]["tensors"]["mask"], torch.ones(2))
-
-
-def test_an_interrupted_list_resumes_in_its_stage():
-    scored = []
-
-    def score(call: Call) -> State:
-        scored.append(1)
-        return new_state({"mask": torch.ones(2)}, {"budget": 3})
-
-    def train(call: Call) -> State:
-        if call.resume is None:
-            raise Interrupted(new_state({"w": torch.zeros(1)}, {"step": 4}))
-        assert call.resume["meta"] == {"step": 4} and "w" in call.resume["tensors"]
-        return call.start or new_state()
-
-    stages = [Stage("rank", "score", "train800", produces="mask"),
-              Stage("go", "fit", "train800", init_from="mask", produces="out")]  # fmt: skip
-    runners = {"score": score, "fit": train}
-    with pytest.raises(Interrupted) as stopped:
-        run_stages(stages, runners)
-    products = run_stages(stages, runners, state=stopped.value.state)
-    assert scored == [1] and products["out"]["meta"] == {"budget": 3}
-
-
-def test_a_list_that_cannot_run_is_refused_before_it_starts():
-    with pytest.raises(ValueError, match="unknown kind 'dance'"):
-        Stage("x", "dance", "train")
-    with pytest.raises(ValueError, match="no runner for kind 'fit'"):
-        run_stages(single_stage("train", 2), {})
-    with pytest.raises(ValueError, match="'mask' is not produced"):
-        run_stages([Stage("go", "fit", "train", init_from="mask")], {"fit": lambda call: None})
 
 
 def test_streams_are_independent_and_seeded_blocks_leave_no_trace():

@@ -1,0 +1,31 @@
+"""Drop-path on a branch beside a layer."""
+
+import torch
+from torch import Tensor, nn
+
+
+class DroppedBranch(nn.Module):
+    """x -> m f(x) / (1 - p) in training, m ~ Bernoulli(1 - p) for each entry of the first axis; f(x) in evaluation.
+
+    Shapes: as f's. On Swin, inside attention, an entry is a window, elsewhere an image.
+    """
+
+    def __init__(self, fn: nn.Module, *, p: float) -> None:
+        super().__init__()
+        self.fn = fn
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fn(x)
+        if not self.training or not self.p:
+            return y
+        keep = torch.rand(y.shape[0], *[1] * (y.ndim - 1), device=y.device) >= self.p
+        return y * keep.to(y.dtype) / (1 - self.p)
+
+    def delta(self, W0: Tensor) -> Tensor:
+        """dW of the branch, where it has a weight form."""
+        dW: Tensor = self.fn.delta(W0)  # type: ignore[operator]
+        return dW
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

@@ -1,0 +1,99 @@
+"""The scoring stage of a run: a file of its own, made once, on the training split alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from karst_bench import files, load_adapter
+from karst_bench.adapt.backbone import build_backbone
+from karst_bench.adapt.weights_file import find_weights
+from karst_bench.config.compose import settings_of
+from karst_bench.data.loader import SplitBatches
+from karst_bench.errors import UserError
+from karst_bench.records.store import Store
+from karst_bench.run import pipeline, scoring, training
+from karst_bench.run.commands import act
+from karst_bench.run.prepare import prepare
+from karst_bench.run.training import find_artefacts
+
+METHODS = ["spt_lora", "spt_adapter", "heat"]
+
+
+@pytest.fixture
+def words(tmp_path: Path):
+    common = ["dataset=mini/digits", "recipe.epochs=1", "recipe.batch=250", "threads=1", "method.score_batches=1",
+              f"paths.results={tmp_path}/results", f"paths.cache={tmp_path}/cache"]  # fmt: skip
+    return lambda *more: [*common, *more]
+
+
+def test_killed_while_scoring_and_while_training_it_ends_the_same(words, tmp_path, monkeypatch) -> None:
+    record = pipeline.run(settings_of(words("method=heat")))
+    assert record.artefact == f"artefacts/mini/{record.id}.safetensors"
+    path = tmp_path / "results" / record.artefact
+    assert files.sha256(path) == record.artefact_sha256
+    (tmp_path / "results").rename(tmp_path / "before")
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "score_methods", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(settings_of(words("method=heat")))
+    assert not path.exists() and not list((tmp_path / "results").rglob("*.tmp"))
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(settings_of(words("method=heat")))
+    assert files.sha256(path) == record.artefact_sha256, "the stage before training is done"
+    monkeypatch.setattr(scoring, "score_methods", lambda *_: pytest.fail("scored again"))
+    again = pipeline.run(settings_of(words("method=heat")))
+    assert (again.metrics, again.curves, again.artefact_sha256) == (record.metrics, record.curves, record.artefact_sha256)
+
+
+@pytest.mark.parametrize("protocol", ["last", "val"])
+def test_only_the_training_split_is_read(words, tmp_path, monkeypatch, protocol) -> None:
+    """All images that the stage asks for, by the name of the split they come from."""
+    prepared = prepare(settings_of(words("method=spt_lora", f"protocol={protocol}")))
+    assert prepared.plan.train in prepared.task.splits and len(prepared.task.splits) > 1
+    opened, read = [], SplitBatches._read
+    monkeypatch.setattr(SplitBatches, "_read", lambda self, *a: opened.append(self.split) or read(self, *a))
+    find_artefacts(prepared, Store(tmp_path / "results", "mini"))
+    assert opened and all(part is prepared.task.splits[prepared.plan.train] for part in opened)
+
+
+def test_a_damaged_artefact_is_refused(words, tmp_path) -> None:
+    prepared, store = prepare(settings_of(words("method=spt_lora"))), Store(tmp_path / "results", "mini")
+    files.write(store.artefact_path(prepared.id), b"no artefact")
+    with pytest.raises(UserError, match="remove it"):
+        find_artefacts(prepared, store)
+
+
+def test_a_plain_method_has_no_stage(words, tmp_path) -> None:
+    assert find_artefacts(prepare(settings_of(["method=linear", *words()[:4], *words()[5:]])), Store(tmp_path, "mini")) == {}
+    assert not list(tmp_path.rglob("artefacts"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_describe_says_the_budget_and_no_artefact(words, capsys, method) -> None:
+    result = act(settings_of(words(f"method={method}", "backbone=vit_b16", "action=describe")))
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
+    assert result["artefact"] is None
+    assert result["trainable_params"] == (1_179_648 if method == "heat" else 400_000)
+    assert method != "heat" or result["stored_bits"] == 1_179_648
+    assert result["mergeable"] == (method != "spt_adapter")
+
+
+def test_a_saved_adapter_carries_its_artefact(words, tmp_path) -> None:
+    settings = settings_of(words("method=spt_adapter", "method.budget=20000"))
+    record = pipeline.run(settings)
+    prepared = prepare(settings)
+    net = build_backbone(prepared.settings.backbone, classes=10, weights=find_weights(settings.backbone, settings.paths.weights))
+    load_adapter(net, tmp_path / "results" / record.adapter)
+    artefact = net._adapted_model.artefacts["spt_adapter"]
+    assert artefact.facts["total"] == record.counts.trainable_params
+    assert abs(record.counts.trainable_params - 20000) <= 3000
+    stored = find_artefacts(prepared, Store(tmp_path / "results", "mini"))["spt_adapter"]
+    assert all(torch.equal(stored.tensors[name], tensor) for name, tensor in artefact.tensors.items())
