@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -40,7 +41,8 @@ class TimmScoringModel:
         try:
             for _, (x, y) in zip(range(count), self._images_of(size), strict=False):
                 self.net.zero_grad(set_to_none=True)
-                cross_entropy(self.net(x).float(), y).backward()
+                with torch.enable_grad():
+                    cross_entropy(self.net(x).float(), y).backward()
                 gradients = {name: p.grad for name, p in self._own.items() if p.grad is not None}
                 yield ScoredBatch(len(y), gradients, {path: (z.detach(), _gradient(z)) for path, z in seen.items()})
         finally:

@@ -34,7 +34,9 @@ def test_a_scored_batch_is_one_pass_back(tiny, batch, family):
     net = tiny(family)
     spec = model_spec(net)
     site = spec.having("proj")[0]
+    torch.manual_seed(2)  # of timm's own drop-path on Swin
     (scored,) = TimmScoringModel(copy.deepcopy(net), lambda _: [batch]).batches(3, 6, inputs=[site])
+    torch.manual_seed(2)
     names = [name for name, _ in spec.names]
     loss = cross_entropy(net.train()(batch[0]), batch[1])
     for name, gradient in zip(names, torch.autograd.grad(loss, [net.get_parameter(n) for n in names]), strict=True):
@@ -48,7 +50,7 @@ def test_a_scored_batch_is_one_pass_back(tiny, batch, family):
 
 
 @pytest.mark.parametrize("name", SPT)
-@pytest.mark.parametrize(("family", "budget"), [("vit", 3000), ("vit", 9000), ("swin", 4000), ("swin", 12_000)])
+@pytest.mark.parametrize(("family", "budget"), [("vit", 3000), ("vit", 9000), ("swin", 4000), ("swin", 8000)])
 def test_spt_keeps_to_its_budget(tiny, batch, settings, name, family, budget):
     method = built(settings, f"method={name}", f"method.budget={budget}", "method.r=2")
     net = tiny(family)
@@ -140,10 +142,12 @@ def test_heat_finds_a_planted_head(tiny, settings, batch, family, importance):
 def test_heat_activation_importance_image_by_image(tiny, settings, batch):
     net = tiny("swin")
     site = model_spec(net).having("proj")[0]
+    torch.manual_seed(2)
     (scored,) = TimmScoringModel(copy.deepcopy(net), lambda _: [batch]).batches(1, 6, inputs=[site])
     z, dz = scored.inputs[site.path]
     per_image = len(z) // 6
     expected = sum((z[i * per_image : (i + 1) * per_image] * dz[i * per_image : (i + 1) * per_image]).sum().abs() for i in range(6))
+    torch.manual_seed(2)
     found = score_methods(net, [built(settings, "method=heat")], lambda _: [batch])["heat"]
     assert found.tensors["importance/0"].item() == pytest.approx(expected.item(), rel=1e-4)  # one head in stage 0
 
@@ -181,7 +185,7 @@ def test_one_bit_passes_the_gradient_through():
     weights = torch.randn(5, 7)
     value = one_bit(w)
     (value * weights).sum().backward()
-    assert torch.allclose(w.grad, weights) and len(value.detach().unique(sorted=True)) <= 4
+    assert torch.allclose(w.grad, weights) and len(value.detach().round(decimals=5).unique()) == 2
     assert (value.max() - value.min()).item() == pytest.approx(2 * 0.6745 * w.std().item(), rel=1e-4)
 
 
