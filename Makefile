@@ -1,27 +1,32 @@
-# make help lists what there is. The first use of a target creates .venv and installs into it.
+# make help lists what there is. An active environment that holds the dependencies (VIRTUAL_ENV, CONDA_PREFIX) is used as it
+# is; otherwise the first use of a target creates .venv and installs into it.
 PYTHON ?= python3
-VENV   := .venv
+NEEDED := torch timm hydra typer msgspec pytest xdist
+HOLDS  := import importlib.util as u, sys; sys.exit(any(u.find_spec(name) is None for name in sys.argv[1:]))
+ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
+USABLE := $(if $(ACTIVE),$(shell $(ACTIVE)/bin/python -c '$(HOLDS)' $(NEEDED) 2>/dev/null && echo yes))
+VENV   := $(if $(USABLE),$(ACTIVE),.venv)
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+STAMP  := $(if $(USABLE),,.venv/.installed)
 SUITE  ?= vtab
 RUN    := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python
 
-.PHONY: help demo test test-slow tables status bench chaos lint docs clean
+.PHONY: help demo test test-slow test-packages tables status bench chaos lint docs clean
 
 help:  ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): pyproject.toml
-	@echo "Installing into $(VENV) (about 5 GB, 1 to 3 minutes) ..."
+.venv/.installed: pyproject.toml
+	@echo "Installing into .venv (about 5 GB, 1 to 3 minutes) ..."
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python {v.major}.{v.minor} is too old: karst_bench needs 3.11 or newer; try make PYTHON=python3.12 ...")'
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[dev,oracles,tensorboard]"
-	@$(BIN)/python -c 'import timm, torchvision'
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python -e ".[dev,oracles,tensorboard]"
+	@.venv/bin/python -c 'import timm, torchvision'
 	@touch $@
 
 demo: $(STAMP)  ## train KARST and a linear probe on an embedded task; nothing to download
-	@$(RUN) scripts/demo.py
+	@$(RUN) -m karst_bench demo
 
 test: $(STAMP)  ## the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal  # two threads in each of two workers fight
@@ -29,11 +34,14 @@ test: $(STAMP)  ## the fast tests
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(RUN) -m pytest -m slow
 
+test-packages: $(STAMP)  ## build wheel and sdist, install each apart from the checkout, run them there
+	$(RUN) -m pytest -m slow tests/packaging
+
 tables: $(STAMP)  ## Tables I-III and Figures 2-3 from the records (SUITE=vtab or mini)
-	@$(BIN)/python -m karst_bench report suite=$(SUITE) results=results
+	@$(BIN)/python -m karst_bench report suite=$(SUITE)
 
 status: $(STAMP)  ## which cells of a suite are done, running, failed or missing
-	@$(BIN)/python scripts/status.py suite=$(SUITE)
+	@$(BIN)/python -m karst_bench status suite=$(SUITE)
 
 bench: $(STAMP)  ## what a step costs, against the frozen backbone, in one process
 	$(RUN) -m benchmarks
