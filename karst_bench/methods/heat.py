@@ -104,7 +104,8 @@ def activation_importance(z: Tensor, dz: Tensor, *, heads: int, images: int) -> 
     Shapes: z and dz (B, L, d), or (B nW, L, d) with the windows of an image one after the other; images: B.
     """
     product = (z.double() * dz.double()).unflatten(-1, (heads, -1)).sum((1, 3))  # (B nW, heads)
-    return product.unflatten(0, (images, -1)).sum(1).abs().sum(0).cpu()
+    importance: Tensor = product.unflatten(0, (images, -1)).sum(1).abs().sum(0).cpu()
+    return importance
 
 
 def weight_importance(weight: Tensor, gradient: Tensor, *, heads: int) -> Tensor:

@@ -63,7 +63,8 @@ class RunHeader(Facts, frozen=True, kw_only=True):
 
 
 class RunRecord(RunHeader, frozen=True, kw_only=True, tag_field="status", tag="done"):
-    """A finished run. adapter, artefact (of a scoring pre-pass): paths under the results folder; peak_bytes: of device memory, or resident on a CPU."""
+    """A finished run. adapter, artefact (of a scoring pre-pass): paths under the results folder; peak_bytes: of device
+    memory, or resident on a CPU."""
 
     status: ClassVar[str] = "done"
     metrics: Metrics

@@ -51,7 +51,8 @@ def describe(settings: Settings) -> dict[str, Any]:
         "method": settings.method["name"], "also": settings.also["name"], "extra": settings.extra["name"],
         "backbone": settings.backbone["name"], "timm_name": settings.backbone["timm_name"],
         **counting.counts(net, methods),
-        **({"trainable_params": sum(method.expected_params(spec) for method in methods)} if planned else {}), "mergeable": can_merge,
+        **({"trainable_params": sum(method.expected_params(spec) for method in methods)} if planned else {}),
+        "mergeable": can_merge,
         "forward_macs": plain_macs if can_merge else counting.forward_macs(net, size), "backbone_macs": plain_macs,
         "artefact": None,
     }  # fmt: skip
