@@ -21,6 +21,13 @@ SHADES = ("#F2D16B", "#56B4E9", "#1B6CA8", "#222222")
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 DASHES: tuple[Any, ...] = ((0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.5, 1, 1.5)), (0, (7, 2)), (0, (2, 1)))
 
+# Suffix -> what a file would say of its making, left out.
+FIGURE_FILES: dict[str, dict[str, None]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
 RC: Any = {
     "font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 7.5, "axes.labelsize": 7, "legend.fontsize": 6.5,
     "xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
@@ -51,10 +58,6 @@ def say_empty(axes: Axes, text: str = "no runs yet") -> None:
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write name.svg, .pdf and .png without dates or versions, so that the same numbers give the same bytes."""
-    for form, metadata in (
-        ("svg", {"Date": None, "Creator": None}),
-        ("pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
-        ("png", {"Software": None}),
-    ):
-        figure.savefig(folder / f"{name}.{form}", metadata=metadata, bbox_inches="tight", pad_inches=0.03)
+    for suffix, metadata in FIGURE_FILES.items():
+        figure.savefig(folder / f"{name}.{suffix}", metadata=metadata, bbox_inches="tight", pad_inches=0.03)
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""Intervals and comparisons against scipy, rliable and statsmodels, and against cases small enough for a hand."""
+"""Intervals and comparisons against scipy, rliable and statsmodels (conftest.oracle), and against cases small enough for a hand."""
 
 import numpy as np
 import pytest
@@ -63,8 +63,8 @@ def test_per_seed_is_t_over_averages(matrices):
     assert intervals.per_seed_interval(columns(matrix), list(weights)).high == pytest.approx(expected.high, abs=1e-6)
 
 
-def test_point_statistics_agree_with_rliable(matrices):
-    metrics = pytest.importorskip("rliable.metrics")
+def test_point_statistics_agree_with_rliable(matrices, oracle):
+    metrics = oracle("rliable", "rliable.metrics")
     for x, y in matrices:
         equal = [1 / x.shape[1]] * x.shape[1]
         assert intervals.interquartile_mean(columns(x)) == pytest.approx(metrics.aggregate_iqm(x), abs=1e-6)
@@ -73,37 +73,37 @@ def test_point_statistics_agree_with_rliable(matrices):
         assert compare.probability_of_improvement(columns(x), columns(y)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_bootstrap_agrees_with_rliable(matrices):
-    try:
-        from rliable import library, metrics
-    except Exception as error:  # arch, below rliable, breaks with some versions of pandas
-        pytest.skip(f"rliable's bootstrap cannot be imported here: {type(error).__name__}")
-    x, _ = matrices[1]
-    np.random.seed(1)
-    _, bounds = library.get_interval_estimates({"x": x}, lambda m: np.array([metrics.aggregate_iqm(m)]), reps=4000)
-    found = intervals.bootstrap_interval(columns(x), intervals.trimmed_mean, np.random.default_rng(1), draws=4000)
-    assert found == pytest.approx(tuple(bounds["x"][:, 0]), abs=0.5)
-
-
-def test_bootstrap_against_a_plain_loop(matrices):
-    x, _ = matrices[0]
-    weights = VTAB.group_weights
-    rng = np.random.default_rng(9)
-    means = []
-    for _ in range(3000):
-        redrawn = np.stack([rng.choice(column, len(column)) for column in x.T], axis=1)
-        means.append(redrawn.mean(axis=0) @ weights)
-    found = intervals.bootstrap_interval(
-        columns(x), intervals.weighted_mean(list(weights)), np.random.default_rng(2), 3000
+def scipys_bootstrap(x, statistic):
+    """SciPy's percentile bootstrap of several samples redraws each by itself, as runs are redrawn within each task."""
+    found = stats.bootstrap(
+        tuple(x.T), statistic, method="percentile", n_resamples=9999, rng=np.random.default_rng(1), vectorized=True
     )
-    assert found == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=0.6)
+    return tuple(found.confidence_interval)
 
 
-def test_bootstrap_of_one_task_is_scipys():
-    values = [60.0, 61.0, 63.5, 66.0, 66.5, 70.0]
-    expected = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(0))
-    found = intervals.bootstrap_interval([values], intervals.weighted_mean([1.0]), np.random.default_rng(4), 9999)
-    assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.2)
+def middle_half(*tasks, axis=-1):
+    """The interquartile mean from its definition: the mean of all runs but a quarter of them, cut at each end."""
+    runs = np.sort(np.concatenate(tasks, axis=axis), axis=axis)
+    cut = runs.shape[axis] // 4
+    return np.take(runs, range(cut, runs.shape[axis] - cut), axis=axis).mean(axis=axis)
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_the_stratified_bootstrap_is_scipys(matrices, which):
+    x, _ = matrices[which]
+    weights = np.arange(1.0, x.shape[1] + 1)  # no two alike, so that a swap of tasks is seen
+    weights /= weights.sum()
+    expected = scipys_bootstrap(
+        x, lambda *tasks, axis=-1: sum(w * task.mean(axis=axis) for w, task in zip(weights, tasks, strict=True))
+    )
+    found = intervals.bootstrap_interval(
+        columns(x), intervals.weighted_mean(list(weights)), np.random.default_rng(2), 9999
+    )
+    width = expected[1] - expected[0]
+    assert found == pytest.approx(expected, abs=0.03 * width)
+    expected = scipys_bootstrap(x, middle_half)
+    found = intervals.bootstrap_interval(columns(x), intervals.trimmed_mean, np.random.default_rng(3), 9999)
+    assert found == pytest.approx(expected, abs=0.04 * (expected[1] - expected[0]))
 
 
 def test_test_set_error_by_hand():
@@ -134,10 +134,10 @@ def test_ppt_by_its_formula(accuracy, params_m, printed):
     assert compare.ppt(accuracy, params_m * 1e6) == pytest.approx(printed, abs=0.0006)
 
 
-def test_holm_by_hand_and_statsmodels():
+def test_holm_by_hand_and_statsmodels(oracle):
     p = [0.01, 0.04, 0.03, 0.005]
     assert compare.holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    multitest = oracle("statsmodels", "statsmodels.stats.multitest")
     many = np.random.default_rng(0).uniform(0, 0.2, 40)
     assert compare.holm(many) == pytest.approx(multitest.multipletests(many, method="holm")[1], abs=1e-12)
     assert len(compare.holm([])) == 0
