@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 from karst_bench.config.compose import compose, settings_of
 from karst_bench.config.option_files import config_dir, options
@@ -151,7 +152,8 @@ def test_what_a_user_found_comes_before_what_is_committed(tmp_path: Path) -> Non
     words = ["method=lora", "tuned=ours", f"paths.results={tmp_path}"]
     own, committed = (compose([*words, f"dataset=mini/{task}"]) for task in ("count", "location"))
     assert (own.recipe.lr, own.tuned.source) == (0.25, "my search")
-    assert committed.recipe.lr == 0.01 and "this suite" in committed.tuned.source
+    listed = yaml.safe_load((config_dir() / "tuned" / "ours" / "lora.yaml").read_text())
+    assert committed.recipe.lr == listed["mini/location"]["recipe.lr"] and committed.tuned.source == listed["source"]
 
 
 def test_tuned_values_are_those_of_the_backbones_family() -> None:

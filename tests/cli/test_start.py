@@ -1,0 +1,101 @@
+"""What a command loads: nothing heavy before it is needed, and the Python API nothing that it can do without."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "torchvision", "timm", "tensorflow_datasets", "wandb", "matplotlib", "optuna")
+COMMANDS = """
+import json, sys
+from karst_bench.cli.app import main
+heavy, results = json.loads(sys.argv[1]), sys.argv[2]
+for words in json.loads(sys.argv[3]):
+    code = main(words)
+    print(json.dumps([" ".join(words), code, [name for name in heavy if name in sys.modules]]), file=sys.stderr)
+"""
+FIRST_LINE = """
+import builtins, logging, sys
+from karst_bench.cli.app import main
+real = builtins.__import__
+def guarded(name, *rest, **more):
+    if name.partition(".")[0] in ("torch", "timm"):
+        print("IMPORTED", name, file=sys.stderr)
+        raise SystemExit(7)
+    return real(name, *rest, **more)
+builtins.__import__ = guarded
+sys.exit(main(["run", "method=lora", "dataset=mini/digits", "paths.results=" + sys.argv[1], "paths.outputs=" + sys.argv[1]]))
+"""
+HOST = """
+import builtins, copy, logging, sys
+real = builtins.__import__
+def guarded(name, *rest, **more):
+    if name.partition(".")[0] in ("wandb", "matplotlib", "tensorflow_datasets", "optuna", "pandas", "sklearn"):
+        raise ImportError(f"{name} is not installed here")
+    return real(name, *rest, **more)
+builtins.__import__ = guarded
+
+import hydra, timm, torch
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
+
+ConfigStore.instance().store(name="base_schema", node={"theirs": 1})
+ConfigStore.instance().store(group="method", name="lora", node={"name": "the host's lora"})
+OmegaConf.register_new_resolver("theirs", lambda: 1)
+logging.basicConfig(level=logging.ERROR)
+with hydra.initialize_config_dir(sys.argv[1], version_base=None):
+    def state():
+        loggers = {name: (log.level, list(log.handlers), log.disabled) for name, log in logging.root.manager.loggerDict.items()
+                   if isinstance(log, logging.Logger) and not name.startswith("karst_bench")}
+        return (GlobalHydra.instance().hydra, copy.deepcopy(ConfigStore.instance().repo), dict(BaseContainer._resolvers),
+                logging.root.level, list(logging.root.handlers), loggers, torch.get_num_threads(), torch.get_rng_state().tolist())
+    import karst_bench
+    import karst_bench.adapt.attach, karst_bench.config.compose, karst_bench.methods.build
+    before = state()
+    net = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=48, depth=2, num_classes=4)
+    net = karst_bench.attach(net, "lora", also="vpt_deep", seed=1)
+    karst_bench.save_adapter(net, sys.argv[2])
+    after = state()
+    assert [i for i, (a, b) in enumerate(zip(before, after)) if i != 7 and a != b] == []
+    assert not logging.getLogger("karst_bench").handlers and logging.getLogger("karst_bench").propagate
+    assert hydra.compose("config").mine == 1
+"""
+
+
+def python(program: str, *arguments: str, code: int = 0) -> str:
+    """What a program said on stderr in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", program, *arguments], env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stderr
+
+
+def test_help_typos_bad_values_and_states_import_nothing_heavy(tmp_path: Path) -> None:
+    where = [f"paths.results={tmp_path}", f"paths.outputs={tmp_path}"]
+    commands = {
+        0: [["--help"], ["run", "--help"], ["run", "--cfg", "job"], ["status", "suite=mini", *where],
+            ["sweep", "table1", "suite=mini", *where], ["data", "audit", "--help"], ["weights", "fetch", "--help"]],
+        2: [["run", "method=kars"], ["run", "sed=1"], ["run", "recipe.lr=abc"], ["run", "seed=abc"], ["run", "recipe.epochs=0"]],
+    }  # fmt: skip
+    words = [word for group in commands.values() for word in group]
+    said = python(COMMANDS, json.dumps(HEAVY), str(tmp_path), json.dumps(words)).splitlines()
+    lines = [json.loads(line) for line in said if line.startswith("[")]
+    assert lines == [[" ".join(word), code, []] for code, group in commands.items() for word in group]
+
+
+def test_a_training_run_says_what_it_is_before_torch_is_imported(tmp_path: Path) -> None:
+    first, second = python(FIRST_LINE, str(tmp_path), code=7).splitlines()[:2]
+    assert "lora on mini/digits (vit_mini" in first and second.startswith("IMPORTED t")
+
+
+def test_the_api_needs_no_optional_package_and_leaves_a_host_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("mine: 1\n")
+    python(HOST, str(tmp_path), str(tmp_path / "a.safetensors"))
+    assert (tmp_path / "a.safetensors").is_file()
