@@ -1,5 +1,7 @@
 """Trackers: what they keep when all is well, and that nothing they meet reaches the training."""
 
+import io
+import json
 import socket
 import time
 from importlib.util import find_spec
@@ -7,7 +9,7 @@ from importlib.util import find_spec
 import msgspec
 import pytest
 
-from karst_bench.trackers import client
+from karst_bench.trackers import client, worker
 
 PATIENT_S = 90.0  # tests wait for the tracker's last word; runs do not
 
@@ -132,3 +134,46 @@ def test_several_at_once_and_none():
 def test_finish_without_start_is_harmless(caplog):
     client.TrackerClient("wandb", {}).finish(None)
     assert caplog.messages == []
+
+
+class Heard:
+    """A tracker that only listens."""
+
+    outcome = ""
+
+    def __init__(self, settings):
+        self.rows = settings
+
+    def start(self, config, run_id, resumed):
+        """Nothing to open."""
+
+    def log(self, row):
+        """Keeps the row."""
+        self.rows.append(row)
+
+    def finish(self, record, adapter):
+        """Marks the end."""
+        self.rows.append("end" if record else "lost")
+
+
+def events(*those):
+    return io.StringIO("".join(json.dumps(event) + "\n" for event in those))
+
+
+START = {"event": "start", "config": {}, "id": "0" * 16, "resumed": True}
+
+
+def test_epochs_of_before_a_resume_are_logged_at_the_end(record, monkeypatch):
+    monkeypatch.setattr(worker, "Tensorboard", Heard)
+    live = {"event": "log", "row": {"epoch": 2}}
+    finish = {"event": "finish", "record": msgspec.to_builtins(record), "adapter": None}
+    worker.serve("tensorboard", rows := [], events(START, live, finish))
+    assert rows == [{"epoch": 2}, {"epoch": 1, "train_loss": 2.0, "train_top1_pct": 10.0, "lr": 1e-3}, "end"]
+    worker.serve("tensorboard", rows := [], events(START, finish))
+    assert [row["epoch"] for row in rows[:-1]] == [1, 2] and rows[1]["test_top1_pct"] == 71.25
+
+
+def test_a_training_that_is_gone_closes_its_tracker(monkeypatch):
+    monkeypatch.setattr(worker, "Tensorboard", Heard)
+    worker.serve("tensorboard", rows := [], events(START))
+    assert rows == ["lost"]

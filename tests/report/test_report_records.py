@@ -50,6 +50,7 @@ HOSTILE = {
     "formula in the method": {"config__method__name": "=cmd|'/c calc'!A1"},
     "escape codes": {"config__backbone__name": "\x1b[2J"},
     "path in the dataset": {"config__dataset__name": "../../etc"},
+    "path within the dataset": {"config__dataset__name": "vtab/../../etc"},
     "foreign schema": {"schema": 3},
     "no integer schema": {"schema": "1"},
     "not done": {"status": "running"},
