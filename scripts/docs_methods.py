@@ -6,6 +6,7 @@ Every number is counted on a model without weights; titles, printed counts and t
 import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def _heading(abouts: Sequence[Mapping[str, Any]]) -> str:
 
 def _listed(fact: Mapping[str, Any]) -> Iterator[str]:
     method, *extra = fact["methods"]
-    values = {key: value for key, value in vars(method).items() if key != "name"}
+    values = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "name"}
     yield f"- Defaults: {', '.join(f'`{key}={value}`' for key, value in values.items()) or 'no hyper-parameters'}"
     for rescaling in extra:
         equation = " ".join((inspect.getdoc(type(rescaling)) or "").split("\n")[0].split())
