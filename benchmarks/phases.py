@@ -75,7 +75,7 @@ def _fill_cache(overrides: list[str]) -> None:
 def _alone(overrides: list[str]) -> dict[str, float]:
     """The same steps on batches that stand ready, with nothing around them, and the same test pass."""
     inputs = prepare(settings_of(overrides))
-    model, _ = inputs.model(Streams(0))
+    model, _ = inputs.model(Streams(0), {})
     ready = list(inputs.batches(inputs.plan.train, train=True).epoch(torch.Generator().manual_seed(0)))
     step = trainer(model, autocast=False)
     step(*ready[-1])

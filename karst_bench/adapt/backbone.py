@@ -1,5 +1,6 @@
 """Builds the timm model a configuration names."""
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,5 +68,6 @@ def own_values(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _near(name: str) -> str:
-    near = timm.list_models(f"*{name.partition('.')[0][:12]}*")[:5]
+    stem = name.partition(".")[0]
+    near = difflib.get_close_matches(stem, timm.list_models(f"{stem[:12]}*"), n=5) or timm.list_models(f"*{stem[:12]}*")[:5]
     return f"Near: {', '.join(near) or 'nothing'}"
