@@ -42,7 +42,7 @@ def recall(settings: Settings, store: Store) -> RunRecord | None:
     return record
 
 
-def remember(prepared: "PreparedRun") -> None:
+def remember(settings: Settings, prepared: "PreparedRun") -> None:
     """Notes which run this configuration is, as long as its files stay as they are. Raises nothing: it is a convenience."""
     named = [*prepared.task.files, *([prepared.weights] if prepared.weights else [])]
     stamps = {str(path.resolve()): _stamp(path) for path in named}
@@ -50,7 +50,7 @@ def remember(prepared: "PreparedRun") -> None:
         return
     text = json.dumps({"id": prepared.id, "files": stamps}, indent=1)
     try:
-        files.write(memory_path(prepared.settings), text.encode(), once=False)
+        files.write(memory_path(settings), text.encode(), once=False)
     except UserError as error:
         log.debug("not remembered: %s", error)
 

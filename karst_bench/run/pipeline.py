@@ -39,7 +39,7 @@ def run(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecord:
     prepared = prepare(settings)
     if slow_bf16(settings.precision, prepared.device):
         log.warning("this CPU has no bf16 arithmetic; precision=fp32 is several times faster here")
-    remember(prepared)
+    remember(settings, prepared)
     if (record := standing_record(prepared, store)) is not None:
         return record
     lease = Leases(store.root).acquire(prepared.id, note=cell_key(settings.as_config()))

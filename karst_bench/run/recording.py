@@ -55,7 +55,7 @@ def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store)
         **header_of(prepared, threads),
         metrics=_metrics(prepared, result),
         curves=Curves(**curves, checks=tuple(CheckResult(**check) for check in fit.curves["checks"])),
-        counts=Counts(**{key: result.counts[key] for key in ("trainable_params", "head_params", "forward_macs")}),
+        counts=Counts(**result.counts),
         seconds=Seconds(**result.meter.seconds("setup", "train", "evaluate")),
         speed=Speed(train_images_per_s=fit.train_images_per_s, step_ms_median=fit.step_ms_median),
         peak_bytes=result.meter.peak_bytes(),

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from karst_bench import files
 from karst_bench.config.compose import settings_of
 from karst_bench.config.sweeps import listed_values
+from karst_bench.config.tuned import table_path
 from karst_bench.engine.callbacks import Callbacks
 from karst_bench.engine.outcome import DivergedError
 from karst_bench.errors import UserError
@@ -229,7 +230,7 @@ def summary(worker: Worker) -> dict[str, Any]:
 
 def tuned_table(found: Search) -> Path:
     """Where `tuned=ours` looks for what was found: beside the results, never among the committed configuration."""
-    return Path(found.config["paths"]["results"]) / "tuned" / "ours" / f"{found.method}.yaml"
+    return table_path(Path(found.config["paths"]["results"]) / "tuned", "ours", found.method)
 
 
 def write_tuned(worker: Worker, table: Path) -> dict[str, Any]:

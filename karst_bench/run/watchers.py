@@ -1,6 +1,5 @@
 """Who watches a run besides the person: checkpoints, trackers, and the signals that ask it to stop."""
 
-import logging
 import os
 import signal
 import sys
@@ -15,7 +14,6 @@ from karst_bench.engine.checkpoint import State
 from karst_bench.records.store import Store
 from karst_bench.trackers.client import Trackers
 
-log = logging.getLogger(__name__)
 CHECKPOINT_S = 60.0
 
 

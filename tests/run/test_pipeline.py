@@ -283,3 +283,13 @@ def test_a_changed_file_is_read_again(words, tmp_path: Path, monkeypatch) -> Non
     assert recall(settings, store) is None and pipeline.run(settings) == first
     note.write_text("{")
     assert recall(settings, store) is None
+
+
+def test_a_backbone_that_leaves_its_statistics_to_timm_is_recalled_too(words) -> None:
+    """The note is filed under the configuration as it was asked for, before the backbone's own values are put in."""
+    tiny = "{img_size:32,patch_size:8,embed_dim:48,depth:1,num_heads:3}"
+    settings = settings_of(words("method=linear", "backbone.timm_name=vit_tiny_patch16_224", "backbone.weights=none",
+                                 f"backbone.model_args={tiny}", "backbone.input_size=32"))  # fmt: skip
+    assert settings.backbone["mean"] is None
+    record = pipeline.run(settings)
+    assert recall(settings, Store(settings.paths.results, settings.suite)) == record

@@ -30,6 +30,7 @@ def words(tmp_path: Path):
 
 def test_killed_while_scoring_and_while_training_it_ends_the_same(words, tmp_path, monkeypatch) -> None:
     record = pipeline.run(settings_of(words("method=heat")))
+    assert 0 < record.counts.stored_bits < 32 * record.counts.trainable_params  # one bit a scalar is what HEAT says
     assert record.artefact == f"artefacts/mini/{record.id}.safetensors"
     path = tmp_path / "results" / record.artefact
     assert files.sha256(path) == record.artefact_sha256
