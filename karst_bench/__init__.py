@@ -77,13 +77,12 @@ def unmerge(model: "nn.Module") -> "nn.Module":
 
 def save_adapter(model: "nn.Module", path: str | Path) -> Path:
     """Writes what was trained (method and head) and the settings that rebuild it, atomically, as safetensors."""
-    from safetensors.torch import save
-
     from karst_bench import files
     from karst_bench.adapt.adapter_file import adapter_metadata, adapter_tensors
+    from karst_bench.tensors_file import to_safetensors
 
     path = Path(path)
-    files.write(path, save(adapter_tensors(model), metadata=adapter_metadata(model)), once=False)
+    files.write(path, to_safetensors(adapter_tensors(model), adapter_metadata(model)), once=False)
     return path
 
 

@@ -16,14 +16,14 @@ ALLOWED = {
     "adapt": {"adapt", "methods", "nn", "files", "download", "errors"},
     "data": {"data", "files", "download", "errors"},
     "engine": {"engine", "methods", "nn", "errors"},
-    "records": {"records", "files", "errors"},
+    "records": {"records", "files", "tensors_file", "errors"},
     "trackers": {"trackers", "errors"},
     "report": {"report", "records", "config", "files", "errors"},
     "config": {"config", "compat", "engine", "files", "plugins", "errors"},
-    "run": {"run", "adapt", "methods", "nn", "data", "engine", "records", "trackers", "report", "config", "files", "errors",
-            "load_adapter"},
+    "run": {"run", "adapt", "methods", "nn", "data", "engine", "records", "trackers", "report", "config", "files", "tensors_file",
+            "errors", "load_adapter"},
 }
-TOP = {"__init__.py", "__main__.py", "compat.py", "download.py", "errors.py", "files.py", "plugins.py"}
+TOP = {"__init__.py", "__main__.py", "compat.py", "download.py", "errors.py", "files.py", "plugins.py", "tensors_file.py"}
 # Where an outside library may be imported, by path prefix.
 HOMES = {
     "timm": ("adapt/", "data/augment/policy.py", "engine/optim.py"),

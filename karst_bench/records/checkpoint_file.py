@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from karst_bench.errors import UserError
+from karst_bench.tensors_file import to_safetensors
 
 META, CHECKSUM = "karst_bench.meta", "karst_bench.sha256"
 
@@ -30,7 +30,7 @@ def _checksum(tensors: Mapping[str, Tensor], meta: str) -> str:
 def to_bytes(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     """The file of a state. tensors: on the CPU, contiguous, no two sharing memory. Raises: TypeError where meta is not JSON."""
     text = json.dumps(meta)
-    return save(dict(tensors), metadata={META: text, CHECKSUM: _checksum(tensors, text)})
+    return to_safetensors(tensors, {META: text, CHECKSUM: _checksum(tensors, text)})
 
 
 def from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -24,6 +24,7 @@ from karst_bench.errors import UserError
 from karst_bench.records import record as schema
 from karst_bench.records.record import FailedRun, RunRecord
 from karst_bench.records.strict_json import RecordError
+from karst_bench.tensors_file import to_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -151,11 +152,8 @@ class Store:
         self, run_id: str, tensors: "Mapping[str, torch.Tensor]", about: Mapping[str, str]
     ) -> tuple[str, str]:
         """Write the trained tensors; returns (the path relative to the results folder, its SHA-256) for the record."""
-        from safetensors.torch import save
-
         path = self.adapter_path(run_id)
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        image = save(whole, metadata=dict(about))
+        image = to_safetensors({name: tensor.contiguous() for name, tensor in tensors.items()}, about)
         files.write(path, image)
         return path.relative_to(self.root).as_posix(), hashlib.sha256(image).hexdigest()
 

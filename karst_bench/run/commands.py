@@ -26,6 +26,7 @@ from karst_bench.errors import UserError
 from karst_bench.methods.build import build_methods
 from karst_bench.run.pipeline import run
 from karst_bench.run.prepare import TEST_BATCH, method_settings, pick_device, prepare, use_threads, with_own_values
+from karst_bench.tensors_file import to_safetensors
 
 
 def act(settings: Settings) -> Any:
@@ -128,8 +129,6 @@ def merge_adapter(settings: Settings) -> Path:
 
 
 def _save_timm_folder(model: nn.Module, settings: Settings, out: Path) -> None:
-    from safetensors.torch import save
-
     backbone, classes = settings.backbone, settings.dataset["classes"]
     about = {
         "architecture": str(backbone["timm_name"]).partition(".")[0], "num_classes": classes,
@@ -140,7 +139,7 @@ def _save_timm_folder(model: nn.Module, settings: Settings, out: Path) -> None:
                            "classifier": "head.fc" if hasattr(model.head, "fc") else "head"},
     }  # fmt: skip
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    files.write(out / "model.safetensors", save(state, metadata={"format": "pt"}), once=False)
+    files.write(out / "model.safetensors", to_safetensors(state, {"format": "pt"}), once=False)
     files.write(out / "config.json", (json.dumps(about, indent=2) + "\n").encode(), once=False)
 
 
