@@ -42,8 +42,11 @@ def settings_of(overrides: Sequence[str] = ()) -> Settings:
 def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Puts in what depends on the words given: a backbone of one's own, and tuned values (recipe < tuned < command line).
 
-    Raises: UserError for `also=` a method that brings its own optimiser.
+    Raises: UserError for `also=` a method that brings its own optimiser, and for a sweep, which is many configurations.
     """
+    if "axes" in cfg.sweep:
+        name = next(word for word in overrides if word.startswith("sweep="))
+        raise UserError(f"{name} is many runs, not one configuration; karst_bench.config.sweeps.expand spells it out")
     if "name" not in cfg.also:  # the option is a whole configuration: the method and its recipe
         second = next((word for word in overrides if word.startswith("also=")), "also")
         first = second.replace("also", "method")

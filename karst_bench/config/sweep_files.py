@@ -1,8 +1,12 @@
-"""conf/sweep/*.yaml: what a table or figure consists of, said once for the sweep that fills it and the report that prints it.
+"""conf/sweep/*.yaml, what a table or figure consists of, said once for the sweep that fills it and the report that prints it.
 
-title: text                                        # or one for each suite: {vtab: text, mini: text}
-axes: {method: [a, b], dataset: {vtab: ..., mini: ...}, seed: [0, 1, 2], backbone: ...}
-table: {columns: task | group, further_methods: true | false, printed: {vtab: FILE}}    # absent where no table is made
+    title: text                                        # or one for each suite: {vtab: text, mini: text}
+    axes: {method: [a, b], dataset: {vtab: ..., mini: ...}, seed: [0, 1, 2], backbone: ...}
+    table:                                             # absent where no table is made
+      columns: task | group
+      further_methods: true | false                    # whether runs of other methods join below
+      printed: {vtab: FILE}                            # the paper's own numbers, under results/paper
+      protocols: [last, peek10]                        # whose runs it prints; these two where nothing is said
 """
 
 from collections.abc import Mapping
@@ -11,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from karst_bench.errors import UserError
-from karst_bench.files import packaged
+from karst_bench.config.option_files import option_file, options
+from karst_bench.errors import UserError, nearest
 
 SUITES = ("vtab", "mini")
 KEYS = {"title", "axes", "table"}
@@ -20,11 +24,12 @@ KEYS = {"title", "axes", "table"}
 
 @dataclass(frozen=True)
 class TableLayout:
-    """How a sweep is printed: a column per "task" or "group", whether other methods' runs join, the paper's file."""
+    """How a sweep is printed: a column per "task" or "group", whether other methods' runs join, the paper's file, the protocols."""
 
     columns: str
     further_methods: bool
     printed: str | None
+    protocols: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,14 @@ class SweepFile:
 
 def sweep_names(suite: str | None = None) -> list[str]:
     """The names that `sweep=` takes, without none; of a suite, those that are made for it."""
-    names = sorted(path.stem for path in (packaged("conf") / "sweep").glob("*.yaml") if path.stem != "none")
+    names = [name for name in options("sweep") if name != "none"]
     return names if suite is None else [name for name in names if _made_for(name, suite)]
 
 
 def _made_for(name: str, suite: str) -> bool:
     """Whether every value that a sweep's file gives for each suite is given for this one."""
-    said = yaml.safe_load((packaged("conf") / "sweep" / f"{name}.yaml").read_text(encoding="utf-8"))
-    values = [said.get("title"), *(said.get("axes") or {}).values()]
+    said = _said(name)
+    values = [said["title"], *said["axes"].values()]
     return all(suite in value for value in values if isinstance(value, dict))
 
 
@@ -61,17 +66,26 @@ def read_sweep(name: str, suite: str) -> SweepFile:
     """The axes and the layout of a sweep on one suite. Raises: UserError for an unknown name, or a file that says it wrong."""
     known = sweep_names()
     if name not in known:
-        raise UserError(f"sweep={name} is unknown. Valid: {', '.join(known)}")
-    said = yaml.safe_load((packaged("conf") / "sweep" / f"{name}.yaml").read_text(encoding="utf-8"))
-    if not isinstance(said, dict) or not {"title", "axes"} <= set(said) <= KEYS:
-        raise UserError(f"conf/sweep/{name}.yaml needs the keys title and axes, and may have table")
+        raise UserError(f"sweep={name} is unknown{nearest(name, known)}. Valid: {', '.join(known)}")
+    said = _said(name)
     axes = {key: _values(_of_suite(value, suite, name)) for key, value in said["axes"].items()}
-    table = said.get("table")
-    layout = None
-    if table is not None:
-        printed = table.get("printed", {}).get(suite)
-        layout = TableLayout(str(table["columns"]), bool(table["further_methods"]), printed)
-    return SweepFile(name, suite, str(_of_suite(said["title"], suite, name)), axes, layout)
+    return SweepFile(name, suite, str(_of_suite(said["title"], suite, name)), axes, _layout(said.get("table"), suite, name))
+
+
+def _said(name: str) -> dict[str, Any]:
+    said = yaml.safe_load(option_file("sweep", name).read_text(encoding="utf-8"))
+    if not isinstance(said, dict) or not {"title", "axes"} <= set(said) <= KEYS or not isinstance(said["axes"], dict):
+        raise UserError(f"conf/sweep/{name}.yaml needs the keys title and axes, and may have table")
+    return said
+
+
+def _layout(table: Any, suite: str, name: str) -> TableLayout | None:
+    if table is None:
+        return None
+    if not isinstance(table, dict) or table.get("columns") not in ("task", "group"):
+        raise UserError(f"conf/sweep/{name}.yaml: table needs columns: task or group, and further_methods: true or false")
+    protocols = _values(table.get("protocols", ["last", "peek10"]))
+    return TableLayout(table["columns"], bool(table.get("further_methods")), table.get("printed", {}).get(suite), protocols)
 
 
 def _of_suite(value: Any, suite: str, name: str) -> Any:

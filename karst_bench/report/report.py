@@ -16,7 +16,6 @@ from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN, Suite, load_suite
 from karst_bench.report.table_model import Table
 
 FORMATS = {"md": formats.to_markdown, "csv": formats.to_csv, "tex": formats.to_latex}
-IN_TERMINAL = ("table", "fgvc", tables.ELSEWHERE)  # how the names of tables begin that a terminal shows
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,9 @@ def place_runs(runs: Iterable[Run], suite: Suite) -> PlacedRuns:
     tested = [run for run in runs if run.protocol != "val"]
     found: dict[str, list[Run]] = {}
     for sweep in suite.tables:
-        seen = suite.about(sweep)
-        names, backbones = {task.option for task in seen.tasks}, sweep.values("backbone")
-        fitting = (run for run in tested if run.dataset in names and run.backbone in backbones)
-        found[sweep.name] = [run for run in fitting if run.protocol in seen.protocols]
+        names, backbones = {task.option for task in suite.of_table(sweep).tasks}, sweep.values("backbone")
+        fitting = [run for run in tested if run.dataset in names and run.backbone in backbones]
+        found[sweep.name] = [run for run in fitting if sweep.table and run.protocol in sweep.table.protocols]
     sets, backbones = {task.option for task in suite.few_shot_sets}, suite.sweeps[FEW_SHOT].values("backbone")
     few = [run for run in tested if run.dataset in sets and run.shots in suite.shots and run.backbone in backbones]
     shown = {run.id for group in (*found.values(), few) for run in group}
@@ -105,7 +103,7 @@ def report_tables(
     """The tables of the suite, what they have no room for, the statistics pages, and the numbers of the figures."""
     wrong, main = paper.misprints(printed, suite), placed.tables[MAIN]
     made = [
-        tables.side_by_side(sweep, suite.about(sweep), placed.tables[sweep.name], printed.get(sweep.name), wrong)
+        tables.side_by_side(sweep, suite.of_table(sweep), placed.tables[sweep.name], printed.get(sweep.name), wrong)
         for sweep in suite.tables
     ]
     made += [tables.elsewhere_table(backbone, ours) for backbone, ours in placed.elsewhere.items()]
@@ -121,9 +119,7 @@ def report_tables(
 
 def report_gaps(suite: Suite, placed: PlacedRuns, grid: figure_data.AblationGrid) -> dict[str, list[Gap]]:
     """What each table and figure lacks."""
-    gaps = {
-        sweep.name: missing.table_gaps(sweep, suite.about(sweep), placed.tables[sweep.name]) for sweep in suite.tables
-    }
+    gaps = {sweep.name: missing.table_gaps(sweep, suite.of_table(sweep), placed.tables[sweep.name]) for sweep in suite.tables}
     gaps[FEW_SHOT] = missing.few_shot_gaps(suite.sweeps[FEW_SHOT], suite, placed.few_shot)
     found = [point.kernels for point in figure_data.kernel_sweep(grid, suite).points]
     gaps[KERNELS] = missing.kernel_gaps(suite.sweeps[KERNELS], suite, found)
@@ -154,9 +150,14 @@ def write_text(path: Path, text: str) -> None:
     files.write(path, text.encode(), once=False)
 
 
+def shown_in_terminal(table: Table, report: Report) -> bool:
+    """The tables of the suite, and what they have no room for; not the numbers behind figures and statistics."""
+    return table.name.startswith(tables.ELSEWHERE) or (table.name in report.gaps and table.name not in (FEW_SHOT, KERNELS))
+
+
 def terminal_text(report: Report, colour: bool = False) -> str:
     """What a terminal shows: the tables, what is missing, what was left out, where the files lie."""
-    parts = [formats.to_terminal(table, colour) for table in report.tables if table.name.startswith(IN_TERMINAL)]
+    parts = [formats.to_terminal(table, colour) for table in report.tables if shown_in_terminal(table, report)]
     missing_cells = {name: sum(len(gap.datasets) for gap in gaps) for name, gaps in report.gaps.items()}
     lines = [f"{report.runs} finished runs of suite {report.suite}; {len(report.left_out)} files left out."]
     lines += [f"  left out: {line}" for line in report.left_out]

@@ -19,14 +19,12 @@ DESCRIPTIVE = ("_target_", "name", "about", "label", "paper")  # keys of a metho
 
 @dataclass(frozen=True)
 class SuiteTask:
-    """A dataset of a suite: its option (vtab/dtd), short name (dtd), group, column heading, and whether it has a val list
-    that chooses the epoch."""
+    """A dataset of a suite: its option (vtab/dtd), short name (dtd), group and column heading."""
 
     option: str
     task: str
     group: str
     title: str
-    val_list: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,22 +73,16 @@ class Suite:
     def tables(self) -> list[SweepFile]:
         """The sweeps that are printed as tables, by name; those of Table I's tasks first."""
         found = [sweep for _, sweep in sorted(self.sweeps.items()) if sweep.table is not None]
-        return sorted(found, key=lambda sweep: self.about(sweep) is not self)
-
-    def about(self, sweep: SweepFile) -> "Suite":
-        """The suite as a table of its own datasets sees it (FGVC); itself for the tables of Table I's tasks."""
-        tasks = _datasets(sweep) if "dataset" in sweep.axes else self.tasks
-        return self if set(tasks) <= set(self.tasks) else replace(self, tasks=tasks)
-
-    @property
-    def protocols(self) -> tuple[str, ...]:
-        """The protocols whose result its tables print: best_val where val lists choose the epoch, else the last epoch."""
-        return ("best_val",) if all(task.val_list for task in self.tasks) else ("last", "peek10")
+        return sorted(found, key=lambda sweep: self.of_table(sweep) != self)
 
     @property
     def shots(self) -> tuple[int, ...]:
         """Images per class of the few-shot figure."""
         return tuple(map(int, self.sweeps[FEW_SHOT].values("dataset.shots")))
+
+    def of_table(self, sweep: SweepFile) -> "Suite":
+        """The suite with the tasks of one table: its columns, and what its averages are over."""
+        return replace(self, tasks=_datasets(sweep.values("dataset")))
 
     def title(self, task: str) -> str:
         """Column heading of a task. Raises: KeyError for a task of another suite."""
@@ -103,16 +95,16 @@ def load_suite(name: str) -> Suite:
     if name not in SUITES:
         raise UserError(f"suite={name}: unknown; use one of {', '.join(SUITES)}")
     sweeps = {sweep: read_sweep(sweep, name) for sweep in sweep_names(name)}
-    return Suite(name, _datasets(sweeps[MAIN]), _datasets(sweeps[FEW_SHOT]), sweeps)
+    return Suite(name, _datasets(sweeps[MAIN].values("dataset")), _datasets(sweeps[FEW_SHOT].values("dataset")), sweeps)
 
 
-def _datasets(sweep: SweepFile) -> tuple[SuiteTask, ...]:
-    names = [option for name in sweep.values("dataset") for option in dataset_members(name)]
+@cache
+def _datasets(named: tuple[str, ...]) -> tuple[SuiteTask, ...]:
     found = []
-    for option in dict.fromkeys(names):
+    for option in dict.fromkeys(option for name in named for option in dataset_members(name)):
         config = dataset_config(option)
         title = config.get("title") or str(config["task"]).replace("_", " ").capitalize()
-        found.append(SuiteTask(option, config["task"], config["group"], title, "val" in config.get("sizes", {})))
+        found.append(SuiteTask(option, config["task"], config["group"], title))
     return tuple(found)
 
 

@@ -18,9 +18,10 @@ from karst_bench.report.table_model import FORMS, Column, Table, TableCell, Tabl
 
 ELSEWHERE = "other_"  # how the names of tables begin that hold what no other table has room for
 IN_A_TERMINAL = 8  # columns of datasets that still fit
-OURS_NOTE = (
+LAST_NOTE = (
     "Mean over seeds of the last epoch on the test set ± half of the 95 % interval (n seeds); a dash where nothing ran."
 )
+CHOSEN_NOTE = LAST_NOTE.replace("last epoch on the test set", "test accuracy at the epoch that the protocol in the key chooses")
 PAPER_NOTE = (
     "Rows marked paper: as printed, one run each, mostly the best test epoch; their group means in Table I are from "
     "the printed cells. Best bold and second underlined, among paper rows and among our rows apart."
@@ -127,7 +128,9 @@ def side_by_side(
     rows += [TableRow("ours", our_cells(results, suite, footnotes)) for results in extra]
     columns = table_columns(sweep.table.columns, suite)
     shown = [*extra, *(ours[method][0] for method in planned if method in ours)]
-    notes = [OURS_NOTE, *([MINI_NOTE] if suite.name == "mini" else []), *([PAPER_NOTE] if frame is not None else [])]
+    last = set(sweep.table.protocols) <= {"last", "peek10"}
+    notes = [LAST_NOTE if last else CHOSEN_NOTE]
+    notes += [note for note, told in ((MINI_NOTE, suite.name == "mini"), (PAPER_NOTE, frame is not None)) if told]
     notes += [AVERAGE_NOTE, PEAK_NOTE, *map(misprint_note, mine), *footnotes.notes(), *tuning_notes(shown)]
     if left:
         notes.append(
@@ -182,6 +185,6 @@ def elsewhere_table(backbone: str, ours: ResultsByMethod) -> Table:
         cells |= {"method": TableCell(results.label), "params_m": TableCell(value=results.params_m, digits=4)}
         rows.append(TableRow("ours", cells | {"provenance_key": TableCell(footnotes.keys(results))}))
     name = ELSEWHERE + re.sub(r"[^A-Za-z0-9_.-]", "_", backbone)
-    notes = ["Runs on datasets or backbones that no other table is about; no average is taken.", OURS_NOTE]
+    notes = ["Runs on datasets or backbones that no other table is about; no average is taken.", CHOSEN_NOTE]
     notes += [*footnotes.notes(), *tuning_notes(shown)]
     return Table(name, f"Other runs on {backbone}", columns, with_ranks(columns, rows), notes)

@@ -3,6 +3,7 @@
 import pytest
 
 from karst_bench.config import compose as config
+from karst_bench.config.compose import compose
 from karst_bench.config.sweep_files import read_sweep, sweep_names
 from karst_bench.config.sweeps import MULTIRUN, axes, expand, jobs
 from karst_bench.errors import UserError
@@ -47,9 +48,14 @@ def test_a_sweep_stays_in_its_suite(name, suite):
 def test_a_sweep_file_that_says_it_wrong_is_refused(text, reason, tmp_path, monkeypatch):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "own.yaml").write_text(text)
-    monkeypatch.setattr("karst_bench.config.sweep_files.packaged", lambda name: tmp_path)
+    monkeypatch.setattr("karst_bench.config.option_files.packaged", lambda name: tmp_path)
     with pytest.raises(UserError, match=reason):
         read_sweep("own", "vtab")
+
+
+def test_a_sweep_is_not_one_configuration():
+    with pytest.raises(UserError, match="sweep=table1 is many runs"):
+        compose(["sweep=table1"])
 
 
 def test_table_one_covers_the_suites():
@@ -102,7 +108,7 @@ def test_other_words_pass_unchanged():
         (["dataset=vtab/fewshot"], "0 jobs.*no such task group"),
         (["dataset=nowhere/all"], "0 jobs"),
         (["seed=range(0)"], "0 jobs"),
-        (["sweep=tabel1"], "unknown. Valid: ablate_N"),
+        (["sweep=tabel1"], "unknown; did you mean table1.. Valid: ablate_N"),
         (["sweep=table1,table2", "suite=mini"], "one sweep at a time.*run sweep=table1 then sweep=table2"),
         (["sweep=table1", "suite=mni"], "suite=mni is not a choice; use one of vtab, mini"),
         (["method=[a"], "cannot be read"),

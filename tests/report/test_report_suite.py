@@ -1,0 +1,215 @@
+"""What tables consist of comes from conf/ and from records: a new method, dataset or table is one YAML file."""
+
+import csv
+import itertools
+import shutil
+
+import pytest
+from report_records import record, write
+
+from karst_bench.config.option_files import option_config, options
+from karst_bench.config.sweep_files import SUITES
+from karst_bench.errors import UserError
+from karst_bench.files import packaged
+from karst_bench.report import load, paper, style, suite
+from karst_bench.report.report import place_runs, write_report
+from karst_bench.report.suite import load_suite, planned_rows
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A plug-in folder that configurations may be put into, and nothing remembered of what conf/ held before."""
+    folder = tmp_path / "plugin" / "conf"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("KARST_BENCH_PLUGINS", str(folder.parent))
+    caches = load_suite, suite._method_file, suite._datasets
+    for cache in caches:
+        cache.cache_clear()
+    yield folder
+    monkeypatch.undo()
+    for cache in caches:
+        cache.cache_clear()
+
+
+def put(folder, option, text):
+    path = folder / f"{option}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def report_of(name, results, pictures=False):
+    return write_report(name, results / "runs" / name, results / "report" / name, pictures)
+
+
+def table_of(report, name):
+    return next(table for table in report.tables if table.name == name)
+
+
+def label(row):
+    return row.cells["method"].text
+
+
+def test_tasks_stand_in_the_order_of_the_printed_table():
+    with (packaged("results/paper") / "table1_vit_b16.csv").open() as file:
+        printed = next(csv.reader(file))
+    assert load_suite("vtab").task_names == tuple(printed[2:21])
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("vtab", (7, 4, 8)), ("mini", (3, 2, 4))])
+def test_groups_and_weights(name, sizes):
+    found = load_suite(name)
+    assert tuple(found.groups) == ("natural", "specialized", "structured")
+    assert tuple(map(len, found.groups.values())) == sizes
+    assert found.group_weights == [1 / (3 * size) for size in sizes for _ in range(size)]
+    assert sum(found.task_weights) == pytest.approx(1) == sum(found.group_weights)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_dataset_says_its_title(name):
+    found = load_suite(name)
+    assert all(
+        option_config("dataset", task.option)["title"] == task.title for task in (*found.tasks, *found.few_shot_sets)
+    )
+    assert len({task.title for task in found.tasks}) == len(found.tasks)
+
+
+def test_every_printed_row_finds_its_method():
+    vtab = load_suite("vtab")
+    printed = paper.printed_tables(vtab)
+    assert set(printed) == {"table1", "table2", "table3"}
+    names = {name: paper.printed_names(vtab.sweeps[name], printed[name]) for name in printed}
+    assert all(set(names[name].values()) == set(printed[name].index) for name in printed)
+    assert names["table1"]["vpt_deep"] == "VPT" and names["table1"]["sparse_tuning"] == "Sparse-Tuning"
+    assert names["table3"] == {"fact_tk": "FacT", "fact_tk+rst_scalar": "FacT + RST", "ka": "KA", "karst": "KA + RST"}
+    assert paper.printed_tables(load_suite("mini")) == {}
+
+
+def test_a_method_says_the_extra_that_its_file_chooses():
+    """`about.extra` names what the defaults list overrides; labels rest on it."""
+    for method in (name for name in options("method") if name != "none"):
+        chosen = suite.option_defaults("method", method).get("extra", "none")
+        assert suite.own_extra(method) == chosen, method
+
+
+def test_the_words_of_a_planned_row_run_what_it_is_called():
+    rows = {row.method: row.words for row in planned_rows(load_suite("vtab").sweeps["table3"])}
+    assert rows["karst"] == "method=karst" and rows["fact_tk+rst_scalar"] == "method=fact_tk extra=rst_scalar"
+
+
+def test_a_printed_row_that_nobody_planned_is_shown_and_drawn(tmp_path, monkeypatch):
+    shutil.copytree(packaged("results/paper"), tmp_path / "paper")
+    file = tmp_path / "paper" / "table1_vit_b16.csv"
+    file.write_text(file.read_text() + "SNF,0.25," + ",".join(["70.0"] * 19) + ",70.0,70.0\n")
+    monkeypatch.setattr(paper, "packaged", lambda name: tmp_path / "paper")
+    monkeypatch.setattr(style, "FIGURE_FILES", {"svg": {"Date": None}})
+    report = report_of("vtab", tmp_path, pictures=True)
+    rows = [(row.source, label(row)) for row in table_of(report, "table1").rows]
+    assert ("paper", "SNF") in rows and ("ours", "SNF") not in rows and len(rows) == 31
+    assert "SNF" in paper.printed_costs(
+        load_suite("vtab"), paper.printed_tables(load_suite("vtab"), tmp_path / "paper")
+    )
+
+
+def test_a_method_of_someone_else_joins_by_its_own_record(tmp_path):
+    """No file of it is here: its record says which extra is its own, and its runs on the same tasks make a row."""
+    made_up = {"config__method__about": {"title": "Made up", "extra": "rst"}, "config__extra__name": "rst"}
+    write(tmp_path, *(record("made_up", task, hyper={"rank": 3}, **made_up) for task in load_suite("vtab").task_names))
+    write(
+        tmp_path, record("other", "dtd", **{"config__method__about": {"title": "Other"}, "config__extra__name": "rst"})
+    )
+    rows = {label(row): row for row in table_of(report_of("vtab", tmp_path), "table1").rows}
+    assert rows["made_up"].cells["group_avg"].value == pytest.approx(70.0)
+    assert "other+rst" in rows and "other" not in rows
+
+
+def test_runs_without_room_in_a_table_get_one_by_backbone(tmp_path):
+    write(tmp_path, record("lora", "leaves", 0, 88.0, group="own", config__dataset__name="mine/leaves"))
+    write(tmp_path, record("lora", "leaves", 0, 44.0, shots=4, split_seed=0, config__dataset__name="mine/leaves"))
+    write(tmp_path, record("karst", "dtd", 0, 77.0, config__backbone={"name": "vit_large/new"}))
+    report = report_of("vtab", tmp_path)
+    rows = table_of(report, "other_vit_b16").rows
+    found = {key: cell.value for row in rows for key, cell in row.cells.items() if key.startswith("mine/")}
+    assert found == {"mine/leaves": 88.0, "mine/leaves@4": 44.0}
+    (large,) = table_of(report, "other_vit_large_new").rows
+    assert (label(large), large.cells["vtab/dtd"].value) == ("karst", 77.0)
+    page = (report.folder / "index.html").read_text()
+    assert page.index("Other runs on vit_large/new") < page.index('<h2 id="numbers">')
+
+
+def test_nothing_valid_is_in_no_table(tmp_path):
+    """Every dataset x backbone x protocol that a record may have, but the choice on val200, which measures no test set."""
+    sets = [
+        ("vtab/dtd", "dtd", None),
+        ("mine/leaves", "leaves", None),
+        ("fewshot/pets", "pets", 4),
+        ("fewshot/pets", "pets", 3),
+    ]
+    backbones = ("vit_b16", "swin_b", "vit_other")
+    for (dataset, task, shots), backbone, protocol in itertools.product(sets, backbones, load.PROTOCOLS):
+        peak = 71.0 if protocol == "peek10" else None
+        item = record(task=task, shots=shots, split_seed=None if shots is None else 0, protocol=protocol, peak=peak,
+                      seed=backbones.index(backbone) + 3 * load.PROTOCOLS.index(protocol),
+                      config__dataset__name=dataset, config__backbone={"name": backbone})  # fmt: skip
+        write(tmp_path, item)
+    runs, left_out = load.load_runs(tmp_path / "runs" / "vtab", "vtab")
+    assert len(runs) == 48 and left_out == []
+    lost = {run.id for run in runs} - place_runs(runs, load_suite("vtab")).run_ids
+    assert {run.protocol for run in runs if run.id in lost} == {"val"} and len(lost) == 12
+
+
+METHOD = """
+_target_: karst_bench.methods.lora.LoRA
+name: made_up
+about: {title: Made up, row: null, extra: null}
+rank: 3
+"""
+
+
+def test_a_new_dataset_is_one_file(fresh, tmp_path):
+    put(fresh, "dataset/mini/leaves", "defaults: [mini/_base@_here_, _self_]\nname: mini/leaves\ntask: leaves\n"
+        "title: Leaves\norder: 2\ngroup: specialized\nclasses: 4\n")  # fmt: skip
+    found = load_suite("mini")
+    assert found.groups["specialized"][0] == "leaves" and found.title("leaves") == "Leaves" and len(found.tasks) == 10
+    write(tmp_path, record(task="leaves", suite="mini", group="specialized"))
+    report = report_of("mini", tmp_path)
+    assert "Leaves" in (report.folder / "table1.md").read_text()
+    assert any("mini/leaves" in gap.datasets for gap in report.gaps["table1"])
+
+
+def test_a_new_method_and_its_defaults_are_one_file(fresh, tmp_path):
+    put(fresh, "method/made_up", METHOD)
+    write(tmp_path, record("made_up", hyper={"rank": 3}), record("made_up", task="dtd", hyper={"rank": 5}))
+    labels = {label(row) for row in table_of(report_of("vtab", tmp_path), "table1").rows}
+    assert "made_up" in labels
+    write(tmp_path / "bent", record("made_up", hyper={"rank": 5}))
+    labels = {label(row) for row in table_of(report_of("vtab", tmp_path / "bent"), "table1").rows}
+    assert "made_up [rank=5]" in labels
+
+
+SWEEP = """
+title: {vtab: "Table IV: made up"}
+axes: {method: [lora, full], dataset: {vtab: "vtab/natural,mine/leaves"}, seed: [0, 1], backbone: {vtab: vit_b16}}
+table: {columns: task, protocols: [best_val]}
+"""
+
+
+def test_a_new_table_is_one_file_and_may_know_one_suite(fresh, tmp_path):
+    put(fresh, "sweep/table4", SWEEP.replace('"vtab/natural,mine/leaves"', "[vtab/natural, mine/leaves]"))
+    put(fresh, "dataset/mine/leaves", "name: mine/leaves\nsuite: vtab\ntask: leaves\ngroup: own\nclasses: 4\n")
+    assert "table4" not in load_suite("mini").sweeps
+    sets = (*load_suite("vtab").groups["natural"], "leaves")
+    for name in sets:
+        folder = "mine" if name == "leaves" else "vtab"
+        write(tmp_path, record("lora", name, 0, 60.0, protocol="best_val", config__dataset__name=f"{folder}/{name}"))
+    write(tmp_path, record("lora", "dtd", 0, 10.0))
+    table = table_of(report_of("vtab", tmp_path), "table4")
+    assert [column.key for column in table.columns if column.group] == list(sets)
+    assert [label(row) for row in table.rows] == ["lora", "full"]
+    assert table.rows[0].cells["dtd"].value == table.rows[0].cells["task_avg"].value == 60.0
+    assert table.notes[0].startswith("Mean over seeds of the test accuracy at the epoch that the protocol")
+
+
+@pytest.mark.parametrize("name", ["imagenet", "", "../vtab"])
+def test_an_unknown_suite_is_an_error(name):
+    with pytest.raises(UserError, match="use one of vtab, mini"):
+        load_suite(name)
