@@ -76,7 +76,10 @@ def unmerge(model: "nn.Module") -> "nn.Module":
 
 
 def save_adapter(model: "nn.Module", path: str | Path) -> Path:
-    """Writes what was trained (method and head) and the settings that rebuild it, atomically, as safetensors."""
+    """Writes what was trained (method and head) and the settings that rebuild it, atomically, as safetensors.
+
+    Raises: UserError on a model without a method, on a merged one, or where the path cannot be written.
+    """
     from karst_bench import files
     from karst_bench.adapt.adapter_file import adapter_metadata, adapter_tensors
     from karst_bench.tensors_file import to_safetensors

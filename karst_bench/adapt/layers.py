@@ -46,10 +46,12 @@ class AdaptedLayer(nn.Module):
         self.source: InputSource | None = None  # set where the input is computed again instead of kept
 
     def add_delta(self, update: WeightDelta, rows: Rows) -> None:
+        """One more change of the weight, or of a range of its rows."""
         self.deltas.append(update)
         self.delta_rows.append(rows)
 
     def add_branch(self, fn: nn.Module, rows: Rows, merge: Merge | None, reads: str = "input") -> None:
+        """One more branch; merge is None where it has no weight form."""
         self.branches.append(fn)
         self.branch_rows.append(rows)
         self.branch_reads.append(reads)
@@ -149,6 +151,7 @@ class Residual(nn.Module):
         self.recorder = Reference(recorder)
 
     def add(self, fn: nn.Module, reads: str, position: str) -> None:
+        """One more adapter, applied after those that are there."""
         self.fns.append(fn)
         self.places.append((reads, position))
 

@@ -34,6 +34,7 @@ class LinearForm:
     recompute: Recompute | None = None
 
     def deltas(self, tensors: tuple[Tensor, ...]) -> list[FactoredDelta]:
+        """The changes again, from their tensors in order."""
         deltas, at = [], 0
         for kind in self.kinds:
             count = len(kind.__match_args__)

@@ -30,6 +30,7 @@ class Site:
 
     @property
     def name(self) -> str:
+        """How messages name it: the path, with the role where it is a chunk."""
         return f"{self.path}[{self.role}]" if self.rows else self.path
 
     def head_rows(self) -> list[tuple[int, int]]:

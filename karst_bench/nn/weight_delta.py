@@ -13,6 +13,7 @@ class DenseDelta:
     delta: Tensor
 
     def materialise(self) -> Tensor:
+        """dW (d_out, d_in)."""
         return self.delta
 
 
@@ -24,6 +25,7 @@ class LowRankDelta:
     down: Tensor
 
     def materialise(self) -> Tensor:
+        """dW (d_out, d_in)."""
         return self.up @ self.down
 
 
@@ -44,6 +46,7 @@ class KronDelta:
         return torch.einsum("npq,nkir->kpiqnr", self.C, self.A).reshape(-1, N * r)
 
     def materialise(self) -> Tensor:
+        """dW (d_out, d_in)."""
         N, m, _ = self.C.shape
         r, width = self.B.shape[1:]
         d_out = m * self.A.shape[1] * self.A.shape[2]

@@ -1,6 +1,7 @@
 """Trained scalars on the full-sized backbones, number by number, without weights or memory."""
 
 import copy
+import re
 from functools import lru_cache
 
 import pytest
@@ -12,6 +13,7 @@ from karst_bench.adapt.counts import counts
 from karst_bench.adapt.timm_sites import model_spec
 from karst_bench.config.option_files import options
 from karst_bench.errors import UserError
+from karst_bench.files import packaged
 from karst_bench.methods.build import build_methods
 
 VIT, SWIN = "vit_base_patch16_224", "swin_base_patch4_window7_224"
@@ -48,7 +50,7 @@ OTHERS = ["vit_large_patch16_224", "vit_huge_patch14_224"]  # their widths, head
 
 @lru_cache
 def seen(name):
-    """The backbone's view, which a count needs; built once."""
+    """The backbone as methods see it, which a count needs; built once."""
     with torch.device("meta"):
         return model_spec(timm.create_model(name, num_classes=10))
 
@@ -59,6 +61,17 @@ def test_printed(settings, backbone, line, count):
     method, *rest = line.split()
     methods = build_methods(settings(f"method={method}", *rest))
     assert sum(method.expected_params(seen(backbone)) for method in methods) == count
+
+
+@pytest.mark.parametrize("name", [name for name in options("method") if name != "none"])
+def test_the_comment_in_the_yaml(settings, name):
+    """`337,920 trained scalars on ViT-B/16, 445,440 on Swin-B`, wherever a file says so."""
+    lines = (packaged("conf") / "method" / f"{name}.yaml").read_text().splitlines()
+    comment = " ".join(line.removeprefix("# ") for line in lines if line.startswith("# "))
+    methods = build_methods(settings(f"method={name}"))
+    for backbone, title in ((VIT, "ViT-B/16"), (SWIN, "Swin-B")):
+        for said in re.findall(rf"([\d,]{{5,}})(?: trained scalars)? on {title}", comment):
+            assert int(said.replace(",", "")) == sum(method.expected_params(seen(backbone)) for method in methods)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -22,6 +22,7 @@ class RecomputeLink:
     handle: RemovableHandle
 
     def remove(self) -> None:
+        """Undoes the link."""
         self.handle.remove()
         self.layer.source = None
 
