@@ -1,6 +1,7 @@
 """Counts what a method adds: trained scalars, stored bits, multiply-adds. One number never tells it all."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -39,7 +40,8 @@ def counts(net: nn.Module, methods: Sequence[Method]) -> dict[str, int]:
 def forward_macs(net: nn.Module, size: tuple[int, int]) -> int:
     """Multiply-adds of one image through the model as it stands; shapes are followed, nothing is computed."""
     device = next(net.parameters()).device
-    with eval_mode(net), FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
+    shapes_only = nullcontext() if device.type == "meta" else FakeTensorMode(allow_non_fake_inputs=True)
+    with eval_mode(net), shapes_only, FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, 3, *size, device=device))
     return int(counter.get_total_flops()) // 2
 

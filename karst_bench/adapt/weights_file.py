@@ -49,7 +49,7 @@ def find_weights(backbone: Mapping[str, Any], root: Path) -> Path | None:
     if found is None:
         raise UserError(
             f"the weights of {tag} are not here: looked for {', '.join(str(place) for place in _places(tag, root))}. "
-            f"Fetch them with: python scripts/fetch_weights.py {tag} out={root}; "
+            f"Fetch them with: karst-bench weights fetch {tag} --out {root}; "
             "or give a file (backbone.weights=PATH), or start from random weights (backbone.weights=none)"
         )
     return found
@@ -79,7 +79,7 @@ def check_weights(root: Path, file: Path) -> str:
     Raises: UserError if the file is not the one that was recorded, with both hashes.
     """
     if not file.is_file():
-        raise UserError(f"{file}: there is no such weights file; `python scripts/fetch_weights.py tag=...` fetches it")
+        raise UserError(f"{file}: there is no such weights file; `karst-bench weights fetch TAG` fetches it")
     name, status, found = _name(file, root), file.stat(), files.sha256(file)
     with files.locked(root / f".{SUMS}.lock"):
         known = read_sums(root)

@@ -11,6 +11,7 @@ from karst_bench.adapt.merge import merge, unmerge
 from karst_bench.adapt.speed.cls_token_block import ClassTokenBlock, all_tokens, class_token_only
 from karst_bench.methods.karst import Karst
 from karst_bench.methods.rst import RST
+from karst_bench.methods.ssf import SSF
 from karst_bench.methods.vpt_deep import VPTDeep
 
 
@@ -30,9 +31,9 @@ def karst():
     ]  # fmt: skip
 
 
-def attached(**arguments):
+def attached(methods=karst, **arguments):
     net = vit(**arguments)
-    model = attach_methods(net, karst())
+    model = attach_methods(net, methods())
     net.double()
     for p in model.trained().values():
         torch.nn.init.normal_(p, std=0.1)
@@ -58,8 +59,14 @@ def test_same_logits_gradients_and_keys(fused):
             torch.testing.assert_close(mine[name].grad, p.grad, rtol=1e-10, atol=1e-10)
 
 
-def test_merging_reaches_the_short_block_and_it_can_be_undone():
-    net = attached().eval()
+def ssf():
+    return [SSF(name="ssf", std=0.02)]
+
+
+@pytest.mark.parametrize("methods", [karst, ssf])
+def test_merging_reaches_the_short_block_and_it_can_be_undone(methods):
+    """SSF stands on the block's own norms too, which merging must put into the block that computes them."""
+    net = attached(methods).eval()
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     with torch.no_grad():
         expected = net(x)

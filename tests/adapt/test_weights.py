@@ -1,5 +1,8 @@
 """Weights on disk: one lookup for fetching and running, files that changed are refused, nothing is copied by halves."""
 
+import subprocess
+import sys
+
 import pytest
 import timm
 import torch
@@ -23,6 +26,11 @@ def test_what_was_fetched_is_found_by_the_run(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"weights")
     assert find_weights(wanted(), tmp_path) == present_weights(TAG, tmp_path) == tmp_path / name
+
+
+def test_the_lookup_needs_no_torch():
+    code = "import sys, karst_bench.adapt.weights_file as w; w.find_weights; assert not {'torch', 'timm'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_where_it_looked_and_what_to_do(tmp_path):

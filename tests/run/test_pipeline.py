@@ -161,7 +161,7 @@ def test_missing_data_and_weights_are_both_named(tmp_path: Path, monkeypatch, ca
         "prepare_vtab.py",
         "dataset=mini/digits",
         "vit_base_patch16_224.orig_in21k",
-        "fetch_weights.py",
+        "karst-bench weights fetch",
     ):
         assert word in result, result
     assert "Traceback" not in result
