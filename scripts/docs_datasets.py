@@ -34,7 +34,7 @@ in every record (`png`, `jpeg75`, ...): compare only like with like.
 FEWSHOT = """## Few-shot sets
 
 `dataset.shots` is 1, 2, 4, 8 or 16 images a class, `dataset.split_seed` 0, 1 or 2; the validation list chooses the epoch,
-the test list is looked at once, and a result is the mean over the three split seeds. `python scripts/prepare_fewshot.py
+the test list is looked at once, and a result is the mean over the three split seeds. `karst-bench data fewshot
 root=DIR` fetches the published lists ({repository}, commit {commit:.12}, MIT; 86 files checked by SHA-256) and finds
 the images in the layouts of NOAH, KARST/DTL, torchvision or CoOp, or unpacks the original archives.
 """

@@ -10,16 +10,17 @@ training adds is asked of run.py:
     python run.py method=karst dataset=mini/textures dataset.difficulty.noise=32 protocol=val recipe.lr=1e-2
 """
 
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import timm
 import torch
+import typer
 import yaml
 from safetensors.torch import load_file
 
+from karst_bench.cli.app import generator
 from karst_bench.config.datasets import dataset_config
 from karst_bench.data.mini import GENERATORS, draw
 from karst_bench.data.mini.difficulty import Difficulty
@@ -27,6 +28,7 @@ from karst_bench.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 BACKBONES = ("vit_mini", "swin_mini")
+Words = Annotated[list[str] | None, typer.Argument(metavar="TASK[:KEY=VALUE,...]")]
 STRENGTHS = (10.0, 100.0, 1000.0, 5000.0)
 
 
@@ -72,12 +74,11 @@ def node(word: str) -> tuple[str, dict[str, Any]]:
     return task, found
 
 
-def main(words: list[str]) -> None:
-    """One line a word."""
+def main(words: Words = None, weights: str = "pretrained") -> None:
+    """Print what frozen features give on embedded tasks, as they are or with other values of difficulty; a line a word."""
     torch.set_num_threads(1)
-    weights = "none" if "weights=none" in words else "pretrained"
     models = {name: backbone(name, weights) for name in BACKBONES}
-    for word in [word for word in words if word != "weights=none"] or GENERATORS:
+    for word in words or GENERATORS:
         task, found = node(word)
         difficulty, generator, parts = Difficulty.of(found), GENERATORS[task], {}
         train, held = ("pool", "val") if found["shots"] else ("train800", "val200")
@@ -93,8 +94,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    generator(main)

@@ -35,7 +35,7 @@ def _expanded(text: str) -> Path:
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Words as for run.")]
 Root = Annotated[Path, typer.Argument(parser=_expanded, metavar="DIR", help="The folder of paths.data.")]
-Tasks = Annotated[str | None, typer.Option(help="Sets by name, comma-separated: cifar100,fewshot/pets. Default: all.")]
+Tasks = Annotated[str | None, typer.Option("--tasks", "--task", help="Sets by name: cifar100,vtab/pets.")]
 Images = Annotated[bool, typer.Option("--images/--no-images", help="Open every image, or read the lists only.")]
 Weights = Annotated[Path, typer.Option("--out", parser=_expanded, help="The folder of paths.weights.")]
 
@@ -111,14 +111,14 @@ def report(
 @data_app.command(cls=KeyValueCommand, no_args_is_help=True)
 def audit(
     root: Root,
-    task: Tasks = None,
+    tasks: Tasks = None,
     images: Images = True,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> int:
     """Look at every list and image once. Nothing is changed; exit code 1 where something is wrong."""
     from karst_bench.cli import datasets
 
-    return datasets.audit(root, task, images=images, as_json=json)
+    return datasets.audit(root, tasks, images=images, as_json=json)
 
 
 @data_app.command(cls=KeyValueCommand, no_args_is_help=True)
@@ -162,7 +162,7 @@ def data_status(root: Root, tasks: Tasks = None) -> int:
 @data_app.command(cls=KeyValueCommand, no_args_is_help=True)
 def fewshot(
     root: Root,
-    task: Tasks = None,
+    tasks: Tasks = None,
     archives: Annotated[
         Path | None, typer.Option(parser=_expanded, help="Where the original archives lie; default DIR.")
     ] = None,
@@ -175,7 +175,7 @@ def fewshot(
     """
     from karst_bench.cli import datasets
 
-    return datasets.prepare_fewshot(root, task, archives=archives or root, lists=lists)
+    return datasets.prepare_fewshot(root, tasks, archives=archives or root, lists=lists)
 
 
 @weights_app.command(cls=KeyValueCommand, no_args_is_help=True)
@@ -213,12 +213,12 @@ def door(*words: str) -> None:
     sys.exit(main([*words, *sys.argv[1:]]))
 
 
-def generator(function: Callable[..., int | None]) -> None:
+def generator(function: Callable[..., object]) -> None:
     """A script of this repository as a command of its own; see `call`."""
     sys.exit(call(function, sys.argv[1:]))
 
 
-def call(function: Callable[..., int | None], words: Sequence[str], name: str | None = None) -> int:
+def call(function: Callable[..., object], words: Sequence[str], name: str | None = None) -> int:
     """Calls a function with a command line: its parameters are the options, its docstring the help; returns the exit code."""
     single = typer_app()
     single.command(cls=KeyValueCommand)(function)

@@ -22,7 +22,9 @@ def show() -> None:
     from karst_bench.config.compose import settings_of
     from karst_bench.run.pipeline import run
 
-    records = [run(settings_of([f"method={method}", f"dataset={DATASET}", f"paths.results={OUT}"])) for method in METHODS]
+    records = [
+        run(settings_of([f"method={method}", f"dataset={DATASET}", f"paths.results={OUT}"])) for method in METHODS
+    ]
     rows = [
         {
             "method": record.config["method"]["name"],

@@ -8,10 +8,11 @@ from karst_bench.errors import UserError
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 
-def exit_code(act: Callable[[], int | None], *, debug: bool) -> int:
-    """What `act` returns (None is done), or the code of what it raised after saying so on stderr; debug raises instead."""
+def exit_code(act: Callable[[], object], *, debug: bool) -> int:
+    """The code that `act` returns, if it is one, or that of what it raised, after saying so on stderr; debug raises instead."""
     try:
-        return act() or DONE
+        result = act()
+        return result if isinstance(result, int) else DONE
     except KeyboardInterrupt as stopped:
         print("; ".join(["stopped", *map(str, stopped.args)]), file=sys.stderr)
         return STOPPED

@@ -40,7 +40,7 @@ class KeyValueCommand(TyperCommand):
             return value
         if getattr(found, "is_flag", False) and value.lower() in ("true", "false"):
             return str(found.opts[0] if value.lower() == "true" else found.secondary_opts[0])
-        return f"--{word}"
+        return f"{found.opts[0]}={value}"
 
 
 class OverrideCommand(KeyValueCommand):

@@ -51,7 +51,7 @@ def _explain(error: Exception, overrides: Sequence[str], compose: Compose, optio
         return _unknown_option(match.group(1), options)
     if match := re.search(r"(?:full_key|Could not override '?)[: ]*'?([\w.@/]+)", text):
         return _unknown_key(match.group(1), text, overrides, compose)
-    hint = "; several values need -m in front: python run.py -m seed=0,1,2" if "Ambiguous" in text else ""
+    hint = "; several values need -m in front: karst-bench run -m seed=0,1,2" if "Ambiguous" in text else ""
     return f"the command line does not make a configuration: {text.splitlines()[0]}{hint}"
 
 

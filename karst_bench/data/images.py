@@ -70,7 +70,7 @@ class FileSource(Source):
             raise BadImageError(
                 f"{self.files[missing[0]]}: the file is missing (line {row.line} of {self.list_file});"
                 f" {len(missing)} of the {len(self.files)} files of this list are. Restore them from where you got the"
-                " set; `python scripts/audit_data.py root=DIR` lists all that is wrong."
+                " set; `karst-bench data audit DIR` lists all that is wrong."
             )
         return found
 
@@ -81,7 +81,7 @@ class FileSource(Source):
         except BadImageError as error:
             raise BadImageError(
                 f"{error} (line {self.rows[index].line} of {self.list_file}). Restore this file from where you got the"
-                " set; `python scripts/audit_data.py root=DIR` lists all that is wrong."
+                " set; `karst-bench data audit DIR` lists all that is wrong."
             ) from error
 
     def fingerprint(self) -> str:

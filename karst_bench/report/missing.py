@@ -34,7 +34,7 @@ class Gap:
         """The command for a comma list of datasets and seeds; multirun only where there is more than one job."""
         several = " -m" if len(seeds) > 1 or "," in dataset + self.words else ""
         return (
-            f"python run.py {self.words} dataset={dataset} backbone={self.backbone} "
+            f"karst-bench run {self.words} dataset={dataset} backbone={self.backbone} "
             f"seed={','.join(map(str, seeds))}{several}"
         )
 
@@ -99,7 +99,7 @@ def missing_page(gaps: Mapping[str, list[Gap]], suite: str) -> str:
     ]
     for table, found in gaps.items():
         lines += [f"## {table}", ""]
-        lines += [f"All of it: `python run.py sweep={table} suite={suite}`", ""] if found else []
+        lines += [f"All of it: `karst-bench run sweep={table} suite={suite}`", ""] if found else []
         lines += [f"- {gap.method}, {len(gap.datasets)} datasets: `{gap.whole}`" for gap in found] or ["Complete."]
         lines.append("")
     return "\n".join(lines)

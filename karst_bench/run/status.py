@@ -226,4 +226,4 @@ def _gap(overrides: Sequence[str], row: str, found: Mapping[str, Sequence[SweepC
     narrowed = [f"dataset={','.join(open_datasets)}"] if len(open_datasets) < columns else []
     mine = {word.partition("=")[0] for word in (*row.split(), *narrowed)}
     words = [word for word in overrides if word.partition("=")[0] not in mine]
-    return f"  python run.py -m {' '.join([*words, *row.split(), *narrowed])}"
+    return f"  karst-bench run -m {' '.join([*words, *row.split(), *narrowed])}"

@@ -68,11 +68,11 @@ def test_usual_names_and_places_are_accepted(place: str, tmp_path: Path) -> None
 
 
 def test_missing_data_say_where_and_how(tmp_path: Path) -> None:
-    for option, script in (("vtab/dtd", "prepare_vtab.py"), ("fewshot/cars", "prepare_fewshot.py")):
+    for option, command in (("vtab/dtd", "karst-bench data prepare"), ("fewshot/cars", "karst-bench data fewshot")):
         with pytest.raises(UserError) as caught:
             load_task(dataset_of(option), data_root=tmp_path, cache_root=tmp_path / "c", size=16)
         text = str(caught.value)
-        assert script in text and "dataset=mini/digits" in text and option in text and "\n" not in text
+        assert command in text and "dataset=mini/digits" in text and option in text and "\n" not in text
     assert "standford-cars" in text and "stanford_cars" in text
     (tmp_path / "vtab-1k" / "dtd" / "images").mkdir(parents=True)
     with pytest.raises(UserError, match="is there, but without its lists"):

@@ -52,7 +52,7 @@ def test_nothing_ran(tmp_path, suite, capsys, monkeypatch):
     monkeypatch.setattr(style, "FIGURE_FILES", SVG_ONLY)
     assert main(["report", f"suite={suite}", f"results={tmp_path}"]) == 0
     out = capsys.readouterr().out
-    assert "0 finished runs" in out and "karst" in out and "python run.py" in out
+    assert "0 finished runs" in out and "karst" in out and "karst-bench run" in out
     folder = tmp_path / "report" / suite
     made = FORMS | ({"fgvc"} if suite == "vtab" else set())
     expected = {f"{name}.{form}" for name in made for form in ("md", "csv", "tex")}
@@ -167,10 +167,10 @@ def test_commands_for_missing_cells(tmp_path):
     report = report_of("vtab", tmp_path, pictures=False)
     lines = {(line["table"], line["method"], line["dataset"]): line for line in read_csv(report.folder / "missing.csv")}
     assert lines["table1", "karst", "vtab/dtd"]["command"] == (
-        "python run.py method=karst dataset=vtab/dtd backbone=vit_b16 seed=1"
+        "karst-bench run method=karst dataset=vtab/dtd backbone=vit_b16 seed=1"
     )
     assert lines["table1", "lora", "vtab/cifar100"]["command"] == (
-        "python run.py method=lora dataset=vtab/cifar100 backbone=vit_b16 seed=0,1,2 -m"
+        "karst-bench run method=lora dataset=vtab/cifar100 backbone=vit_b16 seed=0,1,2 -m"
     )
     assert ("table1", "karst", "vtab/pets") not in lines
     assert "extra=rst_scalar" in lines["table3", "fact_tk+rst_scalar", "vtab/pets"]["command"]

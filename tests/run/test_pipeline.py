@@ -158,7 +158,7 @@ def test_missing_data_and_weights_are_both_named(tmp_path: Path, monkeypatch, ca
     result = capsys.readouterr().err
     for word in (
         "vtab-1k/cifar",
-        "prepare_vtab.py",
+        "karst-bench data prepare",
         "dataset=mini/digits",
         "vit_base_patch16_224.orig_in21k",
         "karst-bench weights fetch",

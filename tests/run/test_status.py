@@ -67,7 +67,7 @@ def test_states_times_and_gaps(words, tmp_path):
     assert "about 3.0 h" in totals(now)
     assert "50.0 %" in listing(now) and "missing" in listing(now)
     assert "1/2 1f" in table and "0/2 1r" in table
-    assert f"python run.py -m sweep=demo suite=mini paths.results={tmp_path} seed=0,1 method=karst\n" in table
+    assert f"karst-bench run -m sweep=demo suite=mini paths.results={tmp_path} seed=0,1 method=karst\n" in table
 
 
 def test_another_input_size_is_another_cell(words, tmp_path):

@@ -156,9 +156,9 @@ def _open(
 
 
 def _refuse(dataset: Mapping[str, Any], file: Path) -> Split:
-    script = "prepare_fewshot" if dataset["suite"] == "fewshot" else "prepare_vtab"
+    command = "fewshot" if dataset["suite"] == "fewshot" else "prepare"
     raise UserError(
-        f"{file}: this list is missing, and the run asks for it. Restore it, or see `python scripts/{script}.py`."
+        f"{file}: this list is missing, and the run asks for it. Restore it, or see `karst-bench data {command} --help`."
     )
 
 

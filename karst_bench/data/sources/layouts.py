@@ -104,13 +104,13 @@ _KINDS = {
         _vtab_folders,
         _holds_vtab_lists,
         "train800.txt, val200.txt, train800val200.txt, test.txt",
-        "python scripts/prepare_vtab.py root={root} tasks={task}",
+        "karst-bench data prepare tasks={name} root={root}",
     ),
     "fewshot": _Kind(
         _fewshot_folders,
         _holds_fewshot_lists,
         "test_meta.list and its peers",
-        "python scripts/prepare_fewshot.py root={root} task={task}",
+        "karst-bench data fewshot tasks={name} root={root}",
     ),
     "fgvc": _Kind(
         _fgvc_folders,

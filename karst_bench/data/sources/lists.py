@@ -104,7 +104,7 @@ def read(file: Path, classes: int) -> Scan:
         more = f" and {len(found.problems) - 3} more" if len(found.problems) > 3 else ""
         raise UserError(
             f"{file}: {shown}{more}. Each line must be '<relative path> <label>' with a label in 0..{classes - 1}."
-            " Restore the list from where you got it; `python scripts/audit_data.py root=DIR` shows every bad line."
+            " Restore the list from where you got it; `karst-bench data audit DIR` shows every bad line."
         )
     return found
 
