@@ -17,7 +17,14 @@ from karst_bench.config.option_files import config_dir
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["method=lora", "also=vpt_deep", "extra=none"], ["dataset=vtab/dtd", "recipe.lr=2"]], ids=str
+    "words",
+    [
+        [],
+        ["method=lora", "also=vpt_deep", "extra=none"],
+        ["dataset=vtab/dtd", "recipe.lr=2"],
+        ["sweep=table1", "hydra.verbose=true"],
+    ],
+    ids=str,
 )
 def test_composes_what_hydra_composes(words: list[str]) -> None:
     register(ConfigStore.instance())
@@ -26,6 +33,15 @@ def test_composes_what_hydra_composes(words: list[str]) -> None:
     ours = compat.compose_apart([config_dir()], "config", words, register(compat.private_store()))
     assert OmegaConf.to_container(ours, resolve=False) == OmegaConf.to_container(theirs, resolve=False)
     assert OmegaConf.is_struct(ours)
+
+
+def test_what_one_composition_writes_the_next_does_not_see(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("a: {b: 1}\nhydra: {job: {chdir: false}}\n")
+    store = compat.private_store()
+    assert compat.compose_apart([tmp_path], "config", ["a.b=2"], store) == {"a": {"b": 2}}
+    assert compat.compose_apart([tmp_path], "config", [], store) == {"a": {"b": 1}}
+    (tmp_path / "config.yaml").write_text("a: {b: 3}\n")
+    assert compat.compose_apart([tmp_path], "config", [], store) == {"a": {"b": 3}}
 
 
 def test_a_search_path_on_the_command_line_keeps_our_nodes(tmp_path: Path) -> None:

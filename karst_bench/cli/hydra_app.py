@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from karst_bench import __version__, compat
 from karst_bench.cli.console import attach_console
 from karst_bench.cli.outcome import BAD_INPUT, asks_for_debug, exit_code
+from karst_bench.cli.run_help import help_text
 from karst_bench.config import compose as config
 from karst_bench.config import sweeps
 from karst_bench.config.messages import friendly
@@ -47,6 +48,9 @@ def _run(flags: list[str], words: list[str]) -> None:
     planned = [override for override in overrides if override.lower() != "dry_run=true"]
     if len(planned) < len(overrides):
         print(status.listing(status.sweep_cells(planned)))
+        return
+    if flags and set(flags) <= {"--help", "-h"}:
+        print(help_text([override for override in overrides if not override.startswith("hydra.")]))
         return
     with friendly(overrides, config.composed, options):
         failures = _hydra([*overrides, *config.search_path(), *flags])

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -19,10 +20,10 @@ from karst_bench.plugins import plugin_conf
 OWN_BACKBONE: dict[str, Any] = {"model_args": {}, "input_size": None, "mean": None, "std": None, "tag": None}
 
 
-def register(store: ConfigStore) -> ConfigStore:
+def register(store: ConfigStore, methods: Sequence[str] | None = None) -> ConfigStore:
     """Puts into a store what conf/ does not hold: the schema, and every method a second time, as `also=`."""
     store.store(name="base_schema", node=_schema())
-    for method in options("method"):
+    for method in options("method") if methods is None else methods:
         store.store(group="also", name=method, node={"defaults": [{"/method@_here_": method}]})
     return store
 
@@ -65,12 +66,20 @@ def search_path() -> list[str]:
 
 def composed(overrides: Sequence[str]) -> DictConfig:
     """What Hydra makes of the overrides, without its process-wide state; raises its own errors."""
-    return compat.compose_apart([config_dir(), *plugin_conf()], "config", overrides, register(compat.private_store()))
+    return compat.compose_apart([config_dir(), *plugin_conf()], "config", overrides, _store(tuple(options("method"))))
+
+
+@lru_cache(maxsize=4)
+def _store(methods: tuple[str, ...]) -> ConfigStore:
+    """A store of the suite's own for these methods; whoever loads from it gets a copy."""
+    return register(compat.private_store(), methods)
 
 
 def _schema() -> DictConfig:
     """The types of the shared keys from Settings; every value is missing, as they live in conf/config.yaml alone."""
-    types = {field.name: field.type for field in dataclasses.fields(Settings)} | {"suite": str | None}  # null: the dataset's
+    types = {field.name: field.type for field in dataclasses.fields(Settings)} | {
+        "suite": str | None
+    }  # null: the dataset's
     typed = [(name, kind if kind in _SIMPLE else Any, MISSING) for name, kind in types.items()]
     schema: DictConfig = OmegaConf.structured(dataclasses.make_dataclass("Shared", typed))
     return schema

@@ -10,7 +10,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from karst_bench.errors import UserError, nearest
 
-GROUPS = ("method", "also", "extra", "backbone", "dataset", "recipe", "augment", "protocol", "tuned", "tracker", "sweep")
+GROUPS = ("method", "also", "extra", "backbone", "dataset", "recipe", "augment", "protocol", "tuned", "tracker", "sweep",
+          "experiment")  # fmt: skip
 SINGLE = tuple(group for group in GROUPS if group != "tracker")  # several trackers may watch one run
 Compose = Callable[[Sequence[str]], DictConfig]
 Options = Callable[[str], list[str]]
@@ -39,7 +40,11 @@ def keys_of(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
             continue
         name = f"{prefix}{key!s}"
         yield name
-        if not OmegaConf.is_missing(cfg, key) and not OmegaConf.is_interpolation(cfg, str(key)) and OmegaConf.is_dict(cfg[key]):
+        if (
+            not OmegaConf.is_missing(cfg, key)
+            and not OmegaConf.is_interpolation(cfg, str(key))
+            and OmegaConf.is_dict(cfg[key])
+        ):
             yield from keys_of(cfg[key], f"{name}.")
 
 

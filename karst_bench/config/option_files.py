@@ -5,11 +5,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from karst_bench.compat import load_yaml
 from karst_bench.errors import UserError, nearest
 from karst_bench.files import packaged
 from karst_bench.plugins import plugin_conf
 
-BASE = "@_here_"  # in a defaults list: `vtab/_base@_here_`, a file whose keys the option has too unless it gives its own
+BASE = (
+    "@_here_"  # in a defaults list: `vtab/_base@_here_`, a file whose keys the option has too unless it gives its own
+)
 
 
 def config_dir() -> Path:
@@ -21,7 +24,9 @@ def options(group: str) -> list[str]:
     """Every option of a config group, nested ones with their folder; files named _* are shared parts; `also` takes any method."""
     found = set()
     for root in (folder / ("method" if group == "also" else group) for folder in (config_dir(), *plugin_conf())):
-        files = root.glob("*.yaml") if group == "tuned" else root.rglob("*.yaml")  # tuned/<kind>/ holds tables, no options
+        files = (
+            root.glob("*.yaml") if group == "tuned" else root.rglob("*.yaml")
+        )  # tuned/<kind>/ holds tables, no options
         found |= {str(path.relative_to(root).with_suffix("")) for path in files if not path.name.startswith("_")}
     return sorted(found)
 
@@ -46,14 +51,13 @@ def option_config(group: str, option: str) -> dict[str, Any]:
 
 def option_defaults(group: str, option: str) -> dict[str, str]:
     """What the defaults list of conf/<group>/<option>.yaml overrides: {"method": "fact_tk", "extra": "rst_scalar"}."""
-    lines = OmegaConf.select(OmegaConf.load(option_file(group, option)), "defaults", default=[])
+    lines = load_yaml(option_file(group, option)).get("defaults", [])
     pairs = [next(iter(line.items())) for line in lines if isinstance(line, DictConfig)]
     return {str(key).removeprefix("override /").partition("@")[0]: str(value) for key, value in pairs}
 
 
 def _merged(group: str, name: str) -> DictConfig:
-    own = OmegaConf.load(option_file(group, name))
-    assert isinstance(own, DictConfig)
+    own = load_yaml(option_file(group, name))
     bases = [entry.removesuffix(BASE) for entry in own.pop("defaults", []) if str(entry).endswith(BASE)]
     found = OmegaConf.merge(*(_merged(group, base) for base in bases), own)
     assert isinstance(found, DictConfig)

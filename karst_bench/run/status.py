@@ -195,11 +195,12 @@ def _clock(seconds: float | None) -> str:
 
 def matrix(overrides: Sequence[str], planned: Sequence[SweepCell]) -> str:
     """Rows (methods, ...) x datasets: done of all repeats, marked r (running) and f (failed); then gap commands."""
-    swept = axes(expand(overrides))
-    row_keys = [key for key in swept if key != "dataset" and key not in REPEATS and len(swept[key]) > 1]
+    given_of = [{key: value for key, _, value in (o.partition("=") for o in cell.overrides)} for cell in planned]
+    row_keys = [
+        key for key in given_of[0] if key not in ("dataset", *REPEATS) and len({given[key] for given in given_of}) > 1
+    ]
     boxes: dict[str, dict[str, list[SweepCell]]] = defaultdict(lambda: defaultdict(list))
-    for cell in planned:
-        given = dict(override.split("=", 1) for override in cell.overrides)
+    for cell, given in zip(planned, given_of, strict=True):
         row = " ".join(f"{key}={given[key]}" for key in row_keys) or f"method={cell.config['method']['name']}"
         boxes[row][str(cell.config["dataset"]["name"])].append(cell)
     columns = list(dict.fromkeys(str(cell.config["dataset"]["name"]) for cell in planned))
