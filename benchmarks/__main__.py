@@ -110,10 +110,7 @@ def _measure_gpu(asked: Asked, write: Callable[[str, dict[str, Any]], None]) -> 
         return
     for model in asked.models:
         for batch in gpu.BATCHES:
-            write(
-                f"gpu_{model}_b{batch}",
-                gpu.measured(Case(model, batch, asked.depth), asked.rounds, torch.device("cuda")),
-            )
+            write(f"gpu_{model}_b{batch}", gpu.measured(Case(model, batch, asked.depth), asked.rounds, torch.device("cuda")))
     write("gpu_long_run", gpu.long_run())
 
 

@@ -41,9 +41,7 @@ def _about(result: Mapping[str, Any]) -> str:
 def _table(name: str, result: Mapping[str, Any]) -> str:
     rows: Mapping[str, Mapping[str, Any]] = result["rows"]
     if name in ("phases", "gpu_long_run"):
-        return _aligned(
-            [[row, *(values.get(key, "") for key in PHASES)] for row, values in rows.items()], [*PHASES.values()]
-        )
+        return _aligned([[row, *(values.get(key, "") for key in PHASES)] for row, values in rows.items()], [*PHASES.values()])
     if name == "forms":
         return _forms(rows)
     base = "plain" if "plain" in rows else "floor"

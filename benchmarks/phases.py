@@ -45,9 +45,7 @@ def measured(*, large: bool) -> dict[str, Any]:
             if rounds > 1:
                 rows[f"{title}: first run of the process"] = run([*overrides, "seed=0"])
             pairs = [(_alone(overrides), run([*overrides, f"seed={seed}"])) for seed in range(1, rounds + 1)]
-            alone, whole = (
-                {key: _median(pair[which][key] for pair in pairs) for key in pairs[0][which]} for which in (0, 1)
-            )
+            alone, whole = ({key: _median(pair[which][key] for pair in pairs) for key in pairs[0][which]} for which in (0, 1))
             ratios = [one["wall_s"] / (pure["steps_s"] + pure["test_s"]) for pure, one in pairs]
             rows[f"{title}: a run, median of {rounds}"] = whole | {"wall_ratio": _median(ratios)}
             rows[f"{title}: steps and test pass alone"] = alone

@@ -47,8 +47,7 @@ def memory(nets: dict[str, torch.nn.Module], x: torch.Tensor, *, autocast: bool)
     """Bytes that a step keeps for backward, and as ratios to the floor's."""
     kept = {name: saved_bytes(net, x, autocast=autocast) for name, net in nets.items()}
     return {
-        name: own
-        | {f"{key.removesuffix('_bytes')}_ratio": round(size / kept["floor"][key], 3) for key, size in own.items()}
+        name: own | {f"{key.removesuffix('_bytes')}_ratio": round(size / kept["floor"][key], 3) for key, size in own.items()}
         for name, own in kept.items()
     }
 

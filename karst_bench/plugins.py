@@ -17,9 +17,7 @@ def plugin_folders() -> list[Path]:
     named = [Path(word).expanduser().resolve() for word in os.environ.get(VARIABLE, "").split(os.pathsep) if word]
     for folder in named:
         if not ((folder / "conf").is_dir() or (folder / "methods").is_dir()):
-            raise UserError(
-                f"{VARIABLE}={folder}: no such plug-in; it needs conf/ with YAML files, methods/ with Python files"
-            )
+            raise UserError(f"{VARIABLE}={folder}: no such plug-in; it needs conf/ with YAML files, methods/ with Python files")
     return named
 
 

@@ -66,10 +66,7 @@ def page() -> str:
     repository, commit, _ = fewshot_source()
     parts = [INTRO, _overview({name: dataset for name, dataset in datasets.items() if dataset["suite"] == "vtab"})]
     for group in ("natural", "specialized", "structured"):
-        parts += [
-            f"### {group.capitalize()}\n",
-            *(_vtab(dataset) for dataset in datasets.values() if dataset["group"] == group),
-        ]
+        parts += [f"### {group.capitalize()}\n", *(_vtab(dataset) for dataset in datasets.values() if dataset["group"] == group)]
     parts.append(FEWSHOT.format(repository=repository, commit=commit))
     parts += [_fewshot(dataset) for dataset in datasets.values() if dataset["suite"] == "fewshot"]
     parts.append(CACHE)
@@ -79,9 +76,7 @@ def page() -> str:
 def _overview(datasets: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["| option | group | classes | test images | folder |", "|---|---|--:|--:|---|"]
     for name, found in datasets.items():
-        lines.append(
-            f"| `{name}` | {found['group']} | {found['classes']} | {found['sizes']['test']} | `{found['folder']}` |"
-        )
+        lines.append(f"| `{name}` | {found['group']} | {found['classes']} | {found['sizes']['test']} | `{found['folder']}` |")
     total = sum(dataset["sizes"]["test"] for dataset in datasets.values())
     return "\n".join([*lines, "", f"{len(datasets)} tasks, {total} test images.", ""])
 

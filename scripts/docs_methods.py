@@ -95,9 +95,7 @@ def _sites(model: TimmAdaptedModel) -> Iterator[str]:
     for name, module in model.net.named_modules():
         if isinstance(module, Residual):
             half = "attention" if name.endswith("drop_path1") else "MLP"
-            yield from (
-                f"{half} half, {position.replace('_', ' ')}, reading `{reads}`" for reads, position in module.places
-            )
+            yield from (f"{half} half, {position.replace('_', ' ')}, reading `{reads}`" for reads, position in module.places)
         kind = type(module).__name__
         if kind in ("WindowTokens", "Readout"):
             yield {"WindowTokens": "inside every window attention", "Readout": "read-out"}[kind]
@@ -122,15 +120,7 @@ def _row(name: str, fact: Mapping[str, Any]) -> str:
 def _section(kind: type[Method], facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """One class: its equation once, then each of its configurations."""
     equation, *rest = (inspect.getdoc(kind) or "").split("\n")
-    lines = [
-        "",
-        _heading([fact["about"] for fact in facts.values()]),
-        "",
-        "```text",
-        " ".join(equation.split()),
-        "```",
-        *rest,
-    ]
+    lines = ["", _heading([fact["about"] for fact in facts.values()]), "", "```text", " ".join(equation.split()), "```", *rest]
     for name, fact in facts.items():
         lines += ["", f'<a id="{name}"></a>`method={name}`', "", *_listed(fact)]
     return lines

@@ -106,7 +106,9 @@ def every(runs: Sequence[Run]) -> str:
         lines.append(line)
     for backbone, rows in both.items():
         plain = {method: row.tasks for (method, tuned), row in rows.items() if tuned == "none"}
-        means = {m: {task: cells[task].estimate.value for task in EVERY if task in cells} for m, cells in plain.items()}
+        means = {
+            m: {task: cells[task].estimate.value for task in EVERY if task in cells} for m, cells in plain.items()
+        }
         agreed = compare.agreement(means)
         if agreed is not None:
             notes.append(

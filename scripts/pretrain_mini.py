@@ -25,9 +25,7 @@ from scripts.pretraining.train import Material, Plan, Pretraining, top1_pct, wri
 
 BACKBONES = Path(__file__).parents[1] / "conf" / "backbone"
 Count = Annotated[int, typer.Option(min=1)]
-Images = Annotated[
-    Path, typer.Argument(help="CIFAR-10: cifar-10-binary.tar.gz, its folder, or train.npz and test.npz.")
-]
+Images = Annotated[Path, typer.Argument(help="CIFAR-10: cifar-10-binary.tar.gz, its folder, or train.npz and test.npz.")]
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -80,12 +78,7 @@ def pretrain(
     )  # fmt: skip
     training.run()
     test = (torch.from_numpy(array).to(place) for array in read_cifar10(images, "test"))
-    facts: dict[str, Any] = {
-        "backbone": name,
-        "steps": steps,
-        "photos_a_step": photos_a_step,
-        "scenes_a_step": scenes_a_step,
-    }
+    facts: dict[str, Any] = {"backbone": name, "steps": steps, "photos_a_step": photos_a_step, "scenes_a_step": scenes_a_step}
     facts |= {"scenes": scenes, "lr": lr, "weight_decay": weight_decay, "warmup_share": warmup_share, "seed": seed}
     facts |= {"passes": round(training.plan.steps / training.epoch_steps, 1)}
     facts |= {"cifar10_test_top1_pct": round(top1_pct(model, heads, *test, mean, std), 2)}

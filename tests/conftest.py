@@ -75,9 +75,7 @@ def attached() -> Callable[..., Attached]:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             batch = torch.randn(4, 3, 32, 32), torch.arange(4) % CLASSES
-            artefacts = (
-                score_methods(copy.deepcopy(net), methods, lambda _: [batch]) if any(m.scored for m in methods) else {}
-            )
+            artefacts = score_methods(copy.deepcopy(net), methods, lambda _: [batch]) if any(m.scored for m in methods) else {}
             model = attach_methods(net, methods, artefacts=artefacts, method_settings=method_settings)
         return Attached(net.eval(), methods, model, method_settings)
 

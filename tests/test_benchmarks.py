@@ -23,9 +23,7 @@ def test_ratios_are_of_the_same_round() -> None:
 
 def test_rounds_are_interleaved_after_unmeasured_ones() -> None:
     calls: list[str] = []
-    clocks = interleaved(
-        {name: lambda name=name: calls.append(name) for name in "ab"}, 2, lambda: calls.append("."), warm=2
-    )
+    clocks = interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, 2, lambda: calls.append("."), warm=2)
     assert "".join(calls) == "abab." + 2 * "a.b."
     assert all(len(clock["wall_s"]) == 2 for clock in clocks.values())
 
@@ -54,24 +52,14 @@ def test_steps_and_passes_reach_page_and_plot(tmp_path: Path) -> None:
         (["onyl=steps"], "did you mean only"),
     ],
 )  # fmt: skip
-def test_a_mistyped_word_stops_before_anything_is_measured(
-    words: list[str], result: str, tmp_path: Path, capsys
-) -> None:
+def test_a_mistyped_word_stops_before_anything_is_measured(words: list[str], result: str, tmp_path: Path, capsys) -> None:
     assert main([*words, f"out={tmp_path}"]) == 2
     assert result in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_results_go_where_they_are_asked_to(tmp_path: Path) -> None:
     """A table of the floor alone is no bar chart, and no error."""
-    words = [
-        "only=steps,gpu",
-        "model=vit_tiny_patch16_224",
-        "batch=1",
-        "depth=1",
-        "rounds=1",
-        "rows=floor",
-        f"out={tmp_path}",
-    ]
+    words = ["only=steps,gpu", "model=vit_tiny_patch16_224", "batch=1", "depth=1", "rounds=1", "rows=floor", f"out={tmp_path}"]
     assert main(words) == 0
     assert {path.name for path in tmp_path.iterdir()} >= {"README.md", "steps_vit_tiny_patch16_224_b1_depth1.json"}
 
@@ -80,8 +68,6 @@ def test_results_go_where_they_are_asked_to(tmp_path: Path) -> None:
 def test_the_gpu_program_runs_anywhere(tmp_path: Path) -> None:
     """On the CPU: its rows, and a long run shortened to four images."""
     rows = gpu.measured(SMALL, 1, torch.device("cpu"))["rows"]
-    assert {"floor, compiled", "KARST, ours, compiled"} <= rows.keys() and all(
-        row["wall_median_s"] > 0 for row in rows.values()
-    )
+    assert {"floor, compiled", "KARST, ours, compiled"} <= rows.keys() and all(row["wall_median_s"] > 0 for row in rows.values())
     short = gpu.long_run(10, 1, ["backbone=vit_mini", "backbone.weights=none", "device=cpu", "precision=fp32"])
     assert all(phases["train_s"] > 0 for phases in short["rows"].values())

@@ -20,33 +20,10 @@ ALLOWED = {
     "trackers": {"trackers", "errors"},
     "report": {"report", "records", "config", "files", "errors"},
     "config": {"config", "compat", "engine", "files", "plugins", "errors"},
-    "run": {
-        "run",
-        "adapt",
-        "methods",
-        "nn",
-        "data",
-        "engine",
-        "records",
-        "trackers",
-        "report",
-        "config",
-        "files",
-        "tensors_file",
-        "errors",
-        "load_adapter",
-    },
+    "run": {"run", "adapt", "methods", "nn", "data", "engine", "records", "trackers", "report", "config", "files", "tensors_file",
+            "errors", "load_adapter"},
 }
-TOP = {
-    "__init__.py",
-    "__main__.py",
-    "compat.py",
-    "download.py",
-    "errors.py",
-    "files.py",
-    "plugins.py",
-    "tensors_file.py",
-}
+TOP = {"__init__.py", "__main__.py", "compat.py", "download.py", "errors.py", "files.py", "plugins.py", "tensors_file.py"}
 # Where an outside library may be imported, by path prefix.
 HOMES = {
     "timm": ("adapt/", "data/augment/policy.py", "engine/optim.py"),
@@ -69,9 +46,7 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide where a line comes from"
             # `from karst_bench import files` names a module, `from karst_bench import attach` the public API
-            yield from (
-                (f"karst_bench.{a.name}" for a in node.names) if node.module == "karst_bench" else (node.module or "",)
-            )
+            yield from (f"karst_bench.{a.name}" for a in node.names) if node.module == "karst_bench" else (node.module or "",)
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(PACKAGE).as_posix())

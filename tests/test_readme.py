@@ -16,9 +16,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_method_table_agrees_with_the_generated_page() -> None:
     page = (ROOT / "docs" / "methods.md").read_text()
-    generated = {
-        m[1]: (m[2], m[3]) for m in re.finditer(r"^\| \[`(\w+)`\]\(#\w+\) \| (\S+) \| \S+ \| (\S+) \|", page, re.M)
-    }
+    generated = {m[1]: (m[2], m[3]) for m in re.finditer(r"^\| \[`(\w+)`\]\(#\w+\) \| (\S+) \| \S+ \| (\S+) \|", page, re.M)}
     result = {m[1]: (m[2], m[3]) for m in re.finditer(r"^\| \[(\w+)\]\(docs\S+\) \| (\S+) \| (\S+) \|", README, re.M)}
     assert len(result) == 6 and result.items() <= generated.items()
     assert set(generated) == set(options("method")) - {"none"}
@@ -34,9 +32,7 @@ def test_the_results_are_those_of_the_records() -> None:
         tasks: dict[str, list[float]] = {}
         for record in records:
             config = record.config
-            if (config["method"]["name"], config["backbone"]["weights"]) == (method, weights) and config["tuned"][
-                "name"
-            ] != "none":
+            if (config["method"]["name"], config["backbone"]["weights"]) == (method, weights) and config["tuned"]["name"] != "none":
                 tasks.setdefault(config["dataset"]["task"], []).append(record.metrics.accuracy()[1])
         printed = re.search(rf"^\| {title} \| (\S+) \| (\d) \|$", README, re.M)
         assert printed and len(tasks) == 9 and {len(runs) for runs in tasks.values()} == {int(printed[2])}, title
@@ -58,10 +54,7 @@ def test_the_table_of_steps_is_what_was_measured() -> None:
     """Columns: ViT and Swin step, ViT memory in fp32 and in bf16; all over the floor's."""
     vit, swin = (json.loads((ROOT / f"benchmarks/results/steps_{name}.json").read_text())
                  for name in ("vit_base_patch16_224_b4", "swin_base_patch4_window7_224_b2"))  # fmt: skip
-    names = {
-        "LoRA (qkv, r 8), ours": "LoRA qkv r 8, ours",
-        "KARST, the published arithmetic": "KARST, published arithmetic (a)",
-    }
+    names = {"LoRA (qkv, r 8), ours": "LoRA qkv r 8, ours", "KARST, the published arithmetic": "KARST, published arithmetic (a)"}
     section = README[README.index("## What a step costs") :].split("\n## ")[0]
     result = [[cell.strip() for cell in re.sub("[*`]", "", line).split("|")[1:-1]] for line in section.splitlines()
             if re.search(r"\| [*\d]", line)]  # fmt: skip

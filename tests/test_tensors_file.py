@@ -11,17 +11,13 @@ HEADER = {f"key{number}": f'"{number}" \\ ü\n' for number in range(20)}
 
 def test_equal_content_gives_equal_bytes() -> None:
     assert len({save(TENSORS, metadata=HEADER) for _ in range(20)}) > 1, "the library sorts by itself: this file can go"
-    files = {
-        to_safetensors(TENSORS, dict(sorted(HEADER.items(), reverse=back))) for back in (False, True) for _ in range(20)
-    }
+    files = {to_safetensors(TENSORS, dict(sorted(HEADER.items(), reverse=back))) for back in (False, True) for _ in range(20)}
     assert len(files) == 1
 
 
 def test_the_library_reads_what_was_written(tmp_path) -> None:
     image = to_safetensors(TENSORS, HEADER)
-    assert {name: tensor.tolist() for name, tensor in load(image).items()} == {
-        n: t.tolist() for n, t in TENSORS.items()
-    }
+    assert {name: tensor.tolist() for name, tensor in load(image).items()} == {n: t.tolist() for n, t in TENSORS.items()}
     (tmp_path / "file").write_bytes(image)
     with safe_open(tmp_path / "file", framework="pt") as file:
         assert file.metadata() == HEADER

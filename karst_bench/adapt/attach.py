@@ -50,9 +50,7 @@ def refuse_misfits(methods: Sequence[Method], spec: ModelSpec) -> None:
             raise UserError(f"{method.name} reads the class token, which a {spec.family} does not have; use a ViT")
         if not method.composable and len(methods) > 1:
             others = ", ".join(other.name for other in methods if other is not method)
-            raise UserError(
-                f"{method.name} leaves nothing frozen for {others} to adapt; run it with also=none extra=none"
-            )
+            raise UserError(f"{method.name} leaves nothing frozen for {others} to adapt; run it with also=none extra=none")
     tokens = [method.name for method in methods if method.changes_tokens]
     grids = [method.name for method in methods if method.needs_grid]
     if len(tokens) > 1 or (tokens and grids):

@@ -69,8 +69,5 @@ def own_values(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 def _near(name: str) -> str:
     stem = name.partition(".")[0]
-    near = (
-        difflib.get_close_matches(stem, timm.list_models(f"{stem[:12]}*"), n=5)
-        or timm.list_models(f"*{stem[:12]}*")[:5]
-    )
+    near = difflib.get_close_matches(stem, timm.list_models(f"{stem[:12]}*"), n=5) or timm.list_models(f"*{stem[:12]}*")[:5]
     return f"Near: {', '.join(near) or 'nothing'}"

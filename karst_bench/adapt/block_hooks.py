@@ -66,9 +66,7 @@ class HookedBlock(nn.Module):
 
     base: Any
 
-    def __init__(
-        self, base: nn.Module, hooks: BlockHooks, i: int, stage: int, *, first_of_stage: bool, last: bool
-    ) -> None:
+    def __init__(self, base: nn.Module, hooks: BlockHooks, i: int, stage: int, *, first_of_stage: bool, last: bool) -> None:
         super().__init__()
         self.base = base
         self.i, self.stage, self.first_of_stage, self.last = i, stage, first_of_stage, last

@@ -117,9 +117,7 @@ class TimmAdaptedModel:
         needs_attention: `mid` gets the class token's attention row. Raises: UserError for a hook with `mid` on Swin.
         """
         if hook.uses_mid and self.spec.family != "vit":
-            raise UserError(
-                f"{type(hook).__name__} works between attention and MLP, which only a ViT block allows; use a ViT"
-            )
+            raise UserError(f"{type(hook).__name__} works between attention and MLP, which only a ViT block allows; use a ViT")
         if self._block_hooks is None:
             self._block_hooks = self._at_root("block_hooks", BlockHooks())
             self._wrap_blocks(self._block_hooks)
@@ -243,8 +241,7 @@ class TimmAdaptedModel:
             first = i == 0 or stages[i - 1] != stage
             last = i == len(stages) - 1
             self._put(
-                self._block_path(i),
-                partial(HookedBlock, hooks=hooks, i=i, stage=stage, first_of_stage=first, last=last),
+                self._block_path(i), partial(HookedBlock, hooks=hooks, i=i, stage=stage, first_of_stage=first, last=last)
             )
 
     def _put(self, path: str, wrap: Callable[[nn.Module], M]) -> M:

@@ -37,9 +37,7 @@ class TimmScoringModel:
         """Losses are means over a batch; train mode, so drop-path is on where the model has it."""
         self.net.train()
         seen: dict[str, Tensor] = {}
-        hooks = [
-            self.net.get_submodule(site.path).register_forward_pre_hook(_keeper(seen, site.path)) for site in inputs
-        ]
+        hooks = [self.net.get_submodule(site.path).register_forward_pre_hook(_keeper(seen, site.path)) for site in inputs]
         try:
             for _, (x, y) in zip(range(count), self._images_of(size), strict=False):
                 self.net.zero_grad(set_to_none=True)
@@ -53,9 +51,7 @@ class TimmScoringModel:
             self.net.zero_grad(set_to_none=True)
 
 
-def score_methods(
-    net: nn.Module, methods: Sequence[Method], images_of: Callable[[int], Labelled]
-) -> dict[str, Artefact]:
+def score_methods(net: nn.Module, methods: Sequence[Method], images_of: Callable[[int], Labelled]) -> dict[str, Artefact]:
     """What every scored method finds on an unadapted model, by method name; the model is used up by it."""
     model = TimmScoringModel(net, images_of)
     return {method.name: method.score(model) for method in methods if method.scored}

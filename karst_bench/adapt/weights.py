@@ -24,9 +24,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
     head = _head_keys(net)
     own = {name: tensor for name, tensor in net.state_dict().items() if name not in head}
     given = {name: tensor for name, tensor in _filtered(_read(path), net).items() if name in own}
-    remedy = (
-        f"the file is of another architecture than this {type(net).__name__}: choose the backbone it was saved from"
-    )
+    remedy = f"the file is of another architecture than this {type(net).__name__}: choose the backbone it was saved from"
     copy_tensors(own, given, source=str(path), remedy=remedy)
 
 

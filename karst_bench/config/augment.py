@@ -55,9 +55,7 @@ def _canonical(values: Mapping[str, Any]) -> str:
 def check_augment(values: Mapping[str, Any]) -> None:
     """Raises: UserError for a missing or unknown key, or a value out of its range: which, both values, what is allowed."""
     if odd := sorted(values.keys() ^ set(KEYS)):
-        raise UserError(
-            f"augment={values.get('name')}: {', '.join(odd)} missing or unknown; its keys are {', '.join(KEYS)}"
-        )
+        raise UserError(f"augment={values.get('name')}: {', '.join(odd)} missing or unknown; its keys are {', '.join(KEYS)}")
     for key in ("flip", "erase"):
         _number(values, key, 0, 1, "a probability, 0 to 1")
     for key in ("mixup", "cutmix"):
@@ -65,9 +63,7 @@ def check_augment(values: Mapping[str, Any]) -> None:
     if values["canvas"] is not None:
         _number(values, "canvas", 1, 8, "null, or 1 to 8 times the input's side")
     if values["policy"] is not None and not POLICY.fullmatch(str(values["policy"])):
-        raise UserError(
-            f"augment.policy={values['policy']} must be null or in timm's form, such as rand-m9-mstd0.5-inc1"
-        )
+        raise UserError(f"augment.policy={values['policy']} must be null or in timm's form, such as rand-m9-mstd0.5-inc1")
     crop = values["crop"]
     if crop is not None and not (isinstance(crop, Mapping) and set(crop) == {"scale", "ratio"} and _pair(crop["scale"], 1)
                                  and _pair(crop["ratio"], 1000)):  # fmt: skip
@@ -84,11 +80,7 @@ def _number(values: Mapping[str, Any], key: str, least: float, most: float, mean
 
 
 def _pair(pair: Any, most: float) -> bool:
-    if (
-        not isinstance(pair, list)
-        or len(pair) != 2
-        or any(isinstance(v, bool) or not isinstance(v, int | float) for v in pair)
-    ):
+    if not isinstance(pair, list) or len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, int | float) for v in pair):
         return False
     least, greatest = float(pair[0]), float(pair[1])
     return 0 < least <= greatest <= most

@@ -91,10 +91,7 @@ class Settings:
         """Plain data, as a record stores it and an id is made from."""
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         paths = {key: str(value) for key, value in vars(self.paths).items()}
-        return {key: _plain(value) for key, value in config.items()} | {
-            "recipe": vars(self.recipe).copy(),
-            "paths": paths,
-        }
+        return {key: _plain(value) for key, value in config.items()} | {"recipe": vars(self.recipe).copy(), "paths": paths}
 
     @property
     def title(self) -> str:
@@ -121,9 +118,7 @@ def recipe_of(node: Mapping[str, Any]) -> Recipe:
     """A recipe from its group. Raises: UserError for keys that are missing or unknown, and for bad values."""
     known = {field.name for field in dataclasses.fields(Recipe)}
     if odd := sorted(node.keys() ^ known):
-        raise UserError(
-            f"recipe={node.get('name')}: {', '.join(odd)} missing or unknown; its keys are {', '.join(sorted(known))}"
-        )
+        raise UserError(f"recipe={node.get('name')}: {', '.join(odd)} missing or unknown; its keys are {', '.join(sorted(known))}")
     return Recipe(**node)
 
 
@@ -145,9 +140,7 @@ def _check(values: Mapping[str, Any]) -> None:
         raise UserError("compile=true decides by itself what to recompute; leave out recompute=true")
     shots = values["dataset"].get("shots")
     if shots is not None and shots not in SHOTS:
-        raise UserError(
-            f"dataset.shots={shots} has no split list; use {', '.join(map(str, SHOTS[:-1]))} or {SHOTS[-1]}"
-        )
+        raise UserError(f"dataset.shots={shots} has no split list; use {', '.join(map(str, SHOTS[:-1]))} or {SHOTS[-1]}")
 
 
 def _frozen(value: Any) -> Any:

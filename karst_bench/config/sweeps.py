@@ -92,9 +92,7 @@ def _inline(overrides: list[str]) -> list[str]:
     if name == "none":
         return overrides
     if "," in name:
-        raise UserError(
-            f"sweep={name}: one sweep at a time, each has its own axes; run {' then '.join(_one_by_one(name))}"
-        )
+        raise UserError(f"sweep={name}: one sweep at a time, each has its own axes; run {' then '.join(_one_by_one(name))}")
     if "suite" in given:
         check_choice("suite", given["suite"])
     suite = "mini" if given.get("suite") == "mini" or given.get("dataset", "").startswith("mini/") else "vtab"

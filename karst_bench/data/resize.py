@@ -49,9 +49,7 @@ class Resize:
         """uint8 (..., 3, h, w) -> uint8 (..., 3, side, side)."""
         if self.name != "fs_test":
             return _squash(images, self.side)
-        centre: torch.Tensor = geometry.center_crop(
-            _squash(images, round(self.size * 256 / 224)), [self.size, self.size]
-        )
+        centre: torch.Tensor = geometry.center_crop(_squash(images, round(self.size * 256 / 224)), [self.size, self.size])
         return centre
 
 

@@ -5,9 +5,7 @@ from collections.abc import Callable, Sequence
 from karst_bench.engine.checkpoint import State
 
 Running = Callable[[], tuple[float, float]]  # -> (mean loss, top-1 %) of the epoch so far; asking waits for the device
-EpochRow = dict[
-    str, float
-]  # epoch, train_loss, train_top1_pct, lr, and val_top1_pct or test_top1_pct where one was looked at
+EpochRow = dict[str, float]  # epoch, train_loss, train_top1_pct, lr, and val_top1_pct or test_top1_pct where one was looked at
 
 
 class Callbacks:

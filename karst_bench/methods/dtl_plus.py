@@ -14,13 +14,7 @@ class SpreadHistory(History):
     """x_{i+1} += Conv(phi(h)), one depthwise convolution for each stage that takes feedback; prefix tokens pass it by."""
 
     def __init__(
-        self,
-        updates: dict[int, nn.Module],
-        feedback: range,
-        beta: float,
-        *,
-        convs: dict[int, nn.Conv2d],
-        spec: ModelSpec,
+        self, updates: dict[int, nn.Module], feedback: range, beta: float, *, convs: dict[int, nn.Conv2d], spec: ModelSpec
     ) -> None:
         super().__init__(updates, feedback, beta)
         self.convs = nn.ModuleDict({str(stage): conv for stage, conv in convs.items()})

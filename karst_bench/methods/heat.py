@@ -59,9 +59,7 @@ class Heat(Method):
                     found[layer] += activation_importance(z, dz, heads=spec.heads[layer], images=batch.images)
                 else:
                     name = f"{spec.having('qkv')[layer].path}.weight"
-                    found[layer] += weight_importance(
-                        model.weight(name), batch.gradients[name], heads=spec.heads[layer]
-                    )
+                    found[layer] += weight_importance(model.weight(name), batch.gradients[name], heads=spec.heads[layer])
         if not any(importance.any() for importance in found):
             raise UserError(f"{self.name}: no head has a gradient; the classifier must not be zero")
         if self.scope == "network" and len(set(spec.heads)) == 1:

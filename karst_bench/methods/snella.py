@@ -44,9 +44,7 @@ class Snella(Snell):
         if not sum(scores):
             scores = [float(size) for size in sizes]
         first, last = ((1 - rho) * sum(sizes) for rho in (self.rho_start, self.rho))
-        for update, kept in zip(
-            self._updates, allocate(scores, sizes, budget(epoch, epochs, first, last)), strict=True
-        ):
+        for update, kept in zip(self._updates, allocate(scores, sizes, budget(epoch, epochs, first, last)), strict=True):
             assert update.kept is not None
             update.kept.fill_(kept)
 

@@ -64,9 +64,7 @@ class SPT(Method):
         owners += [(name, sensitivity[name], None) for name in _vectors(spec)]
         flat = torch.cat([values.reshape(-1) for _, values, _ in owners])
         if not flat.any():
-            raise UserError(
-                f"{self.name}: no weight has a gradient; the head must not be zero, nor the training split empty"
-            )
+            raise UserError(f"{self.name}: no weight has a gradient; the head must not be zero, nor the training split empty")
         owner = torch.repeat_interleave(torch.arange(len(owners)), torch.tensor([v.numel() for _, v, _ in owners]))
         starts = torch.tensor([0, *(v.numel() for _, v, _ in owners)]).cumsum(0)
         most = min(4 * self.budget, int(flat.count_nonzero()))
@@ -75,13 +73,7 @@ class SPT(Method):
         totals = self._cls(spec) + self._increments(ranked, owners).cumsum(0)  # after each further weight
         tau = int((totals - self.budget).abs().argmin()) + 1
         counts = torch.bincount(ranked[:tau], minlength=len(owners))
-        facts: dict[str, Any] = {
-            "structured": [],
-            "vectors": [],
-            "tau": tau,
-            "total": int(totals[tau - 1]),
-            "budget": self.budget,
-        }
+        facts: dict[str, Any] = {"structured": [], "vectors": [], "tau": tau, "total": int(totals[tau - 1]), "budget": self.budget}
         tensors = {}
         for n, (count, (name, values, module)) in enumerate(zip(counts.tolist(), owners, strict=True)):
             cost = self._cost(count, values.numel(), module)

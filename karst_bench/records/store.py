@@ -191,11 +191,6 @@ class Store:
 
     def clear_temporaries(self, run_id: str) -> None:
         """Remove what a killed run of that id half wrote; for the holder of its lease."""
-        for path in (
-            self.path(run_id),
-            self.path(run_id, "failed"),
-            self.adapter_path(run_id),
-            self.artefact_path(run_id),
-        ):
+        for path in (self.path(run_id), self.path(run_id, "failed"), self.adapter_path(run_id), self.artefact_path(run_id)):
             files.clear_temporaries(path.parent, run_id)
         files.clear_temporaries(self.checkpoint_path(run_id).parent, run_id)

@@ -47,9 +47,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         plain_macs = counting.forward_macs(net, size)
         spec = attach_methods(net, methods).spec
     can_merge = mergeable(net)
-    planned = any(
-        method.scored for method in methods
-    )  # attached from no artefact: every candidate, not what it will be
+    planned = any(method.scored for method in methods)  # attached from no artefact: every candidate, not what it will be
     result = {
         "method": settings.method["name"], "also": settings.also["name"], "extra": settings.extra["name"],
         "backbone": settings.backbone["name"], "timm_name": settings.backbone["timm_name"],
@@ -88,9 +86,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     score = top1(model, prepared.batches(split), precision=settings.precision, device=prepared.device)
     result = {"dataset": settings.dataset["name"], "split": split, "top1_pct": score.top1_pct, "n": score.n,
             "loss": score.loss}  # fmt: skip
-    print(
-        f"{result['dataset']} {result['split']}: top-1 {score.top1_pct:.2f} % of {score.n} images, loss {score.loss:.4f}"
-    )
+    print(f"{result['dataset']} {result['split']}: top-1 {score.top1_pct:.2f} % of {score.n} images, loss {score.loss:.4f}")
     print(json.dumps(result))
     return result
 

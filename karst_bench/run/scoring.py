@@ -44,7 +44,5 @@ def _score(prepared: PreparedRun) -> State:
     with seeded(streams.init):
         net = prepared.backbone()
     with forked(streams.seed_of("score")):
-        found = score_methods(
-            net, prepared.methods, lambda size: prepared.batches(prepared.plan.train, size=size).epoch(None)
-        )
+        found = score_methods(net, prepared.methods, lambda size: prepared.batches(prepared.plan.train, size=size).epoch(None))
     return nest({name: new_state(artefact.tensors, artefact.facts) for name, artefact in found.items()})

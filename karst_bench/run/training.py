@@ -91,11 +91,7 @@ def _trainee(model: nn.Module, prepared: PreparedRun) -> tuple[nn.Module, Batche
         cast = autocast(prepared.settings.precision, prepared.device)
         return FeatureBatches(backbone, batches, batch=batch, autocast=cast)
 
-    return (
-        trained,
-        features(images, prepared.settings.recipe.batch),
-        lambda name: features(prepared.batches(name), TEST_BATCH),
-    )
+    return trained, features(images, prepared.settings.recipe.batch), lambda name: features(prepared.batches(name), TEST_BATCH)
 
 
 def _checks(prepared: PreparedRun, looks: Looks) -> list[Check]:

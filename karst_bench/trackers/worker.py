@@ -174,7 +174,9 @@ def main() -> None:
     try:
         outcome = serve(sys.argv[1], json.loads(sys.argv[2]), sys.stdin)
     except ModuleNotFoundError as error:
-        outcome = f"needs the package {error.name} (pip install {error.name}); nothing is tracked, the record is whole"
+        outcome = (
+            f"needs the package {error.name} (pip install {error.name}); nothing is tracked, the record is whole"
+        )
     except BaseException as error:
         outcome = (
             f"{type(error).__name__}: {' '.join(str(error).split())[:160]}; what it tracked is not whole, the record is"

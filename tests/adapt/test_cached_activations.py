@@ -134,9 +134,7 @@ def test_batches_of_activations_follow_the_images(backbone, room):
                 torch.testing.assert_close(row, cached.eval()(x), rtol=1e-5, atol=1e-5)
             cached.train()
     assert len(list(rows.epoch(orders[0], skip=2))) == 1
-    assert images.passes == (
-        3 if room is None else 6
-    )  # ours above are two; stored: one; anew: the try and three epochs
+    assert images.passes == (3 if room is None else 6)  # ours above are two; stored: one; anew: the try and three epochs
 
 
 def test_what_is_stored_fits_into_the_room():

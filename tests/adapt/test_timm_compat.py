@@ -30,9 +30,7 @@ def test_a_vit_is_made_of_these_blocks():
     assert {type(block.attn) for block in net.blocks} == {Attention}
     attn = net.blocks[0].attn
     assert isinstance(attn.fused_attn, bool) and attn.scale == 16**-0.5 and attn.num_heads == 3
-    assert all(
-        isinstance(getattr(attn, name), nn.Module) for name in ("qkv", "q_norm", "k_norm", "attn_drop", "proj_drop")
-    )
+    assert all(isinstance(getattr(attn, name), nn.Module) for name in ("qkv", "q_norm", "k_norm", "attn_drop", "proj_drop"))
 
 
 def test_norms_and_activations_are_the_plain_ones():

@@ -65,9 +65,7 @@ def test_asking_a_generator_for_help_makes_nothing(
     assert run_script(name, "--help", monkeypatch=monkeypatch) == 0
     assert "Usage:" in capsys.readouterr().out
     assert run_script(name, "nonsense=1", monkeypatch=monkeypatch) == 2
-    assert pages == {path: path.stat().st_mtime_ns for path in (ROOT / "docs").rglob("*")} and not list(
-        tmp_path.iterdir()
-    )
+    assert pages == {path: path.stat().st_mtime_ns for path in (ROOT / "docs").rglob("*")} and not list(tmp_path.iterdir())
 
 
 def test_every_script_has_a_door_or_is_a_generator() -> None:

@@ -51,9 +51,7 @@ def test_other_values_are_another_run() -> None:
         keys.append(cell_key(settings.as_config()))
         names.append(settings.recipe.augment)
     assert len(set(keys)) == len(keys)
-    assert (
-        names[0] == "fs_dtl" and all(name.startswith("fs_dtl-") for name in names[1:3]) and names[3].startswith("mine-")
-    )
+    assert names[0] == "fs_dtl" and all(name.startswith("fs_dtl-") for name in names[1:3]) and names[3].startswith("mine-")
     assert names[1] == settings_of([FEWSHOT, "augment.erase=0.5"]).recipe.augment
 
 

@@ -24,9 +24,7 @@ def test_every_dataset_composes_with_its_own_backbone_and_recipe(dataset: str) -
     assert settings["dataset"]["name"] == dataset
     assert settings["backbone"]["name"] == backbone
     assert settings["suite"] == suite_key
-    assert settings["recipe"]["name"].startswith(
-        {"vtab": "petl100", "fgvc": "petl100", "fewshot": "fs_dtl", "mini": "mini"}[suite]
-    )
+    assert settings["recipe"]["name"].startswith({"vtab": "petl100", "fgvc": "petl100", "fewshot": "fs_dtl", "mini": "mini"}[suite])
     assert settings["protocol"]["name"] == ("best_val" if settings["dataset"]["shots"] or suite == "fgvc" else "last")
 
 
@@ -104,13 +102,8 @@ def test_bad_input_is_told_in_one_line_with_the_remedy(overrides: list[str], wor
 
 @pytest.mark.parametrize(
     ("method", "key", "value"),
-    [
-        ("lora", "r", 0),
-        ("karst", "N", -1),
-        ("karst", "sigma", float("nan")),
-        ("lora", "dropout", 1.5),
-        ("dtl", "r", {"vit": 0, "swin": 4}),
-    ],
+    [("lora", "r", 0), ("karst", "N", -1), ("karst", "sigma", float("nan")), ("lora", "dropout", 1.5),
+     ("dtl", "r", {"vit": 0, "swin": 4})],
 )
 def test_a_value_that_no_method_can_take_is_refused(method: str, key: str, value: object) -> None:
     values = settings_of([f"method={method}"]).method

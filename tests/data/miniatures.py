@@ -37,10 +37,8 @@ def make_vtab(root: Path, option: str, *, train: int = 8, val: int = 4, test: in
     dataset = dataset_of(option)
     home = root / "vtab-1k" / dataset["folder"]
     rng = np.random.default_rng(0)
-    labels = {
-        name: [int(v) for v in rng.integers(0, dataset["classes"], n)]
-        for name, n in (("train800", train), ("val200", val), ("test", test))
-    }
+    labels = {name: [int(v) for v in rng.integers(0, dataset["classes"], n)] for name, n in
+              (("train800", train), ("val200", val), ("test", test))}
     labels["train800val200"] = labels["train800"] + labels["val200"]
     for split, values in labels.items():
         lines = []
@@ -68,22 +66,12 @@ def make_fewshot(root: Path, option: str, *, layout: str = "noah") -> Path:
     images = {
         "noah": root / "few-shot" / folder / ("" if folder == "standford-cars" else "images"),
         "karst": root / folder,
-        "torchvision": root
-        / {
-            "fgvc-aircraft": "fgvc-aircraft-2013b/data/images",
-            "food101": "food-101/images",
-            "oxford-flowers102": "flowers-102/jpg",
-            "oxford-pets": "oxford-iiit-pet/images",
-            "standford-cars": "stanford_cars",
-        }[folder],
-        "coop": root
-        / {
-            "fgvc-aircraft": "fgvc_aircraft/images",
-            "food101": "food-101/images",
-            "oxford-flowers102": "oxford_flowers/jpg",
-            "oxford-pets": "oxford_pets/images",
-            "standford-cars": "stanford_cars",
-        }[folder],
+        "torchvision": root / {"fgvc-aircraft": "fgvc-aircraft-2013b/data/images", "food101": "food-101/images",
+                               "oxford-flowers102": "flowers-102/jpg", "oxford-pets": "oxford-iiit-pet/images",
+                               "standford-cars": "stanford_cars"}[folder],
+        "coop": root / {"fgvc-aircraft": "fgvc_aircraft/images", "food101": "food-101/images",
+                        "oxford-flowers102": "oxford_flowers/jpg", "oxford-pets": "oxford_pets/images",
+                        "standford-cars": "stanford_cars"}[folder],
     }[layout]
     rng = np.random.default_rng(1)
     for name, count in (("train", dataset["classes"]), ("val", 5), ("test", 6)):

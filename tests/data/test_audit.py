@@ -36,9 +36,7 @@ def test_planted_faults_are_found(tmp_path: Path) -> None:
     (home / "images/train800/000003.jpg").unlink()
     shutil.copy(home / "images/train800/000001.jpg", home / "images/test/000004.jpg")
     with (home / "test.txt").open("a") as file:
-        file.write(
-            "images/test/000000.jpg 100\n../secret.jpg 3\nimages/test/000001.jpg x\nimages/val200/000001.jpg 0\n"
-        )
+        file.write("images/test/000000.jpg 100\n../secret.jpg 3\nimages/test/000001.jpg x\nimages/val200/000001.jpg 0\n")
         file.write((home / "test.txt").read_text().splitlines()[0] + "\n")
     found = look(tmp_path)["vtab/cifar100"]
     assert not found.sound
@@ -111,20 +109,12 @@ def test_configuration_facts() -> None:
     """Every YAML is complete: the facts of its kind, lines short enough for tables, groups of 7, 4, 8, 5 and 5."""
     configs = dataset_configs()
     groups = [config["group"] for config in configs.values()]
-    assert {g: groups.count(g) for g in groups} == {
-        "natural": 7,
-        "specialized": 4,
-        "structured": 8,
-        "fewshot": 5,
-        "fgvc": 5,
-    }
+    assert {g: groups.count(g) for g in groups} == {"natural": 7, "specialized": 4, "structured": 8, "fewshot": 5, "fgvc": 5}
     assert sum(config["sizes"]["test"] for config in configs.values() if config["suite"] == "vtab") == 387_904
     for option, found in configs.items():
         file = CONF / f"{option}.yaml"
         assert file.read_text().startswith(f"# python run.py dataset={option}")
         assert found["name"] == option and found["task"] == file.stem and found["suite"] == file.parent.name
-        assert all(
-            isinstance(found[key], str) and found[key] for key in ("label_rule", "origin", "licence", "known_issues")
-        )
+        assert all(isinstance(found[key], str) and found[key] for key in ("label_rule", "origin", "licence", "known_issues"))
         assert found["source"] == "folder" and isinstance(found["allow_duplicates"], bool)
         assert found.keys() == dataset_of(option).keys()

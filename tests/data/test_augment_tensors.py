@@ -138,7 +138,5 @@ def test_no_value_is_read_back_from_the_device() -> None:
 def test_a_gpu_sees_what_the_cpu_sees() -> None:
     change = policy()
     images = torch.stack([scene(84, seed) for seed in range(32)])
-    here, there = (
-        change(ImageBatch(batch, torch.ones(32)), torch.Generator().manual_seed(0)) for batch in (images, images.cuda())
-    )
+    here, there = (change(ImageBatch(batch, torch.ones(32)), torch.Generator().manual_seed(0)) for batch in (images, images.cuda()))
     assert there.is_cuda and (here - there.cpu()).abs().mean() < 0.3

@@ -77,9 +77,7 @@ def test_a_held_split_gives_the_same_batches_and_is_read_once(augment):
     real = split.read
     split.read = lambda index: reads.append(len(index)) or real(index)
     held = SplitBatches(split, batch=4, mean=MEAN, std=STD, device="cpu", augment=augment, hold=True)
-    loose = SplitBatches(
-        split_of(10, aspects=aspects), batch=4, mean=MEAN, std=STD, device="cpu", augment=augment, hold=False
-    )
+    loose = SplitBatches(split_of(10, aspects=aspects), batch=4, mean=MEAN, std=STD, device="cpu", augment=augment, hold=False)
     for epoch in range(2):
         expected = loose.epoch(torch.Generator().manual_seed(epoch), skip=epoch)
         got = held.epoch(torch.Generator().manual_seed(epoch), skip=epoch)

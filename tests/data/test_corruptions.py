@@ -125,9 +125,7 @@ def test_corruptions_end_in_an_error_or_do_no_harm(block: int, sound: Path, tmp_
             assert right or (name == "test" and found_hash != true_hash), f"seed {seed}: a wrong label in {name}"
 
 
-def test_a_changed_test_label_is_reported_where_the_set_was_used_before(
-    sound: Path, tmp_path: Path, lines: list[str]
-) -> None:
+def test_a_changed_test_label_is_reported_where_the_set_was_used_before(sound: Path, tmp_path: Path, lines: list[str]) -> None:
     root = tmp_path / "data"
     shutil.copytree(sound, root)
     dataset = dataset_of("vtab/eurosat")

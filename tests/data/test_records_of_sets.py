@@ -26,7 +26,5 @@ def test_every_set_gives_a_record(option: str, all_sets: Path, tmp_path: Path) -
     data, metrics = record["data"], record["metrics"]
     assert data["own_split"] is True and data["source"] == "folder" and len(data["list_sha256"]) == 64
     assert data["encoding"] == ("native" if dataset["suite"] == "fewshot" else "jpeg75")
-    assert metrics["test_n"] == 6 and metrics["train_n"] == (
-        dataset["classes"] if dataset["suite"] == "fewshot" else 12
-    )
+    assert metrics["test_n"] == 6 and metrics["train_n"] == (dataset["classes"] if dataset["suite"] == "fewshot" else 12)
     assert 0 <= metrics["test_top1_last_pct"] <= 100

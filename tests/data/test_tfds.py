@@ -55,9 +55,7 @@ def cifar_rows(count: int, rng: np.random.Generator) -> Rows:
     return rows
 
 
-def test_a_prepared_set_is_sliced_as_vtab_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
-) -> None:
+def test_a_prepared_set_is_sliced_as_vtab_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
     rng = np.random.default_rng(0)
     prepare("cifar100", {"train": cifar_rows(1000, rng), "test": cifar_rows(30, rng)}, tmp_path, monkeypatch)
     dataset = dataset_of("vtab/cifar100", source="tfds")

@@ -100,8 +100,6 @@ def test_without_a_terminal_every_epoch_is_logged_and_a_line_is_told_now_and_the
     with caplog.at_level("DEBUG", "karst_bench"):
         lines.on_start(3, 5, 0)
         for epoch in (1, 2, 3):
-            lines.on_epoch(
-                {"epoch": epoch, "train_loss": 0.5, "train_top1_pct": 70.0, "lr": 1e-3, "val_top1_pct": 60.0}
-            )
+            lines.on_epoch({"epoch": epoch, "train_loss": 0.5, "train_top1_pct": 70.0, "lr": 1e-3, "val_top1_pct": 60.0})
     assert [r.levelname for r in caplog.records] == ["DEBUG", "INFO", "DEBUG"]
     assert caplog.records[1].message == "run: epoch 2/3  loss 0.5000  train top-1 70.0 %  val top-1 60.0 %"

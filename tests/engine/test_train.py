@@ -294,6 +294,4 @@ def test_several_watchers_hear_everything_in_order_and_one_may_stop(net, plain, 
 
     with pytest.raises(Interrupted):
         run(net, plain, batches, recipe(), callbacks=Several([Named("a", 99), Named("b", 2)]))
-    assert heard == [
-        (n, *what) for what in [("start", 3, 5, 0), ("step", 1, 1), ("step", 1, 2), ("end",)] for n in "ab"
-    ]
+    assert heard == [(n, *what) for what in [("start", 3, 5, 0), ("step", 1, 1), ("step", 1, 2), ("end",)] for n in "ab"]

@@ -75,11 +75,9 @@ def test_fact_tk_is_a_tucker_tensor(attached, shake):
     C, P = update.tucker.C.double(), update.tucker.P.double()
     T, r, d = torch.einsum("abk,kj->jab", C, P), 4, 48
     for block in range(4):
-
         def delta(role, block=block):
             wrapper = case.model.layers[f"blocks.{block}.{role}"]
             return wrapper.branches[0].delta(wrapper.base.weight).double()
-
         own = T[12 * block : 12 * block + 12]
         for j, role in ((0, "attn.qkv"), (1, "attn.qkv"), (2, "attn.qkv"), (3, "attn.proj")):
             got = delta(role)[j * d : (j + 1) * d] if role.endswith("qkv") else delta(role)
@@ -110,9 +108,7 @@ def test_fact_tt_is_a_tensor_train(attached, shake):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    ("family", "name", "drop"), [("vit", "fact_tk", 0.0), ("swin", "fact_tt", 0.0), ("swin", "lora", 0.0)]
-)
+@pytest.mark.parametrize(("family", "name", "drop"), [("vit", "fact_tk", 0.0), ("swin", "fact_tt", 0.0), ("swin", "lora", 0.0)])
 def test_branch_equals_its_weight(attached, shake, family, name, drop):
     """What is computed beside a layer is what is merged into it."""
     case = shake(attached(family, f"method={name}", f"method.dropout={drop}"))
@@ -133,9 +129,7 @@ class TestAgainstPeft:
     @torch.no_grad()
     def test_lora(self, peft, attached, tiny, images, shake):
         case = shake(attached("vit", "method=lora_all", "method.r=4", "method.s=0.5", "method.dropout=0"))
-        config = peft.LoraConfig(
-            r=4, lora_alpha=2, target_modules=["qkv", "proj", "fc1", "fc2"], exclude_modules="patch_embed.*"
-        )
+        config = peft.LoraConfig(r=4, lora_alpha=2, target_modules=["qkv", "proj", "fc1", "fc2"], exclude_modules="patch_embed.*")
         theirs = peft.get_peft_model(tiny("vit"), config).eval()
         for path, wrapper in case.model.layers.items():
             layer = theirs.base_model.model.get_submodule(path)

@@ -80,9 +80,7 @@ def test_spt_sensitivity_is_the_sum_of_squared_batch_gradients(tiny, batch, sett
         values = sums[f"{site.path}.weight"][start:stop].flatten()
         flat += [(value, site.name, i) for i, value in enumerate(values.tolist())]
     vectors = {name: p for name, p in sums.items() if p.ndim == 1 and name.startswith(("blocks", "norm"))}
-    ranked = sorted(
-        flat + [(value, name, i) for name, p in vectors.items() for i, value in enumerate(p.tolist())], reverse=True
-    )
+    ranked = sorted(flat + [(value, name, i) for name, p in vectors.items() for i, value in enumerate(p.tolist())], reverse=True)
     expected = {(name, i) for _, name, i in ranked[: found.facts["tau"]] if name not in vectors}
     assert {(name, i) for name, index in found.tensors.items() for i in index.tolist()} == expected
     assert not found.facts["structured"]
@@ -134,9 +132,7 @@ def test_heat_finds_a_planted_head(tiny, settings, batch, family, importance):
         columns = net.get_parameter(f"{site.path}.weight")
         kept = columns[:, alive * width : (alive + 1) * width].clone()
         columns.zero_()[:, alive * width : (alive + 1) * width] = 10 * kept
-    method = built(
-        settings, "method=heat", "method.scope=layer", "method.masked=0.9", f"method.importance={importance}"
-    )
+    method = built(settings, "method=heat", "method.scope=layer", "method.masked=0.9", f"method.importance={importance}")
     found = score_methods(net, [method], lambda _: [batch])["heat"]
     assert found.facts["kept"][layer] == [alive]
     scores = found.tensors[f"importance/{spec.depth - 1}"]
@@ -150,9 +146,7 @@ def test_heat_activation_importance_image_by_image(tiny, settings, batch):
     (scored,) = TimmScoringModel(copy.deepcopy(net), lambda _: [batch]).batches(1, 6, inputs=[site])
     z, dz = scored.inputs[site.path]
     per_image = len(z) // 6
-    expected = sum(
-        (z[i * per_image : (i + 1) * per_image] * dz[i * per_image : (i + 1) * per_image]).sum().abs() for i in range(6)
-    )
+    expected = sum((z[i * per_image : (i + 1) * per_image] * dz[i * per_image : (i + 1) * per_image]).sum().abs() for i in range(6))
     torch.manual_seed(2)
     found = score_methods(net, [built(settings, "method=heat")], lambda _: [batch])["heat"]
     assert found.tensors["importance/0"].item() == pytest.approx(expected.item(), rel=1e-4)  # one head in stage 0

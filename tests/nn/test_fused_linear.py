@@ -186,9 +186,7 @@ def test_bf16_autocast_within_rounding(form, kind):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         factors = update.factors(linear.weight)
         plan = LinearForm((type(factors),), (rows,), *form, torch.bfloat16)
-        out = fused_linear(
-            plan, x32, linear.weight, linear.bias, *composed_affine(affines, linear.out_features), [factors]
-        )
+        out = fused_linear(plan, x32, linear.weight, linear.bias, *composed_affine(affines, linear.out_features), [factors])
     assert out.dtype is torch.bfloat16
     grads = torch.autograd.grad(out, trained(x32, parts[0], parts[1], affines), dy.bfloat16())
     assert {grad.dtype for grad in grads} == {torch.float32}

@@ -59,9 +59,7 @@ class Installed:
     def run(self, *words: str) -> str:
         """The standard output of a program of the environment; fails with what it said."""
         kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        kept = {key: value for key, value in kept.items() if not key.startswith("KARST_BENCH")} | {
-            "OMP_NUM_THREADS": "1"
-        }
+        kept = {key: value for key, value in kept.items() if not key.startswith("KARST_BENCH")} | {"OMP_NUM_THREADS": "1"}
         command = [str(self.environment / "bin" / words[0]), *words[1:]]
         done = subprocess.run(command, cwd=self.folder, env=kept, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -104,9 +102,7 @@ def test_a_run_and_its_report_from_an_empty_folder(installed: Installed) -> None
     report = installed.folder / "results" / "report" / "mini"
     assert (report / "index.html").is_file() and list(report.glob("*.pdf"))
     assert record.stem in "".join(path.read_text() for path in report.glob("*.csv")) or "lora" in shown
-    assert "KARST" in installed.run("karst-bench", "report", "suite=vtab", "pictures=false"), (
-        "the paper's numbers come along"
-    )
+    assert "KARST" in installed.run("karst-bench", "report", "suite=vtab", "pictures=false"), "the paper's numbers come along"
     assert "1 done" in installed.run("karst-bench", "sweep", "method=lora", "also=bitfit", "recipe.epochs=1")
     assert installed.files() == before, "nothing is written into the installed package"
     assert {path.name for path in installed.folder.iterdir()} <= {"results", "outputs"}
@@ -123,9 +119,7 @@ def test_what_the_wheel_holds(packages: dict[str, Path]) -> None:
     if not listed:
         pytest.skip("not a git checkout")
     inside = ("karst_bench/", "conf/", "results/paper/")
-    wanted = {
-        name if name.startswith("karst_bench/") else f"karst_bench/{name}" for name in listed if name.startswith(inside)
-    }
+    wanted = {name if name.startswith("karst_bench/") else f"karst_bench/{name}" for name in listed if name.startswith(inside)}
     with zipfile.ZipFile(packages["wheel"]) as wheel:
         held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert held == wanted and {"karst_bench/py.typed", "karst_bench/conf/method/lora.yaml"} <= held

@@ -95,9 +95,7 @@ def test_a_record_that_was_changed_says_so(record):
     assert schema.loads(json.dumps(fields)) == record
 
 
-@pytest.mark.parametrize(
-    "section", ["metrics", "curves", "counts", "seconds", "speed", "data", "weights", "provenance"]
-)
+@pytest.mark.parametrize("section", ["metrics", "curves", "counts", "seconds", "speed", "data", "weights", "provenance"])
 def test_a_finished_record_has_every_section(fields, section):
     del fields[section]
     assert refused(fields) == f"record: object missing required field `{section}`"

@@ -96,13 +96,7 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_goes_with_the_record(store, rec
 def test_a_foreign_checkpoint_is_refused(store, record):
     path = store.checkpoint_path(record.id)
     path.parent.mkdir(parents=True)
-    for content in (
-        b"",
-        b"\x80\x04pickle",
-        b"{}" * 50,
-        save({"a": torch.ones(2)}),
-        save({}, {META: "{}", CHECKSUM: "0"}),
-    ):
+    for content in (b"", b"\x80\x04pickle", b"{}" * 50, save({"a": torch.ones(2)}), save({}, {META: "{}", CHECKSUM: "0"})):
         path.write_bytes(content)
         with pytest.raises(UserError, match="remove it to start afresh"):
             store.load_checkpoint(record.id)

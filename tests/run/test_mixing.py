@@ -10,12 +10,8 @@ from karst_bench.run.prepare import prepare
 from karst_bench.run.training import _trainee
 
 
-@pytest.mark.parametrize(
-    ("words", "whole"), [((), False), (("augment.mixup=0.8",), True), (("augment.flip=0.5",), True)]
-)
-def test_a_linear_probe_is_trained_on_images_where_they_change(
-    words: tuple[str, ...], whole: bool, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("words", "whole"), [((), False), (("augment.mixup=0.8",), True), (("augment.flip=0.5",), True)])
+def test_a_linear_probe_is_trained_on_images_where_they_change(words: tuple[str, ...], whole: bool, tmp_path: Path) -> None:
     prepared = prepare(settings_of([
         "dataset=mini/digits", "method=linear", "backbone.weights=none", "backbone.model_args.depth=1", "device=cpu",
         f"paths.cache={tmp_path}", *words,

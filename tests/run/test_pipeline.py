@@ -137,9 +137,7 @@ def test_protocols_say_what_they_looked_at(words) -> None:
 
 
 def test_few_shot_chooses_on_val_and_tests_once(words) -> None:
-    record = pipeline.run(
-        settings_of(words("dataset=mini/fs_glyphs", "dataset.shots=2", "recipe.epochs=3", "method=linear"))
-    )
+    record = pipeline.run(settings_of(words("dataset=mini/fs_glyphs", "dataset.shots=2", "recipe.epochs=3", "method=linear")))
     assert record.config["protocol"]["name"] == "best_val"
     assert record.metrics.best_epoch in (1, 2, 3)
     assert {check.split for check in record.curves.checks} == {"val"}
@@ -239,9 +237,7 @@ def test_an_adapter_can_be_evaluated_predicted_with_and_merged(words, tmp_path: 
             str(folder / f"{i}.png"),
         )
     rows = act(
-        settings_of(
-            words(adapter, f"images={folder}", "action=predict", "topk=2", "format=json", f"out={tmp_path}/p.json")
-        )
+        settings_of(words(adapter, f"images={folder}", "action=predict", "topk=2", "format=json", f"out={tmp_path}/p.json"))
     )
     assert [row["image"] for row in rows] == ["0.png", "1.png", "2.png"]
     assert json.loads((tmp_path / "p.json").read_text()) == rows

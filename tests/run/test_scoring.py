@@ -51,11 +51,7 @@ def test_killed_while_scoring_and_while_training_it_ends_the_same(words, tmp_pat
     assert files.sha256(path) == record.artefact_sha256, "the stage before training is done"
     monkeypatch.setattr(scoring, "score_methods", lambda *_: pytest.fail("scored again"))
     again = pipeline.run(settings_of(words("method=heat")))
-    assert (again.metrics, again.curves, again.artefact_sha256) == (
-        record.metrics,
-        record.curves,
-        record.artefact_sha256,
-    )
+    assert (again.metrics, again.curves, again.artefact_sha256) == (record.metrics, record.curves, record.artefact_sha256)
 
 
 @pytest.mark.parametrize("protocol", ["last", "val"])
@@ -77,10 +73,7 @@ def test_a_damaged_artefact_is_refused(words, tmp_path) -> None:
 
 
 def test_a_plain_method_has_no_stage(words, tmp_path) -> None:
-    assert (
-        find_artefacts(prepare(settings_of(["method=linear", *words()[:4], *words()[5:]])), Store(tmp_path, "mini"))
-        == {}
-    )
+    assert find_artefacts(prepare(settings_of(["method=linear", *words()[:4], *words()[5:]])), Store(tmp_path, "mini")) == {}
     assert not list(tmp_path.rglob("artefacts"))
 
 
@@ -98,9 +91,7 @@ def test_a_saved_adapter_carries_its_artefact(words, tmp_path) -> None:
     settings = settings_of(words("method=spt_adapter", "method.budget=20000"))
     record = pipeline.run(settings)
     prepared = prepare(settings)
-    net = build_backbone(
-        prepared.settings.backbone, classes=10, weights=find_weights(settings.backbone, settings.paths.weights)
-    )
+    net = build_backbone(prepared.settings.backbone, classes=10, weights=find_weights(settings.backbone, settings.paths.weights))
     load_adapter(net, tmp_path / "results" / record.adapter)
     artefact = net._adapted_model.artefacts["spt_adapter"]
     assert artefact.facts["total"] == record.counts.trainable_params

@@ -68,9 +68,7 @@ class BesideCachedActivations(nn.Module):
         return logits
 
 
-def split_cached_activations(
-    net: nn.Module, *, backbone_mode: str
-) -> tuple[CachedActivations, BesideCachedActivations] | None:
+def split_cached_activations(net: nn.Module, *, backbone_mode: str) -> tuple[CachedActivations, BesideCachedActivations] | None:
     """(frozen backbone, what trains beside it) sharing the model's modules, or None where activations cannot stand for images.
 
     They can where a method's hooks read a frozen backbone, every trained parameter belongs to a hook, the final norm or

@@ -78,9 +78,7 @@ class SharedBackbones:
         key = (name, arguments, file, str(status.st_mtime_ns), str(status.st_size), device)
         known = self._stored.get(key)
         if known is None or known.sums != known.sum_up():
-            with torch.random.fork_rng(
-                devices=[]
-            ):  # drawing a backbone that is then overwritten must not move the seed
+            with torch.random.fork_rng(devices=[]):  # drawing a backbone that is then overwritten must not move the seed
                 net = build_backbone(backbone, classes=1, weights=weights).to(device)
             head = {id(p) for p in classifier(net).parameters()}
             frozen = {name: p.detach() for name, p in net.named_parameters() if id(p) not in head}

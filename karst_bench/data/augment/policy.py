@@ -80,9 +80,7 @@ class RandomAugment:
         steps = tuple(step for operation in chosen if (step := _drawn(operation, rng)))
         erased = rectangle(rng, self.size) if rng.random() < self.erase else None
         flip = rng.random() < self.flip
-        return AugmentPlan(
-            (left * side, top * side, right * side, bottom * side), flip, steps, erased, rng.getrandbits(62)
-        )
+        return AugmentPlan((left * side, top * side, right * side, bottom * side), flip, steps, erased, rng.getrandbits(62))
 
 
 def _randaugment(policy: str, size: int, fill: tuple[int, ...]) -> tuple[list[AugmentOp], int]:

@@ -102,7 +102,9 @@ class _Makers:
 
 def _one(dataset: DatasetConfig, makers: _Makers) -> Prepared:
     if dataset["suite"] not in ("vtab", "fgvc"):
-        raise UserError("few-shot sets have a command of their own, which places their lists: karst-bench data fewshot")
+        raise UserError(
+            "few-shot sets have a command of their own, which places their lists: karst-bench data fewshot"
+        )
     if makers.source == "tfds":
         return Prepared(dataset["name"], "built", None, build_tfds(dataset, makers.root))
     present = _present(dataset, makers.root)

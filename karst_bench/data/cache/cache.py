@@ -68,9 +68,7 @@ class Cache:
 
     def _build(self, entry: Path, source: Source, resize: Resize, kept: Resize | None, needed: int) -> Split:
         size = f"{needed / 1e6:.1f} MB" if needed < 1e9 else f"{needed / 1e9:.1f} GB"
-        log.info(
-            "%s %s: decoding %d images once, %s in %s", source.folder, source.name, len(source), size, entry.parent
-        )
+        log.info("%s %s: decoding %d images once, %s in %s", source.folder, source.name, len(source), size, entry.parent)
         write_entry(entry, source, kept, LAYOUT)
         made = self._existing(entry, source, resize)
         if made is None:
@@ -106,9 +104,7 @@ class Cache:
             log.warning("%s %s: held in memory, not cached: %s; %s", source.folder, source.name, why, remedy)
             everything = decode_all(source, resize)
             return ArraySplit(source.name, everything.images, source.labels, everything.aspects)
-        log.warning(
-            "%s %s: decoded again whenever it is read, not cached: %s; %s", source.folder, source.name, why, remedy
-        )
+        log.warning("%s %s: decoded again whenever it is read, not cached: %s; %s", source.folder, source.name, why, remedy)
         return StreamSplit(source, resize)
 
 

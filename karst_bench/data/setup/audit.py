@@ -181,9 +181,7 @@ def _check_images(
         finding.warnings.append(f"stored as {finding.encoding}: lossy, compare only with numbers on the same encoding")
     allow_duplicates = _equal_images(scans, digests)
     if allow_duplicates and dataset["allow_duplicates"]:
-        finding.warnings.append(
-            f"{len(allow_duplicates)} images of one split are also in another, as is known of this set"
-        )
+        finding.warnings.append(f"{len(allow_duplicates)} images of one split are also in another, as is known of this set")
     elif allow_duplicates:
         finding.overlap = list(dict.fromkeys(finding.overlap + allow_duplicates))
 

@@ -20,9 +20,7 @@ from karst_bench.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def load_folder(
-    dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, size: int, canvas: float | None = None
-) -> Task:
+def load_folder(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, size: int, canvas: float | None = None) -> Task:
     """The task of a dataset's configuration, read from its folder; splits are decoded when they are first asked for.
 
     size: of the network's input. canvas: side over it of the few-shot training images, which crops are taken from.

@@ -24,9 +24,7 @@ def test_a_built_set_trains(task: str, built: Path, tmp_path: Path) -> None:
         "recipe.batch=16",
         "threads=1",
     ]
-    pipeline.run(
-        settings_of([*words, f"paths.data={built}", f"paths.results={tmp_path}/r", f"paths.cache={tmp_path}/c"])
-    )
+    pipeline.run(settings_of([*words, f"paths.data={built}", f"paths.results={tmp_path}/r", f"paths.cache={tmp_path}/c"]))
     (file,) = (tmp_path / "r").rglob("*.json")
     found = json.loads(file.read_text())
     assert found["data"]["encoding"] == "png" and found["data"]["source"] == "folder"
