@@ -111,6 +111,7 @@ def train() -> Callable[..., list[float]]:
     recipe = Recipe(
         name="test", optimiser="adamw", lr=2e-3, wd=1e-4, epochs=1, batch=4, warmup=0.0, warmup_lr=0.0, min_lr=0.0,
         cooldown=0.0, drop_path=0.0, per_step=True, momentum=0.0, label_smoothing=0.0, clip_grad=None, augment="none",
+        lag=1, cosine_after_warmup=False, warmup_reaches_lr=False, decay_1d="none", drop_last=False,
     )  # fmt: skip
 
     def loop(case: Attached, images: Tensor, *, steps: int) -> list[float]:

@@ -1,10 +1,9 @@
 """Blocks with hooks: state carried from block to block, tokens added, dropped or read on the way."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from karst_bench.nn.block_hook import HookState
@@ -122,43 +121,3 @@ class AttentionRecorder(nn.Module):
         attention = self.base(attention)
         self.seen = attention[:, :, 0]
         return attention
-
-
-class WindowTokens(nn.Module):
-    """Swin window attention over the window's tokens and p prompts prepended to it            [VPT, arXiv 2203.12119]
-
-    softmax(q [k_p; k]^T / sqrt d + [0; bias]) [v_p; v] for the window's own queries: the prompts' outputs are dropped, as
-    the next block brings its own. The relative position bias of a prompt is 0 and no window mask applies to it.
-    Shapes: x (B nW, L, d), mask (nW, L, L) or None, prompts (p, d) -> (B nW, L, d). The block's norm1 applies to the prompts.
-    """
-
-    base: Any
-
-    def __init__(self, base: nn.Module, norm: nn.Module, prompts: Callable[[], Tensor]) -> None:
-        super().__init__()
-        self.base = base
-        self.prompts = prompts
-        self.norm = Reference(norm)  # the block's own norm1, registered there
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        attn, (windows, L, _) = self.base, x.shape
-        prompts = self.norm.module(self.prompts())  # (p, d)
-        p = prompts.shape[0]
-        tokens = torch.cat([prompts.expand(windows, -1, -1), x], dim=1)
-        q, k, v = attn.qkv(tokens).reshape(windows, p + L, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-        bias = position_bias(attn)
-        if mask is not None:
-            count = mask.shape[0]
-            bias = (bias + mask.unsqueeze(1)).repeat(windows // count, 1, 1, 1)
-        bias = F.pad(bias, (p, 0)).to(q.dtype)
-        drop = attn.attn_drop.p if self.training else 0.0
-        y: Tensor = F.scaled_dot_product_attention(q[:, :, p:], k, v, attn_mask=bias, dropout_p=drop)
-        y = attn.proj_drop(attn.proj(y.transpose(1, 2).reshape(windows, L, -1)))
-        return y
-
-
-def position_bias(attn: Any) -> Tensor:
-    """The relative position bias of timm's window attention, (1, heads, L, L), from its table and index."""
-    index: Tensor = attn.relative_position_index  # (L, L)
-    table: Tensor = attn.relative_position_bias_table  # (entries, heads)
-    return table[index].permute(2, 0, 1).unsqueeze(0)

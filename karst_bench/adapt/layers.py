@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from karst_bench.adapt.linear_forms import linear_with_deltas
-from karst_bench.nn.affine import fold_after, fold_before
+from karst_bench.nn.affine import Affine, fold_after, fold_before
 from karst_bench.nn.fused_linear import full_precision
 from karst_bench.nn.recompute import InputSource
 from karst_bench.nn.reference import Reference
@@ -24,7 +24,8 @@ class AdaptedLayer(nn.Module):
     y = after( (W0 + sum dW) before(x) + b + sum branch(before(x)) ), or branch(the output so far)
 
     Shapes: as the base layer. Changes and branches may cover a range of output rows (q, k or v of a fused projection);
-    every change sees the frozen W0. `fold` gives the same map as one plain layer where every part allows it.
+    every change sees the frozen W0; `before` holds affines and maps that fold themselves. `fold` gives the same map as one
+    plain layer where every part allows it.
     """
 
     base: Any
@@ -112,8 +113,9 @@ class AdaptedLayer(nn.Module):
             if merge is None:
                 raise ValueError(f"{type(fn).__name__} has no weight form")
             weight = _add_rows(weight.T, merge(fn, _rows(base.weight, rows)).T, rows).T
-        for affine in reversed(double.before):
-            weight, bias = fold_before(weight, bias, affine)
+        for part in reversed(double.before):
+            folds = isinstance(part, Affine)
+            weight, bias = fold_before(weight, bias, part) if folds else part.fold_into(weight, bias)
         for affine in double.after:
             weight, bias = fold_after(weight, bias, affine)
         return weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -134,7 +136,8 @@ class InputRecorder(nn.Module):
 
 
 class Residual(nn.Module):
-    """A residual branch of a block with an adapter: u -> DropPath(u + f(t)) inside, DropPath(u) + f(t) after drop-path.
+    """A residual branch of a block with an adapter: u -> DropPath(u + f(t)) inside, DropPath(u) + DropPath'(f(t)) with a
+    draw of its own (own_drop_path, of the block's rate), DropPath(u) + f(t) after drop-path.
 
     t is the branch's own output (`out`), its normalised input (`norm`), the residual stream before it (`block`) or after
     it (`sum`). It stands where the block's drop-path stood. Shapes: u, t and f(t) (B, L, d), or (B, H, W, d) in Swin's
@@ -161,8 +164,9 @@ class Residual(nn.Module):
                 u = u + fn(self._read(reads, u))
         y: Tensor = self.base(u)
         for fn, (reads, position) in zip(self.fns, self.places, strict=True):
-            if position == "after_drop_path":
-                y = y + fn(self._read(reads, y))
+            if position != "inside":
+                added = fn(self._read(reads, y))
+                y = y + (self.base(added) if position == "own_drop_path" else added)
         self.recorder.module.seen = {}  # a kept activation would outlive its graph and block copying the model
         return y
 

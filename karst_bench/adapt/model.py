@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from karst_bench.adapt.block_hooks import AttentionRecorder, BlockHooks, HookedBlock, WindowTokens
+from karst_bench.adapt.block_hooks import AttentionRecorder, BlockHooks, HookedBlock
 from karst_bench.adapt.layers import AdaptedLayer, InputRecorder, Merge, Readout, Residual
 from karst_bench.adapt.timm_sites import classifier, model_spec, producer_path
+from karst_bench.adapt.window_tokens import PooledPrompts, WindowTokens
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Artefact
 from karst_bench.nn.affine import Affine
@@ -19,7 +20,7 @@ from karst_bench.nn.weight_delta import WeightDelta
 
 HALVES = {"attn": ("norm1", "drop_path1"), "mlp": ("norm2", "drop_path2")}
 READS = ("block", "norm", "out", "sum")
-POSITIONS = ("inside", "after_drop_path")
+POSITIONS = ("inside", "own_drop_path", "after_drop_path")
 ROOT = "karst"  # the one child that attaching adds to the model: shared modules and block hooks
 
 M = TypeVar("M", bound=nn.Module)
@@ -111,6 +112,15 @@ class TimmAdaptedModel:
         self._residual(block, half).add(self._train(fn), reads, position)
         self.unmergeable.append(f"{type(fn).__name__} in block {block}")
 
+    def before(self, site: Site, fn: nn.Module) -> None:
+        """y = base(fn(x)); fn.fold_into(weight, bias) -> (weight, bias) of the plain layer that computes the same.
+
+        Shapes: x and fn(x) (..., d_in). Raises: UserError where the site is no whole linear layer.
+        """
+        if site.kind != "linear" or site.rows is not None:
+            raise UserError(f"{site.name}: a map before it needs a whole linear layer; use qkv, proj, fc1 or fc2")
+        self._layer(site).before.append(self._train(fn))
+
     def block_hook(self, hook: BlockHook, *, needs_attention: bool = False) -> None:
         """Calls the hook before, within and after every block, with a state of its own; see BlockHook.
 
@@ -124,14 +134,27 @@ class TimmAdaptedModel:
         self._block_hooks.hooks.append(self._train(hook))
         self.unmergeable.append(type(hook).__name__)
         for i in range(self.spec.depth) if needs_attention else ():
-            self._block_module(i, "attn").fused_attn = False  # the fused form shows no probabilities
+            self._block_module(i).attn.fused_attn = False  # the fused form shows no probabilities
             self._put(f"{self._block_path(i)}.attn.attn_drop", AttentionRecorder)
 
-    def window_tokens(self, block: int, prompts: nn.Module) -> None:
-        """Swin: prompts() -> (p, d) join every window of the block as keys and values."""
-        norm = self._block_module(block, "norm1")
-        trained = self._train(prompts)
-        self._put(f"{self._block_path(block)}.attn", lambda attention: WindowTokens(attention, norm, trained))
+    def window_tokens(self, block: int, prompts: nn.Module, *, per_image: bool = False, pooled: bool = False) -> None:
+        """Swin: prompts() -> (p, d), or with per_image prompts(B) -> (B, p, d), join every window of the block.
+
+        pooled: they leave the block, the last one, as tokens, and the head pools them with the patches. Raises: UserError
+        where another method pools.
+        """
+        module, trained = self._block_module(block), self._train(prompts)
+        height, width = self.spec.grid_of(block)
+        rows, columns = module.window_size
+        count = -(-height // rows) * -(-width // columns)
+        tokens = self._put(
+            f"{self._block_path(block)}.attn",
+            lambda attention: WindowTokens(attention, module, trained, windows=count, per_image=per_image, keep=pooled),
+        )
+        if pooled:
+            if isinstance(self._home_of("norm"), Readout):
+                raise UserError(f"{type(prompts).__name__} and another method both say what the head pools; attach one of them")
+            self._put("norm", lambda base: PooledPrompts(base, tokens))
         self.unmergeable.append(f"{type(prompts).__name__} in block {block}")
 
     def readout(
@@ -221,7 +244,7 @@ class TimmAdaptedModel:
         if site.path not in self.layers:
             parent, name = self._homes[site.path]
             current = getattr(parent, name)
-            inner = current if isinstance(current, InputRecorder | Readout) else None
+            inner = current if isinstance(current, InputRecorder | Readout | PooledPrompts) else None
             layer = AdaptedLayer(inner.base if inner else current)
             self._originals.setdefault(site.path, layer.base)
             setattr(inner or parent, "base" if inner else name, layer)
@@ -278,5 +301,5 @@ class TimmAdaptedModel:
         parent, name = self._homes[path]
         return getattr(parent, name)
 
-    def _block_module(self, block: int, name: str) -> Any:
-        return getattr(self._originals.get(self._block_path(block)) or self._home_of(self._block_path(block)), name)
+    def _block_module(self, block: int) -> Any:
+        return self._originals.get(self._block_path(block)) or self._home_of(self._block_path(block))

@@ -13,7 +13,7 @@ from karst_bench.config.augment import with_augment
 from karst_bench.config.messages import friendly
 from karst_bench.config.option_files import config_dir, options
 from karst_bench.config.settings import Settings, resolve
-from karst_bench.config.tuned import with_tuned
+from karst_bench.config.tuned import setting_words, tuned_entry, with_tuned
 from karst_bench.errors import UserError
 from karst_bench.plugins import plugin_conf
 
@@ -41,7 +41,7 @@ def settings_of(overrides: Sequence[str] = ()) -> Settings:
 
 
 def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Puts in what depends on the words given: a backbone of one's own, and tuned values (recipe < tuned < command line).
+    """Puts in what depends on the words given: a backbone of one's own, and a tuned setting (recipe < tuned < command line).
 
     Raises: UserError for `also=` a method that brings its own optimiser, and for a sweep, which is many configurations.
     """
@@ -52,10 +52,13 @@ def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         second = next((word for word in overrides if word.startswith("also=")), "also")
         first = second.replace("also", "method")
         raise UserError(f"{second} brings its own optimiser, which a run has one of; make it the method: {first}")
+    given = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    entry = tuned_entry(cfg)
+    if words := setting_words(entry, given):
+        cfg = composed([*overrides, *words])
     if cfg.suite is None:
         cfg.suite = "mini" if cfg.dataset.suite == "mini" else "vtab"
-    given = {override.partition("=")[0].lstrip("+~") for override in overrides}
-    return with_augment(with_tuned(_with_own_backbone(cfg, given), given), given)
+    return with_augment(with_tuned(_with_own_backbone(cfg, given), entry, given), given)
 
 
 def search_path() -> list[str]:

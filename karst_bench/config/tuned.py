@@ -1,12 +1,32 @@
-"""Per-dataset values of a method: a paper's (tuned=paper), or what our own search found (tuned=ours)."""
+"""Per-dataset values of a method and the whole setting around them: a paper's (tuned=paper), or what our search found."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from karst_bench.errors import UserError
 from karst_bench.files import packaged
+
+SETTING = ("recipe", "normalization", "backbone", "protocol")  # what a table may choose besides values
+
+
+@dataclass(frozen=True)
+class TunedEntry:
+    """What the tables say of one method on one dataset.
+
+    values: {dotted key: value}; setting: {recipe | normalization | backbone | protocol: choice} of the whole suite; lacks: what
+    of the paper's setting is in neither; missing: why there is no entry, else None.
+    """
+
+    kind: str
+    source: str | None
+    values: Mapping[str, Any]
+    setting: Mapping[str, str]
+    lacks: str | None
+    missing: str | None
 
 
 def table_path(folder: Path, kind: str, method: str) -> Path:
@@ -14,32 +34,90 @@ def table_path(folder: Path, kind: str, method: str) -> Path:
     return folder / kind / f"{method}.yaml"
 
 
-def with_tuned(cfg: DictConfig, given: set[str]) -> DictConfig:
-    """Puts the values of tuned/<kind>/<method>.yaml, {dataset: {key: value}}, below the keys named on the command line.
+def tuned_entry(cfg: DictConfig) -> TunedEntry | None:
+    """The entry of tuned/<kind>/<method>.yaml for the configuration's dataset (and shots); None for tuned=none.
 
-    A table of the user's own (<paths.results>/tuned) wins over the suite's for the datasets it lists. An unlisted dataset keeps the
-    method's defaults, which `tuned.listed` says.
+    A table is {dataset: {key: value}}, of a few-shot set {dataset: {shots: {key: value}}}, with `settings`, `every` (values
+    of all datasets) and `lacks` by suite. A user's own (<paths.results>/tuned) wins over the suite's for the datasets it
+    lists; of two families, that of the backbone counts.
+    Raises: UserError for a setting that is none.
     """
-    kind = cfg.tuned.name
+    kind, method, dataset = cfg.tuned.name, cfg.method.name, cfg.dataset.name
     if kind == "none":
-        return cfg
-    name, family = cfg.method.name, "swin" if str(cfg.backbone.timm_name).startswith("swin") else "vit"
+        return None
+    family = "swin" if str(cfg.backbone.timm_name).startswith("swin") else "vit"
     folders = (Path(str(cfg.paths.results)) / "tuned", packaged("conf") / "tuned")
-    tables = [_table(table_path(folder, kind, name)) for folder in folders]
-    parts = [table if table.get("family", family) == family else table.get(family, {}) for table in tables]
-    listing = next((i for i, part in enumerate(parts) if cfg.dataset.name in part), None)
-    values = parts[listing][cfg.dataset.name] if listing is not None else {}
-    source = next((table["source"] for table in tables[listing or 0 :] if "source" in table), None)
-    applied = {key: value for key, value in values.items() if key not in given}
+    tables = [table for folder in folders if (table := _table(table_path(folder, kind, method)))]
+    for table in tables:
+        part = table if table.get("family", family) == family else table.get(family, {})
+        setting, every, lacks = ((part.get(key) or {}).get(cfg.dataset.suite) for key in ("settings", "every", "lacks"))
+        values = _of_shots(part.get(dataset), cfg.dataset.get("shots"))
+        if values is not None or (setting is not None and not _lists(part, cfg.dataset.suite)):
+            if odd := sorted((setting or {}).keys() - set(SETTING)):
+                raise UserError(f"tuned/{kind}/{method}.yaml: settings hold {', '.join(SETTING)}, not {', '.join(odd)}")
+            return TunedEntry(kind, table.get("source"), {**(every or {}), **(values or {})}, setting or {}, lacks, None)
+    what = f"no values for {dataset}{_shots_text(cfg)} on a {family}" if tables else f"no table for method={method}"
+    return TunedEntry(kind, None, {}, {}, None, what)
+
+
+def setting_words(entry: TunedEntry | None, given: set[str]) -> list[str]:
+    """The choices of an entry's setting as overrides, but for those that the command line made."""
+    return [f"{key}={value}" for key, value in (entry.setting if entry else {}).items() if key not in given]
+
+
+def with_tuned(cfg: DictConfig, entry: TunedEntry | None, given: set[str]) -> DictConfig:
+    """Puts an entry's values below the keys named on the command line, and into cfg.tuned what was done and what was not.
+
+    cfg is composed with `setting_words` already. tuned.said holds the lines that a run says at its start, dry_run at its end,
+    and a record among its notes.
+    """
+    if entry is None:
+        return cfg
+    applied = {key: value for key, value in entry.values.items() if key not in given}
     OmegaConf.set_struct(cfg, False)
     for key, value in applied.items():
         OmegaConf.update(cfg, key, value)
-    cfg.tuned = {"name": kind, "source": source, "values": applied, "listed": bool(values)}
+    cfg.tuned = {"name": entry.kind, "source": entry.source, "values": applied, "listed": entry.missing is None,
+                 "said": _said(entry, given)}  # fmt: skip
     OmegaConf.set_struct(cfg, True)
     return cfg
 
 
-def _table(file: Path) -> Mapping[str, Any]:
+def _said(entry: TunedEntry, given: set[str]) -> list[str]:
+    kind = f"tuned={entry.kind}"
+    if entry.missing is not None:
+        return [f"{kind}: {entry.missing}; the defaults run"]
+    whole = {**entry.setting, **entry.values}
+    own = [key for key in whole if key in given]
+    lines = []
+    if own:
+        wished = ", ".join(f"{key}={whole[key]}" for key in own)
+        lines.append(f"{kind}: the command line chose {', '.join(own)}; the table has {wished}")
+    if entry.kind == "paper" and not entry.setting:
+        lines.append(f"{kind}: {', '.join(entry.values)} alone are the table's; it names no {', '.join(SETTING)}")
+    if entry.lacks:
+        lines.append(f"{kind}: not the whole setting: {entry.lacks}")
+    return lines
+
+
+def _lists(part: Mapping[str, Any], suite: str) -> bool:
+    """Whether a table has values for datasets of this suite; then one that is not among them has no setting either."""
+    return any(str(name).startswith(f"{suite}/") for name in part)
+
+
+def _of_shots(entry: Any, shots: int | None) -> Mapping[str, Any] | None:
+    """An entry's values; of one that is keyed by shots, those of this number, None where it has none."""
+    if isinstance(entry, Mapping) and entry and all(isinstance(key, int) for key in entry):
+        entry = entry.get(shots)
+    return entry
+
+
+def _shots_text(cfg: DictConfig) -> str:
+    shots = cfg.dataset.get("shots")
+    return "" if shots is None else f" at {shots} shot{'s' if shots != 1 else ''}"
+
+
+def _table(file: Path) -> Mapping[Any, Any]:
     entries = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
     assert isinstance(entries, dict)
-    return {str(key): value for key, value in entries.items()}
+    return entries

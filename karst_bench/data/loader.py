@@ -19,10 +19,10 @@ class Augment(Protocol):
 class SplitBatches:
     """Batches (x, y) of a split: x = (pixels / 255 - mean) / std, float32 (b, 3, H, W); y int64 (b,).
 
-    split: the images; batch: images in a step (the last one of an epoch may be smaller); mean, std: of the backbone,
-    per channel, in 0..1; device: where x and y go; augment: applied to the uint8 pixels there, in epochs with a
-    generator. hold: keep pixels and labels on the device, so that an epoch sends nothing but its order and what is drawn
-    for augmentation; by default on a GPU where the split is small.
+    split: the images; batch: images in a step (the last one of an epoch may be smaller; drop_last leaves such a one out,
+    but never an only one); mean, std: of the backbone, per channel, in 0..1; device: where x and y go; augment: applied to
+    the uint8 pixels there, in epochs with a generator. hold: keep pixels and labels on the device, so that an epoch sends
+    nothing but its order and what is drawn for augmentation; by default on a GPU where the split is small.
     Raises: ValueError for an empty split, a batch below 1, or a mean and std that are not three numbers each.
     """
 
@@ -36,6 +36,7 @@ class SplitBatches:
         device: torch.device | str,
         augment: Augment | None = None,
         hold: bool | None = None,
+        drop_last: bool = False,
     ) -> None:
         if len(split) == 0:
             raise ValueError(f"split {split.name} holds no images; check its list")
@@ -45,6 +46,7 @@ class SplitBatches:
             raise ValueError(f"mean and std must be three numbers each, std above 0; got mean={mean}, std={std}")
         self.split = split
         self.batch = batch
+        self.drop_last = drop_last and len(split) >= batch
         self.device = torch.device(device)
         self.augment = augment
         self._hold = hold if hold is not None else len(split) <= HELD and self.device.type != "cpu"
@@ -55,8 +57,9 @@ class SplitBatches:
         self._shift = -shift.view(1, 3, 1, 1)
 
     def __len__(self) -> int:
-        """Steps in an epoch: ceil(n / batch)."""
-        return -(-len(self.split) // self.batch)
+        """Steps in an epoch: ceil(n / batch), floor with drop_last."""
+        full, rest = divmod(len(self.split), self.batch)
+        return full + bool(rest and not self.drop_last)
 
     def epoch(self, generator: torch.Generator | None, skip: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """One pass: shuffled by one randperm of `generator` (also used to augment), or in order when None.

@@ -3,40 +3,35 @@
 from collections.abc import Sequence
 from typing import Any
 
-from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from karst_bench.engine.recipe import Recipe
+from karst_bench.engine.schedule import moves_per_step, rate_at
 from karst_bench.methods.base import Method
 
-PER_EPOCH_FROM = 50  # shorter runs move the learning rate at every step: an epoch would be too coarse
 Named = list[tuple[str, nn.Parameter]]
+HEAD = "head."  # timm's name of the classifier
 
 
 class Schedule:
-    """Warm-up and cosine on every group, as timm's CosineLRScheduler without warm-up prefix computes it.
+    """The recipe's rate (engine/schedule.py) on every group, times the group's own `lr_scale`.
 
-    With T the cosine's length, w the warm-up and t the time: t < w: warmup_lr + t (lr - warmup_lr) / w; t < T:
-    min_lr + (lr - min_lr) (1 + cos(pi t / T)) / 2; then min_lr. The cosine is not shifted by the warm-up.
-    Per epoch, t is the epoch before the running one (0 in the first): the published trainers step the scheduler after
-    an epoch with that epoch's number. Per step, t is the number of steps done.
+    Per epoch, the time is the epoch less the recipe's lag; per step, the number of steps done, without one.
     """
 
     def __init__(self, optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> None:
-        self.per_step = recipe.per_step or recipe.epochs < PER_EPOCH_FROM
-        units = recipe.epochs * (steps_per_epoch if self.per_step else 1)
-        length = max(1, round(units / (1 + recipe.cooldown)))
-        warmup = min(round(recipe.warmup * length), length)
-        self._optimizer = optimizer
-        self._cosine = CosineLRScheduler(
-            optimizer, t_initial=length, lr_min=min(recipe.min_lr, recipe.lr), warmup_t=warmup,
-            warmup_lr_init=min(recipe.warmup_lr, recipe.lr),
-        )  # fmt: skip
+        self.per_step = moves_per_step(recipe)
+        self._units = recipe.epochs * (steps_per_epoch if self.per_step else 1)
+        self._optimizer, self._recipe = optimizer, recipe
+        self.set(0, 0)
 
     def set(self, epoch: int, step: int) -> None:
         """Give every group its rate for this moment (both counted from 0; step counts the whole run)."""
-        self._cosine.step(step if self.per_step else max(epoch - 1, 0))
+        t = step if self.per_step else max(epoch - self._recipe.lag, 0)
+        rate = rate_at(self._recipe, t, self._units)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
 
     @property
     def lr(self) -> float:
@@ -55,11 +50,11 @@ def build_optimizer(groups: Sequence[dict[str, Any]], recipe: Recipe) -> Optimiz
 def param_groups(named: Named, methods: Sequence[Method], recipe: Recipe) -> list[dict[str, Any]]:
     """Groups of equal options over all trainable parameters.
 
-    By default no weight decay on 1-D tensors (norms, biases, rescaling vectors). A method may say otherwise: an option
-    in which it departs from the default wins, the first method first. A group's own `lr` becomes a factor on the
+    Weight decay on 1-D tensors (norms, biases, rescaling vectors) is the recipe's `decay_1d`. A method may say otherwise:
+    an option in which it departs from the recipe wins, the first method first. A group's own `lr` becomes a factor on the
     schedule (`lr_scale`), so that it warms up and decays with the rest.
     """
-    options = {id(p): [1.0, recipe.wd if p.ndim > 1 else 0.0] for _, p in named}
+    options = {id(p): [1.0, recipe.wd if _decays(name, p, recipe.decay_1d) else 0.0] for name, p in named}
     default = {key: tuple(value) for key, value in options.items()}
     for method in methods:
         for group in method.param_groups(named):
@@ -77,3 +72,7 @@ def param_groups(named: Named, methods: Sequence[Method], recipe: Recipe) -> lis
         {"params": params, "lr": recipe.lr, "lr_scale": scale, "weight_decay": decay}
         for (scale, decay), params in groups.items()
     ]
+
+
+def _decays(name: str, parameter: nn.Parameter, decay_1d: str) -> bool:
+    return parameter.ndim > 1 or decay_1d == "all" or (decay_1d == "all_but_head" and not name.startswith(HEAD))

@@ -52,18 +52,21 @@ class AdapterNOAH(Adapter):
 
 @dataclass(kw_only=True)
 class AdapterPlus(Method):
-    """x <- x + g * (W_u GELU(W_d x + b_d) + b_u),  x the residual stream after the MLP was added   [Adapter+, Sec. 3]
+    """x <- x + g * DropPath(W_u GELU(W_d x + b_d) + b_u),  x the residual stream after the MLP was added  [Adapter+, Sec. 3]
 
-    Shapes: W_d (h, d), W_u (d, h), g (d). Weights start with deviation 0.01, cut at two deviations: near the identity.
+    Shapes: W_d (h, d), W_u (d, h), g (d). The adapter's drop-path is its own, at one rate for all blocks, beside the trunk's
+    ramp (recipe.drop_path). Weights start with deviation 0.01, cut at two deviations: near the identity.
     """
 
     identity_at_init: ClassVar[bool] = False
     h: int
     dropout: float
+    drop_path: float
 
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
         for block, width in enumerate(model.spec.widths):
-            adapter = ScaledBottleneck(width, h=self.h, act="gelu", dropout=self.dropout, init="houlsby")
+            adapter = ScaledBottleneck(width, h=self.h, act="gelu", dropout=self.dropout, init="houlsby",
+                                       drop_path=self.drop_path)  # fmt: skip
             model.residual(block, "mlp", adapter, reads="sum", position="after_drop_path")
 
     def expected_params(self, spec: ModelSpec) -> int:

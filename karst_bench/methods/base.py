@@ -96,8 +96,14 @@ class AdaptedModel(Protocol):
         """Calls the hook around every block, with a state that it hands from block to block."""
         ...
 
-    def window_tokens(self, block: int, prompts: nn.Module) -> None:
-        """Swin: prompts() -> (p, d) join every attention window of the block."""
+    def window_tokens(
+        self, block: int, prompts: Callable[..., Tensor], *, per_image: bool = ..., pooled: bool = ...
+    ) -> None:
+        """Swin: prompts() -> (p, d), or prompts(B) -> (B, p, d), join every attention window; pooled: those of the last block."""
+        ...
+
+    def before(self, site: Site, fn: nn.Module) -> None:
+        """y = base(fn(x)), with fn.fold_into(weight, bias) for merging."""
         ...
 
     def readout(
@@ -164,11 +170,8 @@ class Method:
         return None
 
     def param_groups(self, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
-        """Optimiser groups: vectors and scalars are not decayed, matrices are (recipe.wd)."""
-        flat = [p for _, p in named if p.ndim <= 1]
-        rest = [p for _, p in named if p.ndim > 1]
-        groups: list[dict[str, Any]] = [{"params": rest}, {"params": flat, "weight_decay": 0.0}]
-        return [group for group in groups if group["params"]]
+        """Optimiser groups {params, lr, weight_decay} where this method departs from the recipe; the rest goes by it."""
+        return []
 
     def on_epoch(self, epoch: int, epochs: int) -> None:
         """Called before each epoch, counted from 0."""

@@ -26,7 +26,7 @@ from karst_bench.methods.base import Method
 from karst_bench.plugins import plugin_folders
 
 NODES = ("method", "also", "extra")  # attached in this order: changes, then what re-scales them
-SHARES = ("dropout", "branch_drop", "masked", "rho", "rho_start")  # probabilities and shares of a whole
+SHARES = ("dropout", "branch_drop", "drop_path", "masked", "rho", "rho_start")  # probabilities and shares of a whole
 HOME = "karst_bench.methods."
 
 

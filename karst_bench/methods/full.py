@@ -12,7 +12,7 @@ from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
 class Full(Method):
     """theta <- theta + dtheta for every theta of the backbone; the upper reference in parameters, not in accuracy.
 
-    Weight decay leaves out vectors, the position embedding and the class token (methods whose values are not weights).
+    Weight decay leaves out the position embedding and the class token, whose values are no weights.
     """
 
     composable: ClassVar[bool] = False
@@ -25,7 +25,5 @@ class Full(Method):
 
     def param_groups(self, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
         tables = ("pos_embed", "cls_token", "reg_token", "relative_position_bias_table")
-        flat = [p for name, p in named if p.ndim <= 1 or name.rpartition(".")[2] in tables]
-        ids = {id(p) for p in flat}
-        rest = [p for _, p in named if id(p) not in ids]
-        return [group for group in ({"params": rest}, {"params": flat, "weight_decay": 0.0}) if group["params"]]
+        flat = [p for name, p in named if name.rpartition(".")[2] in tables]
+        return [{"params": flat, "weight_decay": 0.0}] if flat else []

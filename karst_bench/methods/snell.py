@@ -50,10 +50,8 @@ class Snell(Method):
         return points + (spec.embed_dim if spec.prefix_tokens else 0)
 
     def param_groups(self, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
-        """The class token is not decayed either."""
-        token = [p for name, p in named if name == "cls_token"]
-        groups = super().param_groups([(name, p) for name, p in named if name != "cls_token"])
-        return [*groups, *([{"params": token, "weight_decay": 0.0}] if token else [])]
+        """The class token is not decayed."""
+        return [{"params": [p], "weight_decay": 0.0} for name, p in named if name == "cls_token"]
 
     def _kept(self, site: Site) -> int | None:
         """How many entries lie above the rho-quantile of all, interpolated as numpy and torch do."""

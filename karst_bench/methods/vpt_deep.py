@@ -20,10 +20,9 @@ class DeepPrompts(BlockHook):
         self.p = len(prompts[0].tokens)
 
     def before(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
-        tokens = self.prompts[i]()
         if i > 0:
-            h = remove_after(h, len(tokens), self.prefix)
-        return insert_after(h, tokens, self.prefix), state
+            h = remove_after(h, self.p, self.prefix)
+        return insert_after(h, self.prompts[i](len(h)), self.prefix), state
 
     def finish(self, h: Tensor, state: HookState) -> Tensor:
         return remove_after(h, self.p, self.prefix)
@@ -31,10 +30,12 @@ class DeepPrompts(BlockHook):
 
 @dataclass(kw_only=True)
 class VPTDeep(Method):
-    """[cls; P_i; x] -> Block_i -> [cls; _; x],  P_i (p, d) for every block                  [VPT, Eq. 5]
+    """[cls; P_i; x] -> Block_i -> [cls; _; x],  P_i (p, d) for every block                  [VPT, arXiv 2203.12119]
 
-    On Swin the prompts join every window of their block, without a position bias, and the head pools the patches alone.
-    The encoder runs without drop-path. Longer sequences cannot be merged.
+    On Swin the prompts join every window of their block, without a position bias, and the last block's prompts, which leave
+    it as tokens, are pooled with the patches. Dropout draws a mask for each image; on Swin in the first block alone, and one
+    mask a batch in the others, as the published code does. (There images get one another's masks in the first block, a slip
+    of its order of windows that is not rebuilt.) The encoder runs without drop-path. Longer sequences cannot be merged.
     """
 
     changes_tokens: ClassVar[bool] = True
@@ -51,7 +52,7 @@ class VPTDeep(Method):
             model.block_hook(DeepPrompts(prompts, spec.prefix_tokens))
         else:
             for block, tokens in enumerate(prompts):
-                model.window_tokens(block, tokens)
+                model.window_tokens(block, tokens, per_image=block == 0, pooled=block == spec.depth - 1)
 
     def expected_params(self, spec: ModelSpec) -> int:
         return self.p * sum(spec.widths)

@@ -19,7 +19,7 @@ class ShallowPrompts(BlockHook):
         self.prefix = prefix
 
     def before(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
-        return (insert_after(h, self.prompts(), self.prefix) if i == 0 else h), state
+        return (insert_after(h, self.prompts(len(h)), self.prefix) if i == 0 else h), state
 
     def finish(self, h: Tensor, state: HookState) -> Tensor:
         return remove_after(h, len(self.prompts.tokens), self.prefix)
@@ -27,11 +27,11 @@ class ShallowPrompts(BlockHook):
 
 @dataclass(kw_only=True)
 class VPTShallow(Method):
-    """[cls; P; x_0] -> Block_1 -> ... -> Block_L -> [cls; _; x_L],  P (p, d)                [VPT, Eq. 4]
+    """[cls; P; x_0] -> Block_1 -> ... -> Block_L -> [cls; _; x_L],  P (p, d)                [VPT, arXiv 2203.12119]
 
-    The prompts have no position embedding. The encoder runs without drop-path. Longer sequences cannot be merged. On
-    Swin a prompt would have to leave every window attention as a mean over windows and survive patch merging: use
-    vpt_deep there.
+    The prompts have no position embedding; dropout draws a mask for each image. The encoder runs without drop-path. Longer
+    sequences cannot be merged. On Swin a prompt would have to leave every window attention as a mean over windows and survive
+    patch merging: use vpt_deep there.
     """
 
     families: ClassVar[frozenset[str]] = frozenset({"vit"})

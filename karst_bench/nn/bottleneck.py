@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from karst_bench.nn.drop_path import drop_path
+
 
 class QuickGELU(nn.Module):
     """z * sigmoid(1.702 z), CLIP's approximation of GELU."""
@@ -52,11 +54,16 @@ class Bottleneck(nn.Module):
 
 
 class ScaledBottleneck(Bottleneck):
-    """x -> g * (W_u drop(act(W_d x + b_d)) + b_u), a gain for each channel. Trainable: 2 d h + h + 2 d; g starts at 1."""
+    """x -> g * DropPath(W_u drop(act(W_d x + b_d)) + b_u), a gain for each channel. Trainable: 2 d h + h + 2 d; g starts at 1.
 
-    def __init__(self, d: int, *, h: int, act: str, dropout: float, init: str) -> None:
+    drop_path: the rate at which an image loses the bottleneck's output in training.
+    """
+
+    def __init__(self, d: int, *, h: int, act: str, dropout: float, init: str, drop_path: float) -> None:
         super().__init__(d, h=h, s=1.0, act=act, dropout=dropout, init=init)
+        self.drop_path = drop_path
         self.gain = nn.Parameter(torch.ones(d))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.gain * super().forward(x)
+        y = super().forward(x)
+        return self.gain * (drop_path(y, self.drop_path) if self.training and self.drop_path else y)

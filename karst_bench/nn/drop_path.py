@@ -4,6 +4,12 @@ import torch
 from torch import Tensor, nn
 
 
+def drop_path(y: Tensor, p: float) -> Tensor:
+    """m y / (1 - p), m ~ Bernoulli(1 - p) for each entry of the first axis."""
+    keep = torch.rand(y.shape[0], *[1] * (y.ndim - 1), device=y.device) >= p
+    return y * keep.to(y.dtype) / (1 - p)
+
+
 class DroppedBranch(nn.Module):
     """x -> m f(x) / (1 - p) in training, m ~ Bernoulli(1 - p) for each entry of the first axis; f(x) in evaluation.
 
@@ -17,10 +23,7 @@ class DroppedBranch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.fn(x)
-        if not self.training or not self.p:
-            return y
-        keep = torch.rand(y.shape[0], *[1] * (y.ndim - 1), device=y.device) >= self.p
-        return y * keep.to(y.dtype) / (1 - self.p)
+        return drop_path(y, self.p) if self.training and self.p else y
 
     def delta(self, W0: Tensor) -> Tensor:
         """dW of the branch, where it has a weight form."""

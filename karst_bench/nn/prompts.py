@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class Prompts(nn.Module):
     """p learned tokens of width d, drawn U(-v, v) with v = sqrt(6 / (3 patch^2 + embed_dim)); dropout acts on the tokens.
 
-    Shapes: () -> (p, d). Raises: ValueError for p < 1.
+    Shapes: (B) -> (B, p, d), a mask for each image; () -> (p, d), one mask for all. Raises: ValueError for p < 1.
     """
 
     def __init__(self, p: int, d: int, *, patch: int, embed_dim: int, dropout: float) -> None:
@@ -20,14 +20,14 @@ class Prompts(nn.Module):
         self.tokens = nn.Parameter(torch.empty(p, d).uniform_(-bound, bound))
         self.drop = nn.Dropout(dropout)
 
-    def forward(self) -> Tensor:
-        tokens: Tensor = self.drop(self.tokens)
+    def forward(self, images: int | None = None) -> Tensor:
+        tokens: Tensor = self.drop(self.tokens if images is None else self.tokens.expand(images, -1, -1))
         return tokens
 
 
 def insert_after(h: Tensor, tokens: Tensor, prefix: int) -> Tensor:
-    """[prefix tokens; prompts; patches] of h (B, T, d) and prompts (p, d) -> (B, T + p, d)."""
-    return torch.cat([h[:, :prefix], tokens.expand(h.shape[0], -1, -1).to(h.dtype), h[:, prefix:]], dim=1)
+    """[prefix tokens; prompts; patches] of h (B, T, d) and prompts (B, p, d) -> (B, T + p, d)."""
+    return torch.cat([h[:, :prefix], tokens.to(h.dtype), h[:, prefix:]], dim=1)
 
 
 def remove_after(h: Tensor, count: int, prefix: int) -> Tensor:

@@ -1,8 +1,8 @@
 """What makes two runs the same run: the id of a record, a hash over everything that decides its numbers.
 
 Paths, tracker, device, threads, force and debug are left out: they change where and how fast a run happens, not what
-it is. Keys that only describe (licence, paper, ...) and keys that are null are left out too, so that a new optional key
-does not orphan the records of yesterday.
+it is. Keys that only describe (licence, paper, ...), keys that are null and LATER ones at their first value are left out
+too, so that a new option does not orphan the records of yesterday.
 """
 
 import hashlib
@@ -19,6 +19,11 @@ BACKBONE = ("timm_name", "model_args")
 INPUT = ("input_size", "mean", "std")  # a config may leave these to the backbone; a record never does
 TUNED = ("name", "values")
 SCALARS = ("normalization", "seed", "precision")
+# Options that came later, at the value of all runs before them: left out, so that those runs keep their ids.
+LATER: dict[str, dict[str, Any]] = {
+    "recipe": {"lag": 1, "cosine_after_warmup": False, "warmup_reaches_lr": False, "decay_1d": "none", "drop_last": False},
+}
+LATER_OF_METHOD: dict[str, dict[str, Any]] = {"convpass": {"init": "identity"}}
 DESCRIPTIONS = {"about", "label", "paper", "licence", "origin", "trap", "known_issues", "label_rule", "description"}
 
 
@@ -38,13 +43,18 @@ def _pick(node: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: node.get(key) for key in keys} if isinstance(node, Mapping) else {}
 
 
+def _without_later(node: str, values: Any) -> Any:
+    later = LATER.get(node) or (LATER_OF_METHOD.get(values.get("name"), {}) if isinstance(values, Mapping) else {})
+    return {key: value for key, value in values.items() if key not in later or value != later[key]} if later and values else values
+
+
 def _digest(facts: Mapping[str, Any]) -> str:
     text = json.dumps(_canonical(facts), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    facts: dict[str, Any] = {node: config.get(node) for node in NODES}
+    facts: dict[str, Any] = {node: _without_later(node, config.get(node)) for node in NODES}
     facts |= {key: config.get(key) for key in SCALARS}
     facts["backbone"] = _pick(config.get("backbone"), BACKBONE)
     facts["dataset"] = _pick(config.get("dataset"), DATASET)

@@ -51,6 +51,8 @@ def run(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecord:
         elif (record := standing_record(prepared, store)) is not None:  # its last holder may have finished a moment ago
             return record
         store.clear_temporaries(prepared.id)
+        for remark in prepared.remarks:
+            log.warning("%s: %s", prepared.title, remark)
         record = _tracked(prepared, store, threads, watchers)
         log.info("%s", result_line(prepared, record, store))
     return record

@@ -58,6 +58,13 @@ class PreparedRun:
         alphas = self.settings.augment["mixup"], self.settings.augment["cutmix"]
         return alphas if any(alphas) else None
 
+    @property
+    def remarks(self) -> list[str]:
+        """What the run says at its start and in its record: what `tuned` left open, and a batch that no set fills."""
+        recipe, n = self.settings.recipe, len(self.task.splits[self.plan.train])
+        alone = [f"recipe.drop_last: {n} images make no batch of {recipe.batch}; the only batch is kept"]
+        return [*self.settings.tuned.get("said", ()), *(alone if recipe.drop_last and n < recipe.batch else [])]
+
     def batches(self, split: str, *, train: bool = False, size: int = TEST_BATCH) -> SplitBatches:
         """The split as normalised batches, of `size` images where it is not trained on; augmented where it is."""
         settings = self.settings
@@ -65,7 +72,8 @@ class PreparedRun:
         if train:
             augment = augmentation(settings.augment, size=settings.backbone["input_size"], mean=self.mean, std=self.std)
         return SplitBatches(self.task.splits[split], batch=settings.recipe.batch if train else size, mean=self.mean,
-                            std=self.std, device=self.device, augment=augment)  # fmt: skip
+                            std=self.std, device=self.device, augment=augment,
+                            drop_last=train and settings.recipe.drop_last)  # fmt: skip
 
     def backbone(self) -> nn.Module:
         """The unadapted backbone with a head drawn from the global generator, on the device.

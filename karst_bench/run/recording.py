@@ -83,9 +83,5 @@ def _metrics(prepared: PreparedRun, result: Result) -> Metrics:
 
 
 def _notes(prepared: PreparedRun) -> list[str]:
-    settings, task = prepared.settings, prepared.task
-    notes = [*task.notes, *(["own split: not the published lists"] if task.own_split else [])]
-    tuned = settings.tuned
-    if tuned["name"] != "none" and not tuned.get("listed"):
-        notes.append(f"tuned={tuned['name']} lists no values for {settings.dataset['name']}: the method's defaults ran")
-    return notes
+    task = prepared.task
+    return [*task.notes, *(["own split: not the published lists"] if task.own_split else []), *prepared.remarks]

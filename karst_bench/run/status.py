@@ -119,7 +119,7 @@ def _configs(planned: Sequence[Sequence[str]], swept: Mapping[str, Sequence[str]
         for choice in swept.get(key, ())[1:]:
             job = [*base_job[:position], f"{key}={choice}", *base_job[position + 1 :]]
             changes[f"{key}={choice}"] = _difference(base, _flat(settings_of(job).as_config()))
-    tuned = base.get(("tuned", "name"), "none") != "none"
+    tuned = any(word.startswith("tuned=") and word != "tuned=none" for job in planned for word in job)
     return [_assembled(job, base, changes, tuned) for job in planned]
 
 
@@ -158,12 +158,13 @@ def _difference(base: Flat, other: Flat) -> Flat:
 
 
 def listing(planned: Sequence[SweepCell]) -> str:
-    """One line per cell: state, accuracy, time, overrides; then the totals."""
+    """One line per cell: state, accuracy, time, overrides; then the totals, and what `tuned` left open."""
     lines = []
     for cell in planned:
         value = "" if cell.value is None else f"{cell.value:.1f} %"
         lines.append(f"{cell.state:8}{value:>8}{_clock(cell.seconds):>9}  {' '.join(cell.overrides)}")
-    return "\n".join([*lines, "", totals(planned)])
+    said = dict.fromkeys(line for cell in planned for line in cell.config["tuned"].get("said", ()))
+    return "\n".join([*lines, "", totals(planned), *said])
 
 
 def totals(planned: Sequence[SweepCell]) -> str:

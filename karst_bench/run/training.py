@@ -87,11 +87,13 @@ def _trainee(model: nn.Module, prepared: PreparedRun) -> tuple[nn.Module, Batche
         return model, images, prepared.batches
     backbone, trained = split
 
-    def features(batches: Batches, batch: int) -> Batches:
+    def features(batches: Batches, batch: int, every: Batches | None = None) -> Batches:
         cast = autocast(prepared.settings.precision, prepared.device)
-        return FeatureBatches(backbone, batches, batch=batch, autocast=cast)
+        return FeatureBatches(backbone, batches, batch=batch, autocast=cast, every=every)
 
-    return trained, features(images, prepared.settings.recipe.batch), lambda name: features(prepared.batches(name), TEST_BATCH)
+    size = prepared.settings.recipe.batch
+    every = prepared.batches(prepared.plan.train, size=size) if images.drop_last else None
+    return trained, features(images, size, every), lambda name: features(prepared.batches(name), TEST_BATCH)
 
 
 def _checks(prepared: PreparedRun, looks: Looks) -> list[Check]:

@@ -7,6 +7,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from small import SWIN, VIT, Images
+from torch import nn
 
 from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.speed.activation_recompute import recompute
@@ -128,6 +129,26 @@ def test_linear_probe_takes_one_pass_over_the_images(backbone):
             torch.testing.assert_close(head(z), net(x), rtol=1e-5, atol=1e-5)
     assert len(list(features.epoch(orders[0], skip=2))) == 1
     assert images.passes == 3  # one of them by the features
+
+
+@pytest.mark.parametrize("room", [None, 0], ids=["stored", "passed anew"])
+def test_features_leave_out_the_images_that_an_epoch_leaves_out(room):
+    """With `every`, all images are stored, and each epoch ends where that of the images does."""
+
+    class Dropping(Images):
+        def epoch(self, generator, skip=0):
+            return (pair for pair in super().epoch(generator, skip) if len(pair[1]) == 5)
+
+        def __len__(self):
+            return 2
+
+    images, every = Dropping(), Images()
+    features = FeatureBatches(nn.Flatten(), images, batch=5, autocast=contextlib.nullcontext(), room=room, every=every)
+    orders = [torch.Generator().manual_seed(3) for _ in range(2)]
+    for _ in range(2):
+        assert len(features) == 2
+        for (z, y), (x, labels) in zip(features.epoch(orders[0]), list(images.epoch(orders[1])), strict=True):
+            assert torch.equal(y, labels) and torch.equal(z, x.flatten(1))
 
 
 def test_features_stand_for_images_only_where_the_backbone_is_frozen_and_not_random():

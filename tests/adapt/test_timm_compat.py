@@ -8,7 +8,6 @@ from small import SWIN, VIT
 from timm.layers import set_fast_norm
 from torch import nn
 
-from karst_bench.adapt.block_hooks import position_bias
 from karst_bench.adapt.timm_compat import (
     Attention,
     Block,
@@ -17,6 +16,7 @@ from karst_bench.adapt.timm_compat import (
     is_plain_layer_norm,
     renamed_checkpoint,
 )
+from karst_bench.adapt.window_tokens import position_bias
 
 
 def built(backbone, **arguments):

@@ -25,6 +25,13 @@ def test_in_order_without_a_generator_and_nothing_dropped():
     assert len(batches) == 3
 
 
+@pytest.mark.parametrize(("n", "sizes"), [(10, [4, 4]), (8, [4, 4]), (3, [3])])
+def test_a_smaller_last_batch_is_left_out_where_asked_but_never_an_only_one(n, sizes):
+    batches = SplitBatches(split_of(n), batch=4, mean=MEAN, std=STD, device="cpu", drop_last=True)
+    assert [len(y) for _, y in batches.epoch(torch.Generator().manual_seed(0))] == sizes
+    assert len(batches) == len(sizes)
+
+
 def test_normalised_as_pixel_over_255_minus_mean_over_std():
     x, y = next(batches_of().epoch(None))
     assert x.dtype == torch.float32 and x.shape == (4, 3, 4, 4)

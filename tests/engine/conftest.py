@@ -75,7 +75,8 @@ def recipe() -> Callable[..., Recipe]:
         values: dict[str, Any] = {
             "name": "test", "optimiser": "adamw", "lr": 1e-2, "wd": 1e-2, "epochs": 3, "batch": 4, "warmup": 0.1,
             "warmup_lr": 1e-6, "min_lr": 1e-5, "cooldown": 0.0, "drop_path": 0.0, "per_step": True, "momentum": 0.9,
-            "label_smoothing": 0.0, "clip_grad": None, "augment": "none",
+            "label_smoothing": 0.0, "clip_grad": None, "augment": "none", "lag": 1, "cosine_after_warmup": False,
+            "warmup_reaches_lr": False, "decay_1d": "none", "drop_last": False,
         }  # fmt: skip
         return Recipe(**(values | changes))
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from karst_bench.adapt.block_hooks import WindowTokens
 from karst_bench.adapt.layers import AdaptedLayer
 from karst_bench.adapt.merge import merge
+from karst_bench.adapt.window_tokens import WindowTokens
 
 
 def kronecker_by_index(C, A, B, chunk):
@@ -200,7 +200,7 @@ def test_window_tokens_window_by_window(tiny, shifted):
     assert (mask is not None) == shifted
     windows = 2 * (16 if mask is None else mask.shape[0])
     x = torch.randn(windows, 16, 16)
-    got = WindowTokens(attn, block.norm1, lambda: prompts)(x, mask)
+    got = WindowTokens(attn, block, lambda: prompts)(x, mask)
     heads, d = attn.num_heads, 16 // attn.num_heads
     bias = attn._get_rel_pos_bias()[0]
     for w in range(windows):
@@ -214,12 +214,14 @@ def test_window_tokens_window_by_window(tiny, shifted):
 
 @torch.no_grad()
 def test_repadapter_is_an_adapter_before_the_layer(attached, shake):
-    case = shake(attached("vit", "method=repadapter", "method.s=0.5"))
+    case = shake(attached("vit", "method=repadapter", "method.s=0.5", "method.biases=true"))
     wrapper = case.model.layers["blocks.1.mlp.fc1"]
-    update, x = wrapper.deltas[0], torch.randn(3, 48)
-    hidden = x @ update.D.T
-    up = torch.cat([hidden[:, 4 * g : 4 * g + 4] @ update.U[g].T for g in range(2)], dim=1)
+    adapter, x = wrapper.before[0], torch.randn(3, 48)
+    hidden = x @ adapter.D.T + adapter.a
+    up = torch.cat([hidden[:, 4 * g : 4 * g + 4] @ adapter.U[g].T for g in range(2)], dim=1) + adapter.b
     assert torch.allclose(wrapper(x), wrapper.base(x + 0.5 * up), atol=1e-4)
+    weight, bias = wrapper.fold()
+    assert torch.allclose(nn.functional.linear(x, weight, bias), wrapper(x), atol=1e-4)
 
 
 @torch.no_grad()

@@ -65,6 +65,14 @@ def test_what_decides_a_number_changes_the_id(config, path, value):
     assert identity.cell_key(changed) != identity.cell_key(config)
 
 
+def test_a_later_option_counts_only_where_it_departs_from_what_ran_before_it(config):
+    for node, later in identity.LATER.items():
+        for key, value in later.items():
+            path = f"{node}.{key}"
+            assert identity.cell_key(_with(config, path, value)) == identity.cell_key(config), path
+            assert identity.cell_key(_with(config, path, "another")) != identity.cell_key(config), path
+
+
 def test_hashes_count_and_order_does_not(config):
     base = identity.identify(config, **HASHES)
     assert identity.identify(config, weights_sha256=None, list_sha256="l" * 64) != base

@@ -52,6 +52,13 @@ def failed(cell):
     return FailedRun(**header, error=RunFailure(type="E"))
 
 
+def test_a_plan_says_what_tuned_left_open(tmp_path):
+    words = ["method=lora,bitfit", "dataset=mini/digits,mini/count", "tuned=paper", f"paths.results={tmp_path}"]
+    said = listing(sweep_cells(words)).splitlines()
+    assert sum("no table for method=bitfit" in line for line in said) == 1
+    assert sum("no values for mini/digits" in line for line in said) == 1
+
+
 def test_states_times_and_gaps(words, tmp_path):
     store = Store(tmp_path, "mini")
     planned = sweep_cells(words)

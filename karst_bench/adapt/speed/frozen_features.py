@@ -65,23 +65,27 @@ class FeatureBatches:
     What it gives is stored beside the labels: 3 MB for the last features of 1000 images on ViT-B/16 in fp32, 8 GB for
     the activations of all its blocks. Where that is more than `room` (bytes; by default half of the free memory), every
     epoch makes its pass anew; `images` must then give batches of the same size. Features of one image do not depend on
-    the others in its batch but for rounding.
+    the others in its batch but for rounding. every: the batches
+    that are stored, where `images` leave out an epoch's last images, of the same size then.
     """
 
     def __init__(
         self, backbone: nn.Module, images: Batches, *, batch: int, autocast: AbstractContextManager[object],
-        room: int | None = None,
+        room: int | None = None, every: Batches | None = None,
     ) -> None:  # fmt: skip
         self.backbone, self.images, self.batch, self.autocast = backbone, images, batch, autocast
+        self.every = every
         self._stored = self._store(room)
 
     def __len__(self) -> int:
-        return len(self.images) if self._stored is None else -(-len(self._stored[1]) // self.batch)
+        if self._stored is None or self.every is not None:
+            return len(self.images)
+        return -(-len(self._stored[1]) // self.batch)
 
     def epoch(self, generator: torch.Generator | None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(features, labels) of every batch, shuffled by the generator, in order without one; `skip` leaves some out."""
         if self._stored is None:
-            yield from self._passed(generator, skip)
+            yield from self._passed(self.images, generator, skip)
             return
         features, labels = self._stored
         n = len(labels)
@@ -90,15 +94,16 @@ class FeatureBatches:
             order = torch.randperm(n, generator=generator)
             torch.randint(2**62, (), generator=generator)  # the seed that images draw for their augmentation
         order = order.to(labels.device)
-        for start in range(skip * self.batch, n, self.batch):
+        for start in range(skip * self.batch, min(n, len(self) * self.batch), self.batch):
             index = order[start : start + self.batch]
             yield features[index], labels[index]
 
     def _store(self, room: int | None) -> tuple[Tensor, Tensor] | None:
         features, labels, filled = torch.empty(0), [], 0
-        for rows, y in self._passed(None, 0):
+        every = self.images if self.every is None else self.every
+        for rows, y in self._passed(every, None, 0):
             if not filled:
-                count = len(self.images) * len(y)  # the last batch may be smaller
+                count = len(every) * len(y)  # the last batch may be smaller
                 if count * rows[0].nbytes > (_free_bytes(rows.device) // 2 if room is None else room):
                     return None
                 features = rows.new_empty(count, *rows.shape[1:])
@@ -107,8 +112,10 @@ class FeatureBatches:
             labels.append(y)
         return features[:filled], torch.cat(labels)
 
-    def _passed(self, generator: torch.Generator | None, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for x, y in self.images.epoch(generator, skip):
+    def _passed(
+        self, images: Batches, generator: torch.Generator | None, skip: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+        for x, y in images.epoch(generator, skip):
             with eval_mode(self.backbone), self.autocast:
                 rows = self.backbone(x)
             yield rows, y
