@@ -55,6 +55,7 @@ lint: $(STAMP)  ## ruff and mypy
 
 docs: $(STAMP)  ## regenerate the pages that come from code and configuration
 	$(BIN)/python scripts/docs_methods.py
+	$(BIN)/python scripts/docs_recipes.py
 	$(BIN)/python scripts/docs_mini.py
 	$(BIN)/python scripts/docs_datasets.py
 	$(BIN)/python scripts/contact_sheets.py

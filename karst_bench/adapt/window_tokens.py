@@ -36,7 +36,7 @@ class WindowTokens(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         attn, (count, L, _) = self.base, x.shape
-        tokens = self.prompts(count // self.windows) if self.per_image else self.prompts()[None]
+        tokens = self.prompts(count // self.windows) if self.per_image else torch.stack([self.prompts()])
         p = tokens.shape[1]
         inside = self.norm.module(tokens).repeat_interleave(count // len(tokens), 0)  # an image's windows are neighbours
         q, k, v = attn.qkv(torch.cat([inside, x], dim=1)).reshape(count, p + L, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)

@@ -21,7 +21,8 @@ class Prompts(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, images: int | None = None) -> Tensor:
-        tokens: Tensor = self.drop(self.tokens if images is None else self.tokens.expand(images, -1, -1))
+        copies: Tensor = self.tokens if images is None else self.tokens.repeat(images, 1, 1)
+        tokens: Tensor = self.drop(copies)
         return tokens
 
 

@@ -143,6 +143,7 @@ def test_features_leave_out_the_images_that_an_epoch_leaves_out(room):
             return 2
 
     images, every = Dropping(), Images()
+    images.x = every.x
     features = FeatureBatches(nn.Flatten(), images, batch=5, autocast=contextlib.nullcontext(), room=room, every=every)
     orders = [torch.Generator().manual_seed(3) for _ in range(2)]
     for _ in range(2):

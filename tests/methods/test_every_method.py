@@ -70,11 +70,17 @@ def test_gradients(case, images, train):
     before = {name: p.detach().clone() for name, p in case.net.named_parameters()}
     train(case, images, steps=2)
     moving = case.model.trained() | case.model.head()
-    unmoved = [name for name, p in moving.items() if torch.equal(p, before[name])]
+    unmoved = [name for name, p in moving.items() if torch.equal(p, before[name]) and not _taken_away(case, name)]
     assert not unmoved, f"no gradient in two steps: {unmoved}"
     frozen = [name for name, p in case.net.named_parameters() if name not in moving]
     assert all(torch.equal(case.net.get_parameter(name), before[name]) for name in frozen)
     assert all(case.net.get_parameter(name).grad is None for name in frozen)
+
+
+def _taken_away(case, name):
+    """One shift for all channels of the last block's output: the final norm takes means away, its gradient is rounding."""
+    last = [site.path for site in case.model.spec.having("fc2")][-1]
+    return name == f"{last}.after.0.shift" and case.net.get_parameter(name).numel() == 1
 
 
 @lru_cache

@@ -245,6 +245,50 @@ def test_adapters_stand_where_they_should(attached, tiny, images, shake):
 
 
 @torch.no_grad()
+def test_convpass_is_a_convolution_over_patches(attached, tiny, images, shake):
+    """Patch by patch over its neighbours on the 4 x 4 grid, beside attention and beside the MLP of a block."""
+    case, net = shake(attached("vit", "method=convpass", "method.s=0.5")), tiny("vit")
+
+    def quick(z):
+        return z * torch.sigmoid(1.702 * z)
+
+    def bypass(m, x):
+        z = quick(x @ m.down.weight.T + m.down.bias)
+        out = torch.zeros_like(z)
+        for t in range(17):
+            row, column = divmod(t - 1, 4)
+            for i, j in itertools.product(range(3), range(3)):
+                there = t if t == 0 and i == j == 1 else 1 + 4 * (row + i - 1) + column + j - 1
+                inside = t > 0 and 0 <= row + i - 1 < 4 and 0 <= column + j - 1 < 4
+                if inside or (t == 0 and i == j == 1):
+                    out[:, t] += z[:, there] @ m.conv.weight[:, :, i, j].T
+            out[:, t] += m.conv.bias
+        return 0.5 * (quick(out) @ m.up.weight.T + m.up.bias)
+
+    block, wrapped = net.blocks[0], case.net.blocks[0]
+    h = net.norm_pre(net._pos_embed(net.patch_embed(images)))
+    normed = block.norm1(h)
+    z = h + block.attn(normed) + bypass(wrapped.drop_path1.fns[0], normed)
+    normed = block.norm2(z)
+    assert torch.allclose(wrapped(h), z + block.mlp(normed) + bypass(wrapped.drop_path2.fns[0], normed), atol=1e-4)
+
+
+@torch.no_grad()
+def test_dtl_block_by_block(attached, tiny, images, shake):
+    """The history beside timm's blocks called one after the other; feedback from half of the depth on."""
+    case, net = shake(attached("vit", "method=dtl")), tiny("vit")
+    updates = case.net.blocks[0].hooks.hooks[0].updates
+    x, history = net.norm_pre(net._pos_embed(net.patch_embed(images))), 0.0
+    for i, block in enumerate(net.blocks):
+        update = updates[str(i)].update
+        history = history + x @ update.A.T @ update.B.T
+        x = block(x)
+        if i >= 2:
+            x = x + history / (1 + torch.exp(-100 * history))
+    assert torch.allclose(case.net(images), net.head(net.norm(x[:, 1:].mean(1))), atol=1e-4)
+
+
+@torch.no_grad()
 def test_every_fold_is_a_plain_layer(attached, shake):
     """Changes, branches, affines before and after on one layer: fold computes what forward does."""
     case = shake(attached("vit", "method=karst_code", "also=lora", "extra=rst_scalar"))

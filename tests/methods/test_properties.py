@@ -112,7 +112,7 @@ def test_the_others_on_any_backbone(heads, depth, r, family, which):
         "tt": lambda: FacTTT(name="fact_tt", r=r, s=0.5, dropout=0.1),
         "lora": lambda: LoRA(name="lora", r=r, s=0.5, dropout=0.1, sites="all"),
         "vera": lambda: VeRA(name="vera", r=r, start=0.1, key=1),
-        "rep": lambda: RepAdapter(name="repadapter", h=2 * r, s=0.5, groups=2),
+        "rep": lambda: RepAdapter(name="repadapter", h=2 * r, s=0.5, groups=2, dropout=0.1, biases=True),
         "adapter": lambda: Adapter(name="a", h=r, act="gelu", dropout=0.1, halves=["attn", "mlp"], position="inside"),
     }[which]()
     check(vit(heads, depth, 8) if family == "vit" else swin(1 + heads % 2, depth), [method])
