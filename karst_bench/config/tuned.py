@@ -109,7 +109,7 @@ def _of_shots(entry: Any, shots: int | None) -> Mapping[str, Any] | None:
     """An entry's values; of one that is keyed by shots, those of this number, None where it has none."""
     if isinstance(entry, Mapping) and entry and all(isinstance(key, int) for key in entry):
         entry = entry.get(shots)
-    return entry
+    return entry if isinstance(entry, Mapping) else None
 
 
 def _shots_text(cfg: DictConfig) -> str:

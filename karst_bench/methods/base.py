@@ -96,9 +96,7 @@ class AdaptedModel(Protocol):
         """Calls the hook around every block, with a state that it hands from block to block."""
         ...
 
-    def window_tokens(
-        self, block: int, prompts: Callable[..., Tensor], *, per_image: bool = ..., pooled: bool = ...
-    ) -> None:
+    def window_tokens(self, block: int, prompts: nn.Module, *, per_image: bool = ..., pooled: bool = ...) -> None:
         """Swin: prompts() -> (p, d), or prompts(B) -> (B, p, d), join every attention window; pooled: those of the last block."""
         ...
 

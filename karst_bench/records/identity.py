@@ -44,8 +44,10 @@ def _pick(node: Any, keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _without_later(node: str, values: Any) -> Any:
-    later = LATER.get(node) or (LATER_OF_METHOD.get(values.get("name"), {}) if isinstance(values, Mapping) else {})
-    return {key: value for key, value in values.items() if key not in later or value != later[key]} if later and values else values
+    if not isinstance(values, Mapping):
+        return values
+    later = LATER.get(node) or LATER_OF_METHOD.get(str(values.get("name")), {})
+    return {key: value for key, value in values.items() if key not in later or value != later[key]}
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
