@@ -143,18 +143,13 @@ class TimmAdaptedModel:
         pooled: they leave the block, the last one, as tokens, and the head pools them with the patches. Raises: UserError
         where another method pools.
         """
-        module, trained = self._block_module(block), self._train(prompts)
-        height, width = self.spec.grid_of(block)
-        rows, columns = module.window_size
-        count = -(-height // rows) * -(-width // columns)
-        tokens = self._put(
-            f"{self._block_path(block)}.attn",
-            lambda attention: WindowTokens(attention, module, trained, windows=count, per_image=per_image, keep=pooled),
-        )
+        module, trained, grid = self._block_module(block), self._train(prompts), self.spec.grid_of(block)
+        wrap = partial(WindowTokens, block=module, prompts=trained, grid=grid, per_image=per_image, keep=pooled)
+        tokens = self._put(f"{self._block_path(block)}.attn", wrap)
+        if pooled and isinstance(self._home_of("norm"), Readout):
+            raise UserError(f"{type(prompts).__name__} and another method both say what the head pools; attach one of them")
         if pooled:
-            if isinstance(self._home_of("norm"), Readout):
-                raise UserError(f"{type(prompts).__name__} and another method both say what the head pools; attach one of them")
-            self._put("norm", lambda base: PooledPrompts(base, tokens))
+            self._put("norm", partial(PooledPrompts, tokens=tokens))
         self.unmergeable.append(f"{type(prompts).__name__} in block {block}")
 
     def readout(

@@ -17,20 +17,22 @@ class WindowTokens(nn.Module):
     the next block brings its own. The relative position bias of a prompt is 0 and no window mask applies to it. With
     `keep` (the last block) the prompts ask too, and what they get, averaged over an image's windows, is added to them.
     Shapes: x (B nW, L, d), mask (nW, L, L) or None, prompts (p, d), or (B, p, d) with per_image -> (B nW, L, d). The block's
-    norm1 applies to the prompts. windows: nW.
+    norm1 applies to the prompts. grid: rows and columns of patches in the block.
     """
 
     base: Any
 
     def __init__(
-        self, base: nn.Module, block: nn.Module, prompts: Callable[..., Tensor], *, windows: int = 1,
+        self, base: nn.Module, block: nn.Module, prompts: Callable[..., Tensor], *, grid: tuple[int, int],
         per_image: bool = False, keep: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.base = base
         self.prompts = prompts
-        self.windows, self.per_image, self.keep = windows, per_image, keep
+        self.per_image, self.keep = per_image, keep
         self.block: Reference[Any] = Reference(block)  # registered where it stands; norm1 as it was when prompts came
+        rows, columns = self.block.module.window_size
+        self.windows = -(-grid[0] // rows) * -(-grid[1] // columns)
         self.norm = Reference(self.block.module.norm1)
         self.left: Tensor | None = None
 

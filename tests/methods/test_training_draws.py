@@ -176,7 +176,7 @@ def test_prompts_leave_several_windows_as_their_mean(tiny):
     """Window by window, for each image apart; its windows stand beside each other."""
     block = tiny("swin").layers[0].blocks[0]
     tokens, x = torch.randn(2, 3, 16), torch.randn(2 * 16, 16, 16)
-    layer = WindowTokens(block.attn, block, lambda images: tokens, windows=16, per_image=True, keep=True)
+    layer = WindowTokens(block.attn, block, lambda images: tokens, grid=(16, 16), per_image=True, keep=True)
     own = layer(x)
     attn, d = block.attn, 16
     for image in range(2):
