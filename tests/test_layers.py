@@ -26,7 +26,7 @@ ALLOWED = {
 TOP = {"__init__.py", "__main__.py", "compat.py", "download.py", "errors.py", "files.py", "plugins.py", "tensors_file.py"}
 # Where an outside library may be imported, by path prefix.
 HOMES = {
-    "timm": ("adapt/", "data/augment/policy.py", "engine/optim.py"),
+    "timm": ("adapt/", "data/augment/policy.py"),
     "wandb": ("trackers/worker.py",),
     "hydra": ("cli/", "config/", "compat.py"),
     "omegaconf": ("cli/", "config/", "run/", "data/", "compat.py"),

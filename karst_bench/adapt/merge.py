@@ -10,7 +10,7 @@ from torch import nn
 
 from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.layers import AdaptedLayer
-from karst_bench.adapt.model import ROOT
+from karst_bench.adapt.module_tree import ROOT
 from karst_bench.errors import UserError
 
 

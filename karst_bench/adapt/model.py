@@ -3,30 +3,28 @@
 import fnmatch
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from karst_bench.adapt.block_hooks import AttentionRecorder, BlockHooks, HookedBlock
 from karst_bench.adapt.layers import AdaptedLayer, InputRecorder, Merge, Readout, Residual
-from karst_bench.adapt.timm_sites import classifier, model_spec, producer_path
+from karst_bench.adapt.module_tree import M, ModuleTree
+from karst_bench.adapt.timm_sites import classifier
 from karst_bench.adapt.window_tokens import PooledPrompts, WindowTokens
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Artefact
 from karst_bench.nn.affine import Affine
 from karst_bench.nn.block_hook import BlockHook
-from karst_bench.nn.model_spec import ModelSpec, Site
+from karst_bench.nn.model_spec import Site
 from karst_bench.nn.weight_delta import WeightDelta
 
 HALVES = {"attn": ("norm1", "drop_path1"), "mlp": ("norm2", "drop_path2")}
 READS = ("block", "norm", "out", "sum")
 POSITIONS = ("inside", "own_drop_path", "after_drop_path")
-ROOT = "karst"  # the one child that attaching adds to the model: shared modules and block hooks
-
-M = TypeVar("M", bound=nn.Module)
 
 
-class TimmAdaptedModel:
+class TimmAdaptedModel(ModuleTree):
     """A timm model and what methods put into it: the AdaptedModel of methods/base.py.
 
     It places modules in the tree and keeps the list of what trains, the single source for counting, saving, optimising
@@ -37,19 +35,14 @@ class TimmAdaptedModel:
     def __init__(self, net: nn.Module) -> None:
         if getattr(net, "_adapted_model", None) is not None:
             raise UserError("a method is already attached to this model; give several methods to one attach call")
-        self.net = net
-        self.spec: ModelSpec = model_spec(net)
-        modules = dict(net.named_modules())
-        self._homes = {path: (modules[path.rpartition(".")[0]], path.rpartition(".")[2]) for path in modules if path}
+        super().__init__(net)
         head = classifier(net)
-        self._head_path = next(path for path, module in modules.items() if module is head)
+        self._head_path = next(path for path, module in net.named_modules() if module is head)
         self._own = {name: p for name, p in net.named_parameters() if not name.startswith(f"{self._head_path}.")}
-        self._originals: dict[str, nn.Module] = {}
         self.layers: dict[str, AdaptedLayer] = {}
         self._residuals: dict[tuple[int, str], Residual] = {}
         self._trained: list[nn.Parameter] = []
         self._block_hooks: BlockHooks | None = None
-        self.root: nn.Module | None = None
         self.merged = False
         self.method_settings: dict[str, Any] = {}
         self.artefacts: dict[str, Artefact] = {}
@@ -196,19 +189,6 @@ class TimmAdaptedModel:
         """
         return self._at_root(name.replace(".", "_"), self._train(module))
 
-    def place(self, path: str, module: nn.Module) -> None:
-        """Puts a module where the model has one of this path now; merge and unmerge swap layers with it."""
-        parent, _, name = path.rpartition(".")
-        setattr(self.net.get_submodule(parent), name, module)
-
-    def producer(self, path: str) -> nn.Module | None:
-        """The module whose output is the input of the layer at this path as it stands; None where another comes between."""
-        before = producer_path(path, self.spec.family)
-        if before is None or before not in self._homes:
-            return None
-        module = self._home_of(before)
-        return module.base if isinstance(module, InputRecorder) else module
-
     def trained(self) -> dict[str, nn.Parameter]:
         """Every trained parameter of the methods by its name in the tree, the head not included."""
         ids = {id(p) for p in self._trained}
@@ -262,22 +242,6 @@ class TimmAdaptedModel:
                 self._block_path(i), partial(HookedBlock, hooks=hooks, i=i, stage=stage, first_of_stage=first, last=last)
             )
 
-    def _put(self, path: str, wrap: Callable[[nn.Module], M]) -> M:
-        parent, name = self._homes[path]
-        self._originals.setdefault(path, getattr(parent, name))
-        wrapper = wrap(getattr(parent, name))
-        setattr(parent, name, wrapper)
-        return wrapper
-
-    def _at_root(self, name: str, module: M) -> M:
-        if self.root is None:
-            self.root = nn.Module()
-            self.net.add_module(ROOT, self.root)
-        if hasattr(self.root, name):
-            raise UserError(f"two methods share a module under the name {name!r}; attach one of them only")
-        self.root.add_module(name, module)
-        return module
-
     def _pooling(self, pool: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         prefix = self.spec.prefix_tokens
         if callable(pool):
@@ -287,14 +251,3 @@ class TimmAdaptedModel:
         if pool == "cls" and prefix:
             return lambda h: h[:, 0]
         raise UserError(f"readout(pool={pool!r}) is not defined on {self.spec.family}; use mean_patch or a function")
-
-    def _block_path(self, block: int) -> str:
-        path = next(site.path for site in self.spec.sites if site.block == block)
-        return path.split(".attn.")[0].removesuffix(".norm1")
-
-    def _home_of(self, path: str) -> Any:
-        parent, name = self._homes[path]
-        return getattr(parent, name)
-
-    def _block_module(self, block: int) -> Any:
-        return self._originals.get(self._block_path(block)) or self._home_of(self._block_path(block))
