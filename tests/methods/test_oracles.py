@@ -274,17 +274,44 @@ def test_convpass_is_a_convolution_over_patches(attached, tiny, images, shake):
 
 
 @torch.no_grad()
-def test_dtl_block_by_block(attached, tiny, images, shake):
-    """The history beside timm's blocks called one after the other; feedback from half of the depth on."""
-    case, net = shake(attached("vit", "method=dtl")), tiny("vit")
+def test_houlsby_stands_behind_both_halves(attached, tiny, images, shake):
+    case, block = shake(attached("vit", "method=adapter_houlsby")), tiny("vit").blocks[0]
+    h = torch.randn(2, 17, 48)
+
+    def adapted(half, u):
+        m = half.fns[0]
+        return u + nn.functional.gelu(u @ m.down.weight.T + m.down.bias) @ m.up.weight.T + m.up.bias
+
+    wrapped = case.net.blocks[0]
+    z = h + adapted(wrapped.drop_path1, block.attn(block.norm1(h)))
+    assert torch.allclose(wrapped(h), z + adapted(wrapped.drop_path2, block.mlp(block.norm2(z))), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["dtl", "dtl_plus"])
+def test_dtl_block_by_block(attached, tiny, images, shake, name):
+    """The history beside timm's blocks called one after the other; feedback from half of the depth on. In DTL+ it is spread:
+    each channel over its k x k neighbours on the 4 x 4 grid, but not over the class token."""
+    case, net = shake(attached("vit", f"method={name}")), tiny("vit")
     updates = case.net.blocks[0].hooks.hooks[0].updates
+
+    def spread(phi):
+        if name == "dtl":
+            return phi
+        kernel = case.net.blocks[0].hooks.hooks[0].convs["0"].weight[:, 0]  # (d, k, k)
+        k, out = kernel.shape[-1], phi.clone()
+        for t in range(16):
+            near = [(i, j, t // 4 + i - (k - 1) // 2, t % 4 + j - (k - 1) // 2) for i, j in itertools.product(range(k), range(k))]
+            out[:, 1 + t] = sum(kernel[:, i, j] * phi[:, 1 + 4 * a + b] for i, j, a, b in near if 0 <= a < 4 and 0 <= b < 4)
+        return out
+
     x, history = net.norm_pre(net._pos_embed(net.patch_embed(images))), 0.0
     for i, block in enumerate(net.blocks):
         update = updates[str(i)].update
         history = history + x @ update.A.T @ update.B.T
         x = block(x)
         if i >= 2:
-            x = x + history / (1 + torch.exp(-100 * history))
+            x = x + spread(history / (1 + torch.exp(-100 * history)))
     assert torch.allclose(case.net(images), net.head(net.norm(x[:, 1:].mean(1))), atol=1e-4)
 
 

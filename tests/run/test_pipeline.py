@@ -26,6 +26,8 @@ from karst_bench.records.store import Store
 from karst_bench.run import pipeline, training
 from karst_bench.run.commands import act
 from karst_bench.run.lookup import ATTEMPTS, memory_path, recall
+from karst_bench.run.prepare import prepare
+from karst_bench.run.recording import header_of
 from karst_bench.run.watchers import StopSignals
 
 SHORT = ["dataset=mini/digits", "recipe.epochs=1", "recipe.batch=250", "threads=1"]
@@ -44,6 +46,21 @@ def words(tmp_path: Path, cache: Path) -> Callable[..., list[str]]:
 
 def files(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.rglob(pattern))
+
+
+def test_what_tuned_left_open_and_an_only_batch_are_said_at_the_start_and_in_the_record(words, caplog, monkeypatch) -> None:
+    settings = settings_of(words("method=linear", "tuned=paper", "recipe.batch=2000", "recipe.drop_last=true"))
+    noted = header_of(prepare(settings), 1)["notes"]
+
+    def stop(prepared, *_):
+        assert len(prepared.batches(prepared.plan.train, train=True)) == 1
+        raise UserError("far enough")
+
+    monkeypatch.setattr(pipeline, "_tracked", stop)
+    with pytest.raises(UserError, match="far enough"):
+        pipeline.run(settings)
+    for said in ("no table for method=linear", "1000 images make no batch of 2000"):
+        assert said in caplog.text and any(said in note for note in noted)
 
 
 def test_a_run_leaves_one_whole_record_and_an_adapter(words, tmp_path: Path) -> None:
