@@ -43,7 +43,8 @@ def _pick(node: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: node.get(key) for key in keys} if isinstance(node, Mapping) else {}
 
 
-def _without_later(node: str, values: Any) -> Any:
+def without_later(node: str, values: Any) -> Any:
+    """A node of a configuration without the options that came later, where they say what ran before there were any."""
     if not isinstance(values, Mapping):
         return values
     later = LATER.get(node) or LATER_OF_METHOD.get(str(values.get("name")), {})
@@ -56,7 +57,7 @@ def _digest(facts: Mapping[str, Any]) -> str:
 
 
 def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    facts: dict[str, Any] = {node: _without_later(node, config.get(node)) for node in NODES}
+    facts: dict[str, Any] = {node: without_later(node, config.get(node)) for node in NODES}
     facts |= {key: config.get(key) for key in SCALARS}
     facts["backbone"] = _pick(config.get("backbone"), BACKBONE)
     facts["dataset"] = _pick(config.get("dataset"), DATASET)

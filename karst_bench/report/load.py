@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from karst_bench.records import record as schema
 from karst_bench.records.facts import Count
+from karst_bench.records.identity import without_later
 from karst_bench.records.record import RunRecord
 from karst_bench.records.strict_json import RecordError, reason
 from karst_bench.report.suite import DESCRIPTIVE, default_values, own_extra, run_label
@@ -210,7 +211,7 @@ def method_label(config: ReportedConfig) -> str:
 
 def hyper(config: Mapping[str, Any]) -> dict[str, Any]:
     """The method's hyper-parameters: all of its node but class path and texts."""
-    node = config["method"]
+    node = without_later("method", config["method"])
     return {key: node[key] for key in sorted(node) if key not in DESCRIPTIVE}
 
 
@@ -238,7 +239,7 @@ def setting(record: RunRecord, config: ReportedConfig) -> tuple[tuple[str, str],
     if config.tuned.name == "none":
         parts |= {f"method.{key}": value for key, value in hyper(record.config).items()}
         for node in ("recipe", "extra", "also"):
-            values = record.config.get(node, {})
+            values = without_later(node, record.config.get(node, {}))
             parts |= {f"{node}.{key}": values[key] for key in values if key == "name" or key not in DESCRIPTIVE}
     return tuple(sorted((printable(key, 60), command_value(value)) for key, value in parts.items()))
 

@@ -164,6 +164,16 @@ def test_settings_are_rows_of_their_own(tmp_path):
     assert [row.label for row in found] == ["karst", "karst [normalization=half]", "karst [N=4]"]
 
 
+def test_a_run_of_before_an_option_and_one_at_its_first_value_are_seeds_of_one_row(tmp_path):
+    later = {"config__recipe__lag": 1, "config__recipe__drop_last": False}
+    (row,) = rows(tmp_path, record(last=70), record(seed=1, last=72, **later))["karst"]
+    assert row.tasks["cifar100"].scores == [70, 72]
+    init = [record("convpass", seed=seed, hyper=hyper) for seed, hyper in enumerate(({"h": 8}, {"h": 8, "init": "identity"}))]
+    assert len(rows(tmp_path, *init)["convpass"]) == 1
+    other = record("convpass", seed=2, hyper={"h": 8}, config__recipe__lag=0)
+    assert len(rows(tmp_path, *init, other)["convpass"]) == 2
+
+
 def test_a_setting_that_is_not_the_papers_says_so(tmp_path):
     (row,) = rows(tmp_path, record(hyper={"N": 4, "m": 8, "r": 8}))["karst"]
     assert row.label == "karst [N=4]"
