@@ -23,7 +23,7 @@ from karst_bench.report.suite import load_suite
 ROOT = Path(__file__).resolve().parents[1]
 
 PAGE = ROOT / "docs" / "mini.md"
-RESULTS = ROOT / "results" / "runs" / "mini"
+RESULTS = ROOT / "results" / "reference" / "mini"
 MARKS = re.compile(r"(<!-- records: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TASKS = load_suite("mini").task_names
 SEARCHED = {

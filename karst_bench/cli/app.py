@@ -99,12 +99,15 @@ def report(
     results: Annotated[
         Path, typer.Option(parser=_expanded, envvar="KARST_BENCH_RESULTS", help="The folder of paths.results.")
     ] = Path("results"),
+    records: Annotated[
+        str, typer.Option(help="own (results/runs), reference (results/reference), imported, or several: own,reference.")
+    ] = "reference,own",
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Draw the figures too.")] = True,
 ) -> None:
     """Make tables, figures and statistics. They come from the records alone and go to <results>/report/<suite>."""
-    from karst_bench.report.report import terminal_text, write_report
+    from karst_bench.report.report import record_folders, terminal_text, write_report
 
-    made = write_report(suite, results / "runs" / suite, results / "report" / suite, pictures)
+    made = write_report(suite, record_folders(results, suite, records), results / "report" / suite, pictures)
     print(terminal_text(made, sys.stdout.isatty()))
 
 

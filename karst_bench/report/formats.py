@@ -19,7 +19,7 @@ TEX_SPECIAL = {
 
 def value_text(cell: TableCell) -> str:
     """The number of a cell alone."""
-    if cell.value is not None and cell.value < cell.floor:
+    if cell.floor is not None and cell.value is not None and cell.value < cell.floor:
         return f"<{cell.floor:g}"
     return f"{cell.value:.{cell.digits}f}"
 

@@ -21,6 +21,7 @@ FIGURES = {
 def html_page(
     suite: str,
     runs: int,
+    sources: Sequence[str],
     tables: Sequence[Table],
     gaps: Mapping[str, Sequence[Gap]],
     left_out: Sequence[str],
@@ -34,5 +35,6 @@ def html_page(
     environment.globals |= {"text": formats.cell_text, "TableCell": TableCell}
     opened = [table.name for table in tables if table.name not in FOLDED]
     return environment.get_template("index.html.j2").render(
-        suite=suite, runs=runs, tables=tables, gaps=gaps, left_out=left_out, notes=notes, figures=FIGURES, open=opened
-    )
+        suite=suite, runs=runs, sources=sources, tables=tables, gaps=gaps, left_out=left_out, notes=notes, figures=FIGURES,
+        open=opened,
+    )  # fmt: skip

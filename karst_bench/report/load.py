@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -126,9 +126,21 @@ class Run:
     setting: tuple[tuple[str, str], ...] = ()
     data_version: tuple[str, ...] = ()
     provenance_key: tuple[tuple[str, str], ...] = ()
+    origin: str = "own"
 
 
-def load_runs(folder: Path, suite: str) -> tuple[list[Run], list[str]]:
+def load_folders(folders: Mapping[str, Path], suite: str) -> tuple[list[Run], list[str]]:
+    """`load_runs` of each folder, by origin; a line left out begins with the origin where there are several."""
+    runs: list[Run] = []
+    left_out: list[str] = []
+    for origin, folder in folders.items():
+        found, lines = load_runs(folder, suite, origin)
+        runs += found
+        left_out += [f"{origin}/{line}" for line in lines] if len(folders) > 1 else lines
+    return runs, left_out
+
+
+def load_runs(folder: Path, suite: str, origin: str = "own") -> tuple[list[Run], list[str]]:
     """All valid finished runs under `folder` (…/runs/<suite>), sorted by id, and a line for every file left out.
 
     A run of the other suite in this folder, a second file with the same id and a symbolic link out of it are left out.
@@ -137,7 +149,9 @@ def load_runs(folder: Path, suite: str) -> tuple[list[Run], list[str]]:
     left_out: list[str] = []
     for path in sorted(folder.rglob("*.json")) if folder.is_dir() else []:
         try:
-            run = read_run(path, suite)
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise BadRecordError("a link to a file outside this folder")
+            run = replace(read_run(path, suite), origin=origin)
             if run.id in runs:
                 raise BadRecordError(f"duplicate of record {run.id}")
             runs[run.id] = run

@@ -1,20 +1,23 @@
 """From a folder of records to a folder of tables, figures and pages: the whole story of a report on one screen."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from karst_bench import files
+from karst_bench.errors import UserError, nearest
 from karst_bench.report import figure_data, formats, html, missing, paper, tables
-from karst_bench.report.load import Run, load_runs
+from karst_bench.report.load import Run, load_folders
 from karst_bench.report.missing import Gap
 from karst_bench.report.statistics import aggregate, pages
 from karst_bench.report.statistics.aggregate import ResultsByMethod
 from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN, Suite, load_suite
 from karst_bench.report.table_model import Table
 
+ORIGINS = {"reference": "reference", "own": "runs", "imported": "imported"}  # origin -> folder below paths.results
 FORMATS = {"md": formats.to_markdown, "csv": formats.to_csv, "tex": formats.to_latex}
 
 
@@ -25,6 +28,7 @@ class Report:
     suite: str
     folder: Path
     runs: int
+    sources: list[str]
     tables: list[Table]
     gaps: dict[str, list[Gap]]
     left_out: list[str]
@@ -46,19 +50,23 @@ class PlacedRuns:
         return {run.id for ours in every for settings in ours.values() for results in settings for run in results.runs}
 
 
-def write_report(suite: str, runs_folder: Path, out: Path, pictures: bool = True) -> Report:
-    """Read the records of a suite under `runs_folder`, write every table and, with pictures, every figure to `out`.
+def write_report(suite: str, folders: Mapping[str, Path], out: Path, pictures: bool = True) -> Report:
+    """Read a suite's records, write every table and, with pictures, every figure to `out`.
+
+    folders: origin (reference, own, ...) -> where its records lie; the report says which it read.
 
     Raises: UserError for an unknown suite or a folder that cannot be written.
     """
     layout = load_suite(suite)
-    runs, left_out = load_runs(runs_folder, suite)
+    runs, left_out = load_folders(folders, suite)
     printed = paper.printed_tables(layout)
     placed = place_runs(runs, layout)
     grid = figure_data.ablation_grid(placed.tables[MAIN], layout)
     made = report_tables(layout, placed, printed, grid)
     gaps = report_gaps(layout, placed, grid)
-    report = Report(suite, out, len(runs), made, gaps, left_out, run_notes(runs, layout, placed, printed))
+    unbuilt = {name: missing.unbuilt(layout.sweeps[name]) for name in gaps}
+    notes = run_notes(runs, layout, placed, printed)
+    report = Report(suite, out, len(runs), source_lines(folders, runs), made, gaps, left_out, notes)
     for table in made:
         for suffix, text_of in FORMATS.items():
             write_text(out / f"{table.name}.{suffix}", text_of(table))
@@ -69,11 +77,25 @@ def write_report(suite: str, runs_folder: Path, out: Path, pictures: bool = True
         figures.write_figures(
             out, layout, placed.tables[MAIN], figure_data.few_shot_curves(placed.few_shot, layout), grid, costs
         )
-    write_text(out / "missing.md", missing.missing_page(gaps, suite))
+    write_text(out / "missing.md", missing.missing_page(gaps, suite, unbuilt))
     write_text(out / "missing.csv", missing.missing_csv(gaps))
     write_text(out / "left_out.txt", "".join(f"{line}\n" for line in left_out))
-    write_text(out / "index.html", html.html_page(suite, len(runs), made, gaps, left_out, report.notes))
+    write_text(out / "index.html", html.html_page(suite, len(runs), report.sources, made, gaps, left_out, report.notes))
     return report
+
+
+def record_folders(results: Path, suite: str, records: str) -> dict[str, Path]:
+    """Origin -> folder of the records of a suite below a results folder. Raises: UserError for an origin that is none."""
+    names = records.split(",")
+    if odd := [name for name in names if name not in ORIGINS]:
+        raise UserError(f"records={odd[0]} is none of {', '.join(ORIGINS)}{nearest(odd[0], ORIGINS)}")
+    return {name: results / ORIGINS[name] / suite for name in names}
+
+
+def source_lines(folders: Mapping[str, Path], runs: Sequence[Run]) -> list[str]:
+    """A line for each folder: how many runs came from it."""
+    found = Counter(run.origin for run in runs)
+    return [f"Read: {found[origin]} of {origin}, {'/'.join(folder.parts[-2:])}" for origin, folder in folders.items()]
 
 
 def place_runs(runs: Iterable[Run], suite: Suite) -> PlacedRuns:
@@ -160,6 +182,7 @@ def terminal_text(report: Report, colour: bool = False) -> str:
     parts = [formats.to_terminal(table, colour) for table in report.tables if shown_in_terminal(table, report)]
     missing_cells = {name: sum(len(gap.datasets) for gap in gaps) for name, gaps in report.gaps.items()}
     lines = [f"{report.runs} finished runs of suite {report.suite}; {len(report.left_out)} files left out."]
+    lines += [*report.sources, f"  below {report.folder.parents[1]}"]
     lines += [f"  left out: {line}" for line in report.left_out]
     lines += report.notes
     lines.append("Missing cells: " + ", ".join(f"{name} {number}" for name, number in missing_cells.items()) + ".")

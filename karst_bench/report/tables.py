@@ -24,7 +24,10 @@ LAST_NOTE = (
 CHOSEN_NOTE = LAST_NOTE.replace("last epoch on the test set", "test accuracy at the epoch that the protocol in the key chooses")
 PAPER_NOTE = (
     "Rows marked paper: as printed, one run each, mostly the best test epoch; their group means in Table I are from "
-    "the printed cells. Best bold and second underlined, among paper rows and among our rows apart."
+    "the printed cells."
+)
+MARK_NOTE = (
+    "Best bold, second underlined, among like alone: rows of one source, one kind of tuning and one number of seeds."
 )
 MINI_NOTE = "The mini suite is generated and small: it is not VTAB, and no number of the paper belongs beside it."
 AVERAGE_NOTE = (
@@ -121,17 +124,19 @@ def side_by_side(
     for method in planned:
         if (name := names.get(method, "")) in printed:
             rows.append(TableRow("paper", paper_cells(name, printed.pop(name), mine, suite)))
-        cells = {"method": TableCell(method), "source": TableCell("ours")}
-        rows.append(TableRow("ours", our_cells(ours[method][0], suite, footnotes) if method in ours else cells))
+        if method in ours:
+            rows.append(TableRow("ours", our_cells(ours[method][0], suite, footnotes), ours[method][0].tuned))
     rows += [TableRow("paper", paper_cells(name, row, mine, suite)) for name, row in printed.items()]
     extra, left = further_results(planned, ours, suite, sweep.table.further_methods)
-    rows += [TableRow("ours", our_cells(results, suite, footnotes)) for results in extra]
+    rows += [TableRow("ours", our_cells(results, suite, footnotes), results.tuned) for results in extra]
     columns = table_columns(sweep.table.columns, suite)
     shown = [*extra, *(ours[method][0] for method in planned if method in ours)]
     last = set(sweep.table.protocols) <= {"last", "peek10"}
     notes = [LAST_NOTE if last else CHOSEN_NOTE]
     notes += [note for note, told in ((MINI_NOTE, suite.name == "mini"), (PAPER_NOTE, frame is not None)) if told]
-    notes += [AVERAGE_NOTE, PEAK_NOTE, *map(misprint_note, mine), *footnotes.notes(), *tuning_notes(shown)]
+    if absent := [method for method in planned if method not in ours]:
+        notes.append(f"No run, hence no row: {', '.join(absent)}; missing.md has the commands.")
+    notes += [MARK_NOTE, AVERAGE_NOTE, PEAK_NOTE, *map(misprint_note, mine), *footnotes.notes(), *tuning_notes(shown)]
     if left:
         notes.append(
             f"{left} runs of further settings are not in this table: they lack tasks, or belong to the ablation."
@@ -183,7 +188,7 @@ def elsewhere_table(backbone: str, ours: ResultsByMethod) -> Table:
     for results in shown:
         cells = {key: estimate_cell(cell.estimate, test_error=cell.test_error) for key, cell in results.tasks.items()}
         cells |= {"method": TableCell(results.label), "params_m": TableCell(value=results.params_m, digits=4)}
-        rows.append(TableRow("ours", cells | {"provenance_key": TableCell(footnotes.keys(results))}))
+        rows.append(TableRow("ours", cells | {"provenance_key": TableCell(footnotes.keys(results))}, results.tuned))
     name = ELSEWHERE + re.sub(r"[^A-Za-z0-9_.-]", "_", backbone)
     notes = ["Runs on datasets or backbones that no other table is about; no average is taken.", CHOSEN_NOTE]
     notes += [*footnotes.notes(), *tuning_notes(shown)]

@@ -32,7 +32,7 @@ PICTURES = {"figure2", "figure3", "ablation", "pareto", "ranks"}
 
 def report_of(suite, results, pictures=True):
     """The report on results/runs/<suite>, in results/report/<suite>."""
-    return write_report(suite, results / "runs" / suite, results / "report" / suite, pictures)
+    return write_report(suite, {"own": results / "runs" / suite}, results / "report" / suite, pictures)
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +52,19 @@ def test_nothing_ran(tmp_path, suite, capsys, monkeypatch):
     monkeypatch.setattr(style, "FIGURE_FILES", SVG_ONLY)
     assert main(["report", f"suite={suite}", f"results={tmp_path}"]) == 0
     out = capsys.readouterr().out
-    assert "0 finished runs" in out and "karst" in out and "karst-bench run" in out
+    assert "0 finished runs" in out and "karst-bench run" in out
     folder = tmp_path / "report" / suite
     made = FORMS | ({"fgvc"} if suite == "vtab" else set())
     expected = {f"{name}.{form}" for name in made for form in ("md", "csv", "tex")}
     expected |= {f"{name}.svg" for name in PICTURES}
     expected |= {"index.html", "missing.md", "missing.csv", "left_out.txt"}
     assert {path.name for path in folder.iterdir()} == expected
-    ours = [line for line in read_csv(folder / "table1.csv") if line["source"] == "ours"]
-    assert len(ours) == 15
-    assert all(value == "" for line in ours for key, value in line.items() if key not in ("method", "source"))
-    assert all("—" in line for line in (folder / "table1.md").read_text().splitlines() if "| ours |" in line)
-    assert ("| paper |" in (folder / "table1.md").read_text()) == (suite == "vtab")
+    page = (folder / "table1.md").read_text()
+    assert "| ours |" not in page and "No run, hence no row: full, linear, " in page
+    assert ("| paper |" in page) == (suite == "vtab")
+    missing = (folder / "missing.md").read_text()
+    assert "method=lora" in missing and "method=lst" not in missing and "not built here: lst, noah" in missing
+    assert "Read: 0 of reference, " in out and "Read: 0 of own, " in out
 
 
 def test_numbers_of_a_full_report(full):
@@ -94,7 +95,7 @@ def test_two_builds_are_equal_byte_for_byte(tmp_path, monkeypatch):
         "import sys; from karst_bench.cli.app import main; from karst_bench.report import style;"
         f"style.FIGURE_FILES = {SVG_ONLY}; sys.exit(main(sys.argv[1:]))"
     )
-    call = [sys.executable, "-c", code, "report", "suite=mini", f"results={tmp_path / 'there'}"]
+    call = [sys.executable, "-c", code, "report", "suite=mini", "records=own", f"results={tmp_path / 'there'}"]
     subprocess.run(call, env=os.environ | {"PYTHONHASHSEED": "77"}, stdout=subprocess.DEVNULL, check=True)
     monkeypatch.setattr(style, "FIGURE_FILES", SVG_ONLY)
     report_of("mini", tmp_path / "here")
@@ -156,6 +157,23 @@ def test_wrong_options(tmp_path, words, capsys):
     assert "vtab" in capsys.readouterr().err or words == ["suit=vtab"]
 
 
+def test_reports_read_either_folder_or_both_and_say_which(tmp_path, capsys):
+    write(tmp_path, record(seed=1, last=80.0))
+    (path,) = write(tmp_path, record(seed=0, last=70.0))
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "vtab").symlink_to(tmp_path / "kept", target_is_directory=True)
+    (tmp_path / "kept").mkdir()
+    path.rename(tmp_path / "kept" / path.name)
+    for words, value in (([], 75.0), (["records=own"], 80.0), (["records=reference"], 70.0)):
+        assert main(["report", *words, f"results={tmp_path}", "pictures=false"]) == 0
+        (row,) = [row for row in read_csv(tmp_path / "report/vtab/table1.csv") if row["source"] == "ours"]
+        assert float(row["cifar100"]) == value
+        out = capsys.readouterr().out
+        assert ("of own, " in out, "of reference, " in out) == ("reference" not in str(words), "own" not in str(words))
+    assert main(["report", "records=refrence", f"results={tmp_path}"]) == 2
+    assert "did you mean reference" in capsys.readouterr().err
+
+
 def test_unwritable_folder_is_one_clear_line(tmp_path):
     (tmp_path / "report").write_text("a file where a folder should be")
     with pytest.raises(UserError, match="cannot write"):
@@ -179,6 +197,14 @@ def test_commands_for_missing_cells(tmp_path):
     assert "method.N=1,3,4" in lines["figure3", "karst", "vtab/pets"]["command"]
 
 
+def test_marks_compare_like_with_like():
+    """Two tuned rows and one untuned, three seeds and one: each kind has its own best."""
+    given = [("none", 70.0, 3), ("none", 71.0, 3), ("none", 90.0, 1), ("ours", 80.0, 3), ("ours", 79.0, 3)]
+    rows = [TableRow("ours", {"x": TableCell(value=value, n=n)}, kind) for kind, value, n in given]
+    marks = [row.cells["x"].mark for row in with_ranks([Column("x", "X", ranked=True)], rows)]
+    assert marks == ["second", "best", "", "best", "second"]
+
+
 def test_best_and_second_within_their_source():
     values = [("paper", 80.04), ("paper", 79.0), ("ours", 70.0), ("ours", 71.04), ("ours", 70.96), ("ours", 60.0)]
     rows = [TableRow(source, {"x": TableCell(value=value)}) for source, value in values]
@@ -192,6 +218,7 @@ def test_boxes_as_text():
     assert formats.cell_text(TableCell(value=76.84, low=76.4, high=77.2, n=3)) == "76.8 ±0.4 (3)"
     assert formats.cell_text(TableCell(value=77.9, recomputed=77.4065)) == "77.9 [!77.41]"
     assert formats.cell_text(TableCell(value=0.00002, digits=3, floor=0.001)) == "<0.001"
+    assert formats.cell_text(TableCell(value=-18.2, low=-19.0, high=-17.4)) == "-18.2 ±0.8"
     assert formats.cell_text(TableCell(value=1.0, digits=2, low=0.5, high=1.5, bracket=True)) == "[0.50, 1.50]"
 
 
@@ -256,7 +283,7 @@ def test_report_with_hostile_neighbours(tmp_path, capsys):
     (paths[0].parent / "bad.json").write_text('{"schema": 1, "id": "<script>"')
     assert main(["report", f"results={tmp_path}", "pictures=false"]) == 0
     out = capsys.readouterr().out
-    assert "1 files left out" in out and "left out: bad.json" in out
+    assert "1 files left out" in out and "left out: own/bad.json" in out
     (ours,) = [
         x for x in read_csv(tmp_path / "report/vtab/table1.csv") if (x["method"], x["source"]) == ("karst", "ours")
     ]
@@ -373,5 +400,5 @@ def test_the_fine_grained_sets_have_a_table_and_a_mean(tmp_path):
     report_of("vtab", tmp_path, pictures=False)
     rows = {row["method"]: row for row in read_csv(tmp_path / "report" / "vtab" / "fgvc.csv")}
     assert [float(rows["karst"][task]) for task in sets] == [80.5, 81.5, 82.5, 83.5, 84.5]
-    assert float(rows["karst"]["task_avg"]) == 82.5 and rows["linear"]["cub"] == ""
+    assert float(rows["karst"]["task_avg"]) == 82.5 and list(rows) == ["karst"]
     assert (tmp_path / "report" / "vtab" / "other_vit_b16.csv").is_file()

@@ -131,6 +131,15 @@ def test_copies_folders_and_strange_names(tmp_path):
     assert all(line.isprintable() for line in left_out)
 
 
+def test_a_link_out_of_the_folder_is_left_out(tmp_path):
+    (path,) = write(tmp_path / "elsewhere", record())
+    folder = tmp_path / "runs" / "vtab"
+    folder.mkdir(parents=True)
+    (folder / path.name).symlink_to(path)
+    runs, (line,) = load(tmp_path)
+    assert runs == [] and "outside this folder" in line
+
+
 def rows(tmp_path, *records):
     write(tmp_path, *records)
     runs, left_out = load(tmp_path)

@@ -38,7 +38,7 @@ def put(folder, option, text):
 
 
 def report_of(name, results, pictures=False):
-    return write_report(name, results / "runs" / name, results / "report" / name, pictures)
+    return write_report(name, {"own": results / "runs" / name}, results / "report" / name, pictures)
 
 
 def table_of(report, name):
@@ -104,7 +104,7 @@ def test_a_printed_row_that_nobody_planned_is_shown_and_drawn(tmp_path, monkeypa
     monkeypatch.setattr(style, "FIGURE_FILES", {"svg": {"Date": None}})
     report = report_of("vtab", tmp_path, pictures=True)
     rows = [(row.source, label(row)) for row in table_of(report, "table1").rows]
-    assert ("paper", "SNF") in rows and ("ours", "SNF") not in rows and len(rows) == 31
+    assert ("paper", "SNF") in rows and ("ours", "SNF") not in rows and len(rows) == 16
     assert "SNF" in paper.printed_costs(
         load_suite("vtab"), paper.printed_tables(load_suite("vtab"), tmp_path / "paper")
     )
@@ -204,7 +204,7 @@ def test_a_new_table_is_one_file_and_may_know_one_suite(fresh, tmp_path):
     write(tmp_path, record("lora", "dtd", 0, 10.0))
     table = table_of(report_of("vtab", tmp_path), "table4")
     assert [column.key for column in table.columns if column.group] == list(sets)
-    assert [label(row) for row in table.rows] == ["lora", "full"]
+    assert [label(row) for row in table.rows] == ["lora"]
     assert table.rows[0].cells["dtd"].value == table.rows[0].cells["task_avg"].value == 60.0
     assert table.notes[0].startswith("Mean over seeds of the test accuracy at the epoch that the protocol")
 

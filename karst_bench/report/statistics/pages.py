@@ -75,7 +75,7 @@ def methods_table(ours: ResultsByMethod, suite: Suite) -> Table:
     ]
     tasks = suite.task_names
     complete, found = aggregate.complete_results(ours, tasks), rank_methods(ours, suite)
-    rows = [TableRow("ours", method_cells(results, suite, found)) for results in complete]
+    rows = [TableRow("ours", method_cells(results, suite, found), results.tuned) for results in complete]
     notes = ["Methods with runs on every task, one setting each, protocol last, in points of top-1 accuracy."]
     if found is not None:
         notes.append(
