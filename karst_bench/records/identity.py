@@ -8,10 +8,12 @@ too, so that a new option does not orphan the records of yesterday.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from karst_bench.records.migrations import SCHEMA
-from karst_bench.records.record import RunHeader
+
+if TYPE_CHECKING:
+    from karst_bench.records.record import RunHeader
 
 NODES = ("method", "extra", "also", "recipe", "protocol")
 DATASET = ("name", "source", "encoding", "transform", "shots", "split_seed", "classes", "difficulty")
@@ -65,6 +67,12 @@ def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
+def deciding_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration decides the numbers of its run, in one form per meaning; ids are hashes over it."""
+    found: dict[str, Any] = _canonical(_facts(config) | {"backbone": _pick(config.get("backbone"), BACKBONE + INPUT)})
+    return found
+
+
 def identify(
     config: Mapping[str, Any],
     *,
@@ -90,7 +98,7 @@ def identify(
     return _digest(facts)
 
 
-def recomputed_id(record: RunHeader) -> str:
+def recomputed_id(record: "RunHeader") -> str:
     """The id that a record ought to have by what it says, by the rule of the schema that made its id."""
     return identify(
         record.config,

@@ -88,7 +88,7 @@ def record_folders(results: Path, suite: str, records: str) -> dict[str, Path]:
     """Origin -> folder of the records of a suite below a results folder. Raises: UserError for an origin that is none."""
     names = records.split(",")
     if odd := [name for name in names if name not in ORIGINS]:
-        raise UserError(f"records={odd[0]} is none of {', '.join(ORIGINS)}{nearest(odd[0], ORIGINS)}")
+        raise UserError(f"records={odd[0]} is none of {', '.join(ORIGINS)}{nearest(odd[0], list(ORIGINS))}")
     return {name: results / ORIGINS[name] / suite for name in names}
 
 
@@ -100,7 +100,7 @@ def source_lines(folders: Mapping[str, Path], runs: Sequence[Run]) -> list[str]:
 
 def place_runs(runs: Iterable[Run], suite: Suite) -> PlacedRuns:
     """Which table each run belongs to, by dataset, backbone and protocol; runs that chose on val200 belong to none."""
-    tested = [run for run in runs if run.protocol != "val"]
+    tested = [run for run in runs if run.last is not None]
     found: dict[str, list[Run]] = {}
     for sweep in suite.tables:
         names, backbones = {task.option for task in suite.of_table(sweep).tasks}, sweep.values("backbone")
@@ -148,15 +148,21 @@ def report_gaps(suite: Suite, placed: PlacedRuns, grid: figure_data.AblationGrid
     return gaps
 
 
-def run_notes(runs: Iterable[Run], suite: Suite, placed: PlacedRuns, printed: Mapping[str, pd.DataFrame]) -> list[str]:
+def run_notes(runs: Sequence[Run], suite: Suite, placed: PlacedRuns, printed: Mapping[str, pd.DataFrame]) -> list[str]:
     """Lines below everything: runs that no table shows, and how well the paper's means agree with its cells."""
     rest = [run for run in runs if run.id not in placed.run_ids]
     notes = []
+    if bare := sum(not run.digested for run in runs):
+        notes.append(f"{bare} records were written before records had a digest: an edit of theirs would not show by itself.")
+    notes.append(
+        "Every id is computed again from its record, every digest and every pair of numbers within it is checked; what is forged "
+        "with care cannot be seen without the predictions."
+    )
     if rest:
-        chosen = sum(run.protocol == "val" for run in rest)
+        chosen = sum(run.last is None for run in rest)
         notes.append(
-            f"{len(rest)} valid runs are in no table: {chosen} of protocol val, {len(rest) - chosen} doubled seeds, or "
-            "another version of the data than most seeds of their cell."
+            f"{len(rest)} valid runs are in no table: {chosen} that report val200, {len(rest) - chosen} doubled or "
+            "conflicting seeds."
         )
     if printed:
         largest = paper.largest_rounding(printed, suite)

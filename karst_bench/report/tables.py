@@ -75,7 +75,10 @@ def our_cells(results: MethodResults, suite: Suite, footnotes: Footnotes) -> dic
     for task in names:
         if task in results.tasks:
             cells[task] = estimate_cell(results.tasks[task].estimate, test_error=results.tasks[task].test_error)
-    cells["params_m"] = TableCell(value=results.params_m, digits=4 if suite.name == "mini" else 2)
+    for conflict in results.conflicts:
+        cells[conflict.cell] = replace(cells.get(conflict.cell, TableCell()), text="conflict")
+    if results.tasks:
+        cells["params_m"] = TableCell(value=results.params_m, digits=4 if suite.name == "mini" else 2)
     for group, members in suite.groups.items():
         cells[group] = estimate_cell(aggregate.mean_over(results, members, [1 / len(members)] * len(members)))
     flat = aggregate.mean_over(results, names, suite.task_weights)
@@ -137,18 +140,17 @@ def side_by_side(
     if absent := [method for method in planned if method not in ours]:
         notes.append(f"No run, hence no row: {', '.join(absent)}; missing.md has the commands.")
     notes += [MARK_NOTE, AVERAGE_NOTE, PEAK_NOTE, *map(misprint_note, mine), *footnotes.notes(), *tuning_notes(shown)]
-    if left:
-        notes.append(
-            f"{left} runs of further settings are not in this table: they lack tasks, or belong to the ablation."
-        )
+    notes += left_notes(left)
+    notes += [conflict.line for results in [*shown, *left] for conflict in results.conflicts]
     return Table(sweep.name, sweep.title, columns, with_ranks(columns, rows), notes)
 
 
 def further_results(
     shown: Sequence[str], ours: ResultsByMethod, suite: Suite, further: bool
-) -> tuple[list[MethodResults], int]:
-    """Results beyond the planned rows: other methods, other settings with every task; and the number of runs left out."""
-    found, left = [], 0
+) -> tuple[list[MethodResults], list[MethodResults]]:
+    """Results beyond the planned rows: other methods, other settings with every task; and the settings left out."""
+    found: list[MethodResults] = []
+    left: list[MethodResults] = []
     for method, settings in ours.items():
         if method not in shown and not further:
             continue
@@ -158,8 +160,18 @@ def further_results(
             if results is settings[0] or (complete and not figure_data.only_axes_differ(settings[0], results)):
                 found.append(results)
             else:
-                left += len(results.runs)
+                left.append(results)
     return found, left
+
+
+def left_notes(left: Sequence[MethodResults], most: int = 12) -> list[str]:
+    """A line that names the settings without room in a table; nothing of theirs is in any of its cells."""
+    if not left:
+        return []
+    named = "; ".join(f"{results.label} ({len(results.runs)} on {len(results.tasks)} tasks)" for results in left[:most])
+    more = f"; and {len(left) - most} more" if len(left) > most else ""
+    runs = sum(len(results.runs) for results in left)
+    return [f"{runs} runs of further settings are in no cell here (they lack tasks, or are the ablation's): {named}{more}."]
 
 
 def tuning_notes(shown: Sequence[MethodResults]) -> list[str]:
@@ -187,9 +199,12 @@ def elsewhere_table(backbone: str, ours: ResultsByMethod) -> Table:
     shown = [results for settings in ours.values() for results in settings]
     for results in shown:
         cells = {key: estimate_cell(cell.estimate, test_error=cell.test_error) for key, cell in results.tasks.items()}
-        cells |= {"method": TableCell(results.label), "params_m": TableCell(value=results.params_m, digits=4)}
+        for conflict in results.conflicts:
+            cells[conflict.cell] = replace(cells.get(conflict.cell, TableCell()), text="conflict")
+        cells |= {"method": TableCell(results.label)}
+        cells |= {"params_m": TableCell(value=results.params_m, digits=4)} if results.tasks else {}
         rows.append(TableRow("ours", cells | {"provenance_key": TableCell(footnotes.keys(results))}, results.tuned))
     name = ELSEWHERE + re.sub(r"[^A-Za-z0-9_.-]", "_", backbone)
     notes = ["Runs on datasets or backbones that no other table is about; no average is taken.", CHOSEN_NOTE]
-    notes += [*footnotes.notes(), *tuning_notes(shown)]
+    notes += [*footnotes.notes(), *tuning_notes(shown), *(c.line for results in shown for c in results.conflicts)]
     return Table(name, f"Other runs on {backbone}", columns, with_ranks(columns, rows), notes)

@@ -11,7 +11,7 @@ from karst_bench.config.option_files import option_config, options
 from karst_bench.config.sweep_files import SUITES
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
-from karst_bench.report import load, paper, style, suite
+from karst_bench.report import experiment, load, paper, style, suite
 from karst_bench.report.report import place_runs, write_report
 from karst_bench.report.suite import load_suite, planned_rows
 
@@ -22,7 +22,7 @@ def fresh(monkeypatch, tmp_path):
     folder = tmp_path / "plugin" / "conf"
     folder.mkdir(parents=True)
     monkeypatch.setenv("KARST_BENCH_PLUGINS", str(folder.parent))
-    caches = load_suite, suite._method_file, suite._datasets
+    caches = load_suite, suite.method_file, suite._datasets, experiment.dataset_file, experiment.default_facts, experiment._like
     for cache in caches:
         cache.cache_clear()
     yield folder

@@ -1,0 +1,23 @@
+"""A protocol's name says what was trained on, looked at and reported: its fields are those of its file, or it needs another name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from karst_bench.config.option_files import option_config, options
+from karst_bench.errors import UserError
+
+
+def protocol_differs(protocol: Mapping[str, Any]) -> str | None:
+    """What a protocol of a known name has otherwise than its file; None where it agrees or its name is nobody's."""
+    name = protocol.get("name")
+    if name not in options("protocol"):
+        return None
+    said = option_config("protocol", str(name))
+    odd = [key for key in sorted(said.keys() | protocol.keys()) if said.get(key) != protocol.get(key)]
+    return f"protocol {name} says {odd[0]}={protocol.get(odd[0])}, its file {odd[0]}={said.get(odd[0])}" if odd else None
+
+
+def check_protocol(protocol: Mapping[str, Any]) -> None:
+    """Raises: UserError where a named protocol's fields are changed."""
+    if odd := protocol_differs(protocol):
+        raise UserError(f"{odd}; what trains or looks otherwise needs another name: add protocol.name=mine")
