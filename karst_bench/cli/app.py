@@ -11,6 +11,7 @@ from karst_bench import __version__
 from karst_bench.cli.console import attach_console
 from karst_bench.cli.outcome import asks_for_debug, exit_code
 from karst_bench.cli.words import KeyValueCommand, OverrideCommand
+from karst_bench.errors import UserError
 
 PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
@@ -95,6 +96,9 @@ def tune(
 
 @app.command(cls=KeyValueCommand)
 def report(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[diff paper]", help="Show every cell beside the printed one.")
+    ] = None,
     suite: Annotated[str, typer.Option(help="vtab or mini.")] = "vtab",
     results: Annotated[
         Path, typer.Option(parser=_expanded, envvar="KARST_BENCH_RESULTS", help="The folder of paths.results.")
@@ -102,13 +106,18 @@ def report(
     records: Annotated[
         str, typer.Option(help="own (results/runs), reference (results/reference), imported, or several: own,reference.")
     ] = "reference,own",
+    contrasts: Annotated[str, typer.Option(help="Pairs to compare: karst:lora,ssf:lora. Default: each against LoRA.")] = "",
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Draw the figures too.")] = True,
 ) -> None:
     """Make tables, figures and statistics. They come from the records alone and go to <results>/report/<suite>."""
     from karst_bench.report.report import record_folders, terminal_text, write_report
+    from karst_bench.report.statistics.contrasts import parse_contrasts
 
-    made = write_report(suite, record_folders(results, suite, records), results / "report" / suite, pictures)
-    print(terminal_text(made, sys.stdout.isatty()))
+    if words not in (None, [], ["diff", "paper"]):
+        raise UserError(f"report {' '.join(words or [])}: the one thing to add is diff paper; the rest is key=value: suite=vtab")
+    folders, pairs = record_folders(results, suite, records), parse_contrasts(contrasts)
+    made = write_report(suite, folders, results / "report" / suite, pictures, pairs)
+    print(terminal_text(made, sys.stdout.isatty(), "paper_diff" if words else ""))
 
 
 @data_app.command(cls=KeyValueCommand, no_args_is_help=True)

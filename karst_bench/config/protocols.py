@@ -1,4 +1,4 @@
-"""A protocol's name says what was trained on, looked at and reported: its fields are those of its file, or it needs another name."""
+"""A protocol's name says what was trained on, looked at and reported; other fields than its file's need another name."""
 
 from collections.abc import Mapping
 from typing import Any

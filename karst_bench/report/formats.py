@@ -8,7 +8,7 @@ from tabulate import tabulate
 from karst_bench.report.table_model import Column, Table, TableCell
 
 DASH = "—"
-LEFT = ("method", "source", "first", "second", "set")
+LEFT = ("method", "source", "first", "second", "set", "table", "cell")
 TURNED, PAGE = 14, 45  # columns beyond which headings are turned; lines beyond which a LaTeX table runs over pages
 TEX_SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

@@ -8,7 +8,7 @@ from karst_bench.report import formats
 from karst_bench.report.missing import Gap
 from karst_bench.report.table_model import Table, TableCell
 
-FOLDED = ("pairs", "figure2", "figure3", "ablation")  # tables that a click opens
+FOLDED = ("pairs", "paper_diff", "figure2", "figure3", "ablation")  # tables that a click opens
 FIGURES = {
     "figure2": "Figure 2: few-shot accuracy over shots",
     "figure3": "Figure 3: accuracy and parameters over the kernels N",

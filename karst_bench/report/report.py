@@ -12,8 +12,10 @@ from karst_bench.errors import UserError, nearest
 from karst_bench.report import figure_data, formats, html, missing, paper, tables
 from karst_bench.report.load import Run, load_folders
 from karst_bench.report.missing import Gap
+from karst_bench.report.published import PublishedRow, published_rows
 from karst_bench.report.statistics import aggregate, pages
 from karst_bench.report.statistics.aggregate import ResultsByMethod
+from karst_bench.report.statistics.contrasts import Contrast, contrasts_table
 from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN, Suite, load_suite
 from karst_bench.report.table_model import Table
 
@@ -50,7 +52,8 @@ class PlacedRuns:
         return {run.id for ours in every for settings in ours.values() for results in settings for run in results.runs}
 
 
-def write_report(suite: str, folders: Mapping[str, Path], out: Path, pictures: bool = True) -> Report:
+def write_report(suite: str, folders: Mapping[str, Path], out: Path, pictures: bool = True, contrasts: Sequence[Contrast] = ()
+) -> Report:
     """Read a suite's records, write every table and, with pictures, every figure to `out`.
 
     folders: origin (reference, own, ...) -> where its records lie; the report says which it read.
@@ -62,7 +65,9 @@ def write_report(suite: str, folders: Mapping[str, Path], out: Path, pictures: b
     printed = paper.printed_tables(layout)
     placed = place_runs(runs, layout)
     grid = figure_data.ablation_grid(placed.tables[MAIN], layout)
-    made = report_tables(layout, placed, printed, grid)
+    others, unread = published_rows(published_folders(out.parents[1]))
+    left_out += unread
+    made = report_tables(layout, placed, printed, grid, contrasts, others)
     gaps = report_gaps(layout, placed, grid)
     unbuilt = {name: missing.unbuilt(layout.sweeps[name]) for name in gaps}
     notes = run_notes(runs, layout, placed, printed)
@@ -90,6 +95,12 @@ def record_folders(results: Path, suite: str, records: str) -> dict[str, Path]:
     if odd := [name for name in names if name not in ORIGINS]:
         raise UserError(f"records={odd[0]} is none of {', '.join(ORIGINS)}{nearest(odd[0], list(ORIGINS))}")
     return {name: results / ORIGINS[name] / suite for name in names}
+
+
+def published_folders(results: Path) -> list[Path]:
+    """Where numbers of others lie: with the package, and below the results folder if that is another place."""
+    places = (files.packaged("results/published"), results / "published")
+    return list({place.resolve(): place for place in places if place.is_dir()}.values())
 
 
 def source_lines(folders: Mapping[str, Path], runs: Sequence[Run]) -> list[str]:
@@ -120,16 +131,19 @@ def place_runs(runs: Iterable[Run], suite: Suite) -> PlacedRuns:
 
 
 def report_tables(
-    suite: Suite, placed: PlacedRuns, printed: Mapping[str, pd.DataFrame], grid: figure_data.AblationGrid
-) -> list[Table]:
+    suite: Suite, placed: PlacedRuns, printed: Mapping[str, pd.DataFrame], grid: figure_data.AblationGrid,
+    contrasts: Sequence[Contrast] = (), others: Sequence[PublishedRow] = (),
+) -> list[Table]:  # fmt: skip
     """The tables of the suite, what they have no room for, the statistics pages, and the numbers of the figures."""
     wrong, main = paper.misprints(printed, suite), placed.tables[MAIN]
-    made = [
-        tables.side_by_side(sweep, suite.of_table(sweep), placed.tables[sweep.name], printed.get(sweep.name), wrong)
-        for sweep in suite.tables
-    ]
+    made = []
+    for sweep in suite.tables:
+        seen = suite.of_table(sweep)
+        joining = others if seen == suite and sweep.table and sweep.table.further_methods else ()  # averages are of these tasks
+        made.append(tables.side_by_side(sweep, seen, placed.tables[sweep.name], printed.get(sweep.name), wrong, joining))
     made += [tables.elsewhere_table(backbone, ours) for backbone, ours in placed.elsewhere.items()]
-    made += [pages.methods_table(main, suite), pages.pairs_table(pages.method_pairs(main, suite), suite)]
+    made += [pages.methods_table(main, suite), contrasts_table(main, suite, contrasts)]
+    made += [paper.paper_differences(suite, placed.tables, printed)] if printed else []
     curves = figure_data.few_shot_curves(placed.few_shot, suite)
     made.append(figure_data.few_shot_table(curves, suite.sweeps[FEW_SHOT].title))
     sweep = suite.sweeps[KERNELS]
@@ -183,9 +197,10 @@ def shown_in_terminal(table: Table, report: Report) -> bool:
     return table.name.startswith(tables.ELSEWHERE) or (table.name in report.gaps and table.name not in (FEW_SHOT, KERNELS))
 
 
-def terminal_text(report: Report, colour: bool = False) -> str:
-    """What a terminal shows: the tables, what is missing, what was left out, where the files lie."""
-    parts = [formats.to_terminal(table, colour) for table in report.tables if shown_in_terminal(table, report)]
+def terminal_text(report: Report, colour: bool = False, only: str = "") -> str:
+    """What a terminal shows: the tables (or `only` one), what is missing, what was left out, where the files lie."""
+    chosen = [table for table in report.tables if (table.name == only if only else shown_in_terminal(table, report))]
+    parts = [formats.to_terminal(table, colour) for table in chosen]
     missing_cells = {name: sum(len(gap.datasets) for gap in gaps) for name, gaps in report.gaps.items()}
     lines = [f"{report.runs} finished runs of suite {report.suite}; {len(report.left_out)} files left out."]
     lines += [*report.sources, f"  below {report.folder.parents[1]}"]

@@ -83,7 +83,8 @@ def estimate_cell(estimate: Estimate | None, digits: int = 1, test_error: float 
     """A cell from an estimate, empty where there is none."""
     if estimate is None:
         return TableCell()
-    return TableCell("", estimate.value, digits, estimate.low, estimate.high, estimate.n, test_error)
+    equal = "all equal" if estimate.n > 1 and estimate.low is None else ""
+    return TableCell(equal, estimate.value, digits, estimate.low, estimate.high, estimate.n, test_error)
 
 
 def with_ranks(columns: list[Column], rows: list[TableRow]) -> list[TableRow]:

@@ -11,6 +11,7 @@ from karst_bench.config.sweep_files import SweepFile
 from karst_bench.report import figure_data
 from karst_bench.report.footnotes import Footnotes
 from karst_bench.report.paper import PrintedMean, printed_names
+from karst_bench.report.published import PublishedRow, of_backbones, published_table_rows
 from karst_bench.report.statistics import aggregate, compare
 from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMethod
 from karst_bench.report.suite import Suite, planned_rows
@@ -32,7 +33,8 @@ MARK_NOTE = (
 MINI_NOTE = "The mini suite is generated and small: it is not VTAB, and no number of the paper belongs beside it."
 AVERAGE_NOTE = (
     "Avg. = mean of the three group means, Set Avg. = mean over tasks; a row that lacks a task has no average. "
-    "Intervals of averages: t with Satterthwaite's degrees of freedom over the seeds. PPT is computed from Set Avg."
+    "Every ± ranges over seeds, on these very tasks (averages: t with Satterthwaite's degrees of freedom); 'all equal': seeds "
+    "without spread, which is no certainty. PPT is computed from Set Avg."
 )
 PEAK_NOTE = (
     "Avg. (peak on test) takes the best of ten looks at the test set (protocol=peek10) and is for comparison with "
@@ -112,9 +114,10 @@ def paper_cells(name: str, printed: Mapping[Any, Any], wrong: list[PrintedMean],
 
 
 def side_by_side(
-    sweep: SweepFile, suite: Suite, ours: ResultsByMethod, frame: pd.DataFrame | None, wrong: Sequence[PrintedMean]
-) -> Table:
-    """Paper row, our row, paper row, ...; then our further methods, and further settings that cover every task.
+    sweep: SweepFile, suite: Suite, ours: ResultsByMethod, frame: pd.DataFrame | None, wrong: Sequence[PrintedMean],
+    others: Sequence[PublishedRow] = (),
+) -> Table:  # fmt: skip
+    """Paper row, our row, paper row, ...; then our further methods and settings that cover every task, then numbers of others.
 
     frame is None where the paper has no such table (the mini suite): then only our rows stand there.
     """
@@ -132,6 +135,8 @@ def side_by_side(
     rows += [TableRow("paper", paper_cells(name, row, mine, suite)) for name, row in printed.items()]
     extra, left = further_results(planned, ours, suite, sweep.table.further_methods)
     rows += [TableRow("ours", our_cells(results, suite, footnotes), results.tuned) for results in extra]
+    printed_by_others, sources = published_table_rows(of_backbones(others, sweep.values("backbone")), suite)
+    rows += printed_by_others
     columns = table_columns(sweep.table.columns, suite)
     shown = [*extra, *(ours[method][0] for method in planned if method in ours)]
     last = set(sweep.table.protocols) <= {"last", "peek10"}
@@ -140,7 +145,9 @@ def side_by_side(
     if absent := [method for method in planned if method not in ours]:
         notes.append(f"No run, hence no row: {', '.join(absent)}; missing.md has the commands.")
     notes += [MARK_NOTE, AVERAGE_NOTE, PEAK_NOTE, *map(misprint_note, mine), *footnotes.notes(), *tuning_notes(shown)]
-    notes += left_notes(left)
+    if sources:
+        notes.append("Rows marked published: numbers of others as they print them, n where they say it; in no average of ours.")
+    notes += [*sources, *left_notes(left)]
     notes += [conflict.line for results in [*shown, *left] for conflict in results.conflicts]
     return Table(sweep.name, sweep.title, columns, with_ranks(columns, rows), notes)
 

@@ -39,8 +39,8 @@ def record(
 ) -> dict[str, Any]:  # fmt: skip
     """One finished run. `changes` are dotted keys with __ for the dot: provenance__commit="abc"."""
     few = shots is not None
-    folder = "fewshot" if few and suite == "vtab" else suite
     group = group or ("fewshot" if few else group_of(load_suite(suite), task))
+    folder = group if group in ("fewshot", "fgvc") and suite == "vtab" else suite
     last = last if last is None else round(last, 2)  # a whole number of 10,000 images
     peak = peak if peak is None else round(peak, 2)
     config = composed(suite, few, protocol)

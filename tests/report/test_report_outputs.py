@@ -18,7 +18,7 @@ from karst_bench.cli.app import main
 from karst_bench.config.sweep_files import SUITES
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
-from karst_bench.report import figure_data, formats, paper, style
+from karst_bench.report import figure_data, formats, paper, published, style
 from karst_bench.report.report import write_report
 from karst_bench.report.suite import load_suite
 from karst_bench.report.table_model import Column, Table, TableCell, TableRow, with_ranks
@@ -54,7 +54,7 @@ def test_nothing_ran(tmp_path, suite, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "0 finished runs" in out and "karst-bench run" in out
     folder = tmp_path / "report" / suite
-    made = FORMS | ({"fgvc"} if suite == "vtab" else set())
+    made = FORMS | ({"fgvc", "paper_diff"} if suite == "vtab" else set())
     expected = {f"{name}.{form}" for name in made for form in ("md", "csv", "tex")}
     expected |= {f"{name}.svg" for name in PICTURES}
     expected |= {"index.html", "missing.md", "missing.csv", "left_out.txt"}
@@ -264,9 +264,9 @@ class Tags(HTMLParser):
 
 def test_html_stays_text(tmp_path):
     made = record(
-        data__encoding="png", weights__timm_name=EVIL, provenance__version=EVIL, config__recipe={"name": EVIL}
-    )
-    made["config"]["method"]["note"] = EVIL
+        data__encoding="png", weights__timm_name=EVIL, provenance__version=EVIL, config__recipe={"name": EVIL},
+        hyper={"note": EVIL},
+    )  # fmt: skip
     write(tmp_path, made, record(seed=1))
     report = report_of("vtab", tmp_path, pictures=False)
     page = (report.folder / "index.html").read_text()
@@ -299,7 +299,7 @@ def test_kinds_of_tuning_are_kept_apart_in_words(tmp_path):
 
 def test_a_short_trial_is_told_apart_in_the_numbers_of_figure_2(tmp_path):
     """A run of one epoch is a setting of its own: beside whole runs it is named as left out, alone its key tells."""
-    trial = {"config__recipe": {"name": "fs_dtl", "lr": 1e-3, "epochs": 1, "augment": "fs_noah"}}
+    trial = {"config__recipe__epochs": 1, "config__recipe__augment": "fs_noah"}
     made = [record("karst", "pets", 0, 7.0, shots=4, split_seed=0, protocol="best_val", **trial)]
     for whole, left_out in ((0, False), (2, True)):
         made += [
@@ -308,10 +308,11 @@ def test_a_short_trial_is_told_apart_in_the_numbers_of_figure_2(tmp_path):
         write(tmp_path / str(whole), *made)
         report = report_of("vtab", tmp_path / str(whole), pictures=False)
         table = next(table for table in report.tables if table.name == "figure2")
-        (row,) = [row for row in table.rows if row.cells["method"].text == "karst"]
+        (row,) = [row for row in table.rows if row.cells["set"].text == "Pets"]
+        assert row.cells["method"].text == ("karst" if whole else "karst [recipe.augment=fs_noah, recipe.epochs=1]")
         assert row.cells["shots_4"].value == pytest.approx(80.0 if whole else 7.0)
         assert row.cells["provenance_key"].text == "a"
-        result = "recipe=fs_dtl (100 epochs)" if whole else "recipe=fs_dtl (1 epoch, augment fs_noah)"
+        result = "recipe=fs_dtl (110 epochs, augment fs_dtl)" if whole else "recipe=fs_dtl (1 epoch, augment fs_noah)"
         assert any(note.startswith("[a] ") and result in note for note in table.notes)
         assert any("further settings are not in this figure" in note for note in table.notes) == left_out
 
@@ -330,7 +331,7 @@ def test_complete_settings_join_the_table_unless_they_are_the_ablations(tmp_path
     table = next(t for t in report_of("vtab", tmp_path, pictures=False).tables if t.name == "table1")
     labels = [row.cells["method"].text for row in table.rows if row.source == "ours"]
     assert labels[-2:] == ["karst", "karst [normalization=half]"]
-    assert any("19 runs of further settings" in note for note in table.notes)
+    assert any("19 runs of further settings" in note and "karst [N=4] (19 on 19 tasks)" in note for note in table.notes)
 
 
 def test_ablation_uses_common_tasks(full):
@@ -390,15 +391,48 @@ def test_the_fine_grained_sets_have_a_table_and_a_mean(tmp_path):
     """Five sets whose val lists choose the epoch; a run of another protocol is not mixed in."""
     sets = ("cub", "nabirds", "flowers", "dogs", "cars")
     runs = [
-        record(task=task, seed=seed, last=80.0 + number + seed, protocol="best_val", group="fgvc",
-               config__dataset__name=f"fgvc/{task}")
+        record(task=task, seed=seed, last=80.0 + number + seed, protocol="best_val", group="fgvc")
         for number, task in enumerate(sets)
         for seed in (0, 1)
     ]  # fmt: skip
-    runs.append(record(task="cub", seed=2, last=10.0, protocol="last", group="fgvc", config__dataset__name="fgvc/cub"))
+    runs.append(record(task="cub", seed=2, last=10.0, protocol="last", group="fgvc"))
     write(tmp_path, *runs)
     report_of("vtab", tmp_path, pictures=False)
     rows = {row["method"]: row for row in read_csv(tmp_path / "report" / "vtab" / "fgvc.csv")}
     assert [float(rows["karst"][task]) for task in sets] == [80.5, 81.5, 82.5, 83.5, 84.5]
     assert float(rows["karst"]["task_avg"]) == 82.5 and list(rows) == ["karst"]
     assert (tmp_path / "report" / "vtab" / "other_vit_b16.csv").is_file()
+
+
+def test_numbers_of_others_stand_with_their_source_and_in_no_average(tmp_path):
+    """A file of a user's own: good lines are rows of Table I, pictures included; bad ones are named."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    lines = ["method,backbone,task,value,n,protocol,source", "SNF,vit_b16,group_avg,76.5,,last epoch,their README",
+             "SNF,vit_b16,cifar100,84.0,1,last epoch,their README", "SNF,vit_b16,mean,74.1,1,last epoch,their README",
+             "SNF,vit_b16,dtd,174,1,last epoch,their README", "SNF,swin_b,dtd,nan%,1,last epoch,their README"]  # fmt: skip
+    (folder / "snf.csv").write_text("\n".join(lines))
+    write(tmp_path, *(record(task=task) for task in VTAB.task_names))
+    report = report_of("vtab", tmp_path, pictures=False)
+    rows = {(row["method"], row["source"]): row for row in read_csv(report.folder / "table1.csv")}
+    assert (rows["SNF", "published"]["cifar100"], rows["SNF", "published"]["group_avg"]) == ("84", "76.5")
+    assert float(rows["karst", "ours"]["group_avg"]) == pytest.approx(70.0)
+    assert rows["PACE (LoRAmul + VPTadd)", "published"]["structured"] == "65.1"
+    notes = next(table for table in report.tables if table.name == "table1").notes
+    assert any(note.endswith("their README: last epoch; SNF mean 74.1") for note in notes)
+    assert [line.partition(":")[0] for line in report.left_out] == [f"published/snf.csv line {n}" for n in (5, 6)]
+
+
+def test_shipped_numbers_of_others_are_whole():
+    rows, left_out = published.published_rows([packaged("results/published")])
+    assert left_out == [] and {row.backbone for row in rows} == {"vit_b16"} and len(rows) == 43
+    osu = [row.values["group_avg"][0] for row in rows if "OSU" in row.source]
+    last, best = osu[:16], osu[16:]
+    assert all(a <= b for a, b in zip(last, best, strict=True)), "the best test epoch is no worse than the last"
+
+
+def test_report_diff_paper_shows_cells_beside_the_printed_ones(tmp_path, capsys):
+    write(tmp_path, record(task="cifar100", last=70.0))
+    assert main(["report", "diff", "paper", f"results={tmp_path}", "pictures=false"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "cifar100" in line and line.startswith("table1")]
+    assert line.split() == ["table1", "karst", "cifar100", "70.0", "(1)", "76.8", "-6.8"]

@@ -200,7 +200,7 @@ def test_tuned_values_differ_by_task_within_a_row(tmp_path):
     row, short, other = rows(tmp_path, *made, tuned("pets", 0.1, 1, config__recipe__batch=1))["fact_tk"]
     assert set(row.tasks) == {"dtd", "pets", "svhn"} and row.label == "fact_tk [tuned=paper]"
     assert len(row.tasks["dtd"].runs) == 2, "another value within a task is another cell"
-    assert short.label == "fact_tk [tuned=paper, method.s=5.0]" and other.label == "fact_tk [tuned=paper, recipe.batch=1]"
+    assert short.label == "fact_tk [tuned=paper, method.s=5]" and other.label == "fact_tk [tuned=paper, recipe.batch=1]"
 
 
 def test_averages_by_hand_and_only_when_complete(tmp_path):

@@ -263,6 +263,24 @@ def variance_ratio(
     return (seen / expected, used) if expected > 0 else None
 
 
+def variance_ratio_range(
+    found: Sequence[MethodResults], tasks: Sequence[str], by: Sequence[float], rng: np.random.Generator, draws: int = 2000
+) -> tuple[float, float]:
+    """5 and 95 % of `variance_ratio` if the seeds of every cell were independent and normal with the spread they have."""
+    seen, expected = np.zeros(draws), np.zeros(draws)
+    weight = np.asarray(by)
+    for results in found:
+        groups = [results.tasks[task].scores for task in tasks]
+        seeds = {tuple(run.seed for run in results.tasks[task].runs) for task in tasks}
+        if len(seeds) == 1 and len(groups[0]) > 1:
+            spread = np.std(np.array(groups), axis=1, ddof=1)
+            drawn = rng.normal(size=(draws, len(groups[0]), len(tasks))) * spread
+            seen += np.var(drawn @ weight, axis=1, ddof=1) / len(groups[0])
+            expected += (weight**2 * np.var(drawn, axis=1, ddof=1)).sum(axis=1) / len(groups[0])
+    low, high = np.quantile(seen / np.where(expected > 0, expected, 1), [0.05, 0.95])
+    return float(low), float(high)
+
+
 def missing_seeds(results: MethodResults | None, task: str, seeds: Sequence[int]) -> tuple[int, ...]:
     """Of the planned seeds those that no run of this cell has; a cell with as many other seeds lacks none."""
     if results is None or task not in results.tasks:
