@@ -40,7 +40,7 @@ def experiment_of(record: RunRecord) -> Experiment:
     tuned = facts.get("tuned", {}).get("values") or {}
     protocol = facts.get("protocol", {})
     if protocol.get("name") == "peek10":  # trains as last does, and its last epoch is the same number
-        facts["protocol"] = {key: value for key, value in option_config("protocol", "last").items() if value is not None}
+        facts["protocol"] = {key: value for key, value in _file("protocol", "last").items() if value is not None}
     setting = flat({key: value for key, value in facts.items() if key not in APART})
     differing = [*_differing(record.config, facts, setting, tuned), *_weights_differ(record)]
     dataset = _dataset_differs(facts.get("dataset", {}))
@@ -87,12 +87,23 @@ def _weights_differ(record: RunRecord) -> list[str]:
 def _dataset_differs(facts: Mapping[str, Any]) -> Facts:
     """What the record's dataset has otherwise than conf/dataset; nothing for a dataset that has no file here."""
     name = str(facts.get("name"))
-    if name not in options("dataset"):
+    if name not in known_options("dataset"):
         return _sorted(flat({key: value for key, value in facts.items() if key in ("transform", "difficulty")}, "dataset."))
     default = flat(deciding_facts({"dataset": dataset_file(name)})["dataset"], "dataset.")
     found = flat(facts, "dataset.")
     free = {"dataset.name", "dataset.shots", "dataset.split_seed", "dataset.encoding"}
     return _sorted({key: found.get(key, "null") for key in _unequal(default, found) if key not in free})
+
+
+@cache
+def known_options(group: str) -> frozenset[str]:
+    """The options of a group, read once: records are many."""
+    return frozenset(options(group))
+
+
+@cache
+def _file(group: str, name: str) -> Mapping[str, Any]:
+    return option_config(group, name)
 
 
 @cache
@@ -111,14 +122,14 @@ def _differing(
     """`key=value` of the setting where the composed default has another value, tuned keys aside."""
     names = {node: str((config.get(node) or {}).get("name", "none")) for node in NODES}
     default = default_facts(names["method"], names["dataset"], names["backbone"])
-    known = {node: name in options(node) for node, name in names.items()}
+    known = {node: name in known_options(node) for node, name in names.items()}
     said = []
     if known["dataset"]:  # what another dataset would choose is not known
         chosen = {"recipe": names["recipe"], "protocol": str(facts.get("protocol", {}).get("name"))}
         said = [f"{node}={typed(name)}" for node, name in chosen.items() if name != default.get(f"{node}.name")]
     if known["recipe"] and names["recipe"] != default.get("recipe.name"):
         default = default_facts(names["method"], names["dataset"], names["backbone"], names["recipe"])
-    own = {"extra": option_config("extra", names["extra"]) if known["extra"] else {}, "also": method_file(names["also"])}
+    own = {"extra": _file("extra", names["extra"]) if known["extra"] else {}, "also": method_file(names["also"])}
     default = {key: value for key, value in default.items() if key.partition(".")[0] not in ("protocol", *own)}
     default |= flat(deciding_facts(own))
     unknown = {node for node in names if not known[node]} | {"protocol"} | ({"also"} if names["also"] == "none" else set())
@@ -135,10 +146,10 @@ def default_facts(method: str, dataset: str, backbone: str, recipe: str = "") ->
 
     A method that sets nothing but itself and its extra takes the others' composition, which is a quarter of a second each.
     """
-    if dataset not in options("dataset"):
+    if dataset not in known_options("dataset"):
         dataset = "mini/digits"
-    own = method if method in options("method") and _sets_more(method) else PROBE
-    base = _composed(own, _like(dataset), backbone if backbone in options("backbone") else "", recipe)
+    own = method if method in known_options("method") and _sets_more(method) else PROBE
+    base = _composed(own, _like(dataset), backbone if backbone in known_options("backbone") else "", recipe)
     if own == method:
         return base
     rest = {key: value for key, value in base.items() if not key.startswith("method.")}
@@ -154,7 +165,7 @@ def _sets_more(method: str) -> bool:
 def _like(dataset: str) -> str:
     """The first dataset whose defaults are the same: what it composes beside its own node is the same too."""
     wanted = _all_defaults(dataset)
-    return next(name for name in options("dataset") if _all_defaults(name) == wanted)
+    return next(name for name in known_options("dataset") if _all_defaults(name) == wanted)
 
 
 @cache

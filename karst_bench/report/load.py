@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from karst_bench.config.option_files import options
 from karst_bench.config.protocols import protocol_differs
 from karst_bench.records import record as schema
 from karst_bench.records.agreement import check_agreement
@@ -16,7 +15,7 @@ from karst_bench.records.facts import Count
 from karst_bench.records.identity import without_later
 from karst_bench.records.record import RunRecord
 from karst_bench.records.strict_json import RecordError, reason
-from karst_bench.report.experiment import Facts, dataset_file, experiment_of
+from karst_bench.report.experiment import Facts, dataset_file, experiment_of, known_options
 from karst_bench.report.suite import DESCRIPTIVE, own_extra, run_label
 
 # A name that ends in tables, commands and file names.
@@ -140,6 +139,7 @@ class Run:
     case: Facts = ()
     digested: bool = True
     provenance_key: tuple[tuple[str, str], ...] = ()
+    commit: str = ""
     origin: str = "own"
 
 
@@ -204,7 +204,8 @@ def flatten(record: RunRecord, suite: str) -> Run:
         step_ms=record.speed.step_ms_median or None, peak_bytes=record.peak_bytes or None,
         created=record.created, machine=machine(record), hyper=hyper(record.config),
         listed=config.tuned.listed, deviations=found.deviations, setting=found.setting, case=found.case,
-        digested=not record.undigested, provenance_key=provenance_key(record, config, found.deviations),
+        digested=not record.undigested, commit=record.provenance.commit or "",
+        provenance_key=provenance_key(record, config, found.deviations),
     )  # fmt: skip
 
 
@@ -218,7 +219,7 @@ def _check(record: RunRecord, config: ReportedConfig, suite: str) -> None:
         raise BadRecordError(f"protocol {protocol.name} without test accuracy or test_n")
     if dataset.group == "fewshot" and not dataset.shots:
         raise BadRecordError("a few-shot record without config.dataset.shots")
-    if dataset.name in options("dataset"):
+    if dataset.name in known_options("dataset"):
         file = dataset_file(dataset.name)
         said, own = (dataset.task, dataset.group), (file["task"], file["group"])
         if said != own:

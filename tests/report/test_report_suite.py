@@ -23,6 +23,7 @@ def fresh(monkeypatch, tmp_path):
     folder.mkdir(parents=True)
     monkeypatch.setenv("KARST_BENCH_PLUGINS", str(folder.parent))
     caches = load_suite, suite.method_file, suite._datasets, experiment.dataset_file, experiment.default_facts, experiment._like
+    caches += experiment.known_options, experiment._file
     for cache in caches:
         cache.cache_clear()
     yield folder

@@ -33,8 +33,8 @@ def chosen_contrasts(complete: Sequence[MethodResults], suite: Suite, declared: 
     if declared:
         return [(label[first], label[second]) for first, second in declared if first in label and second in label]
     order = [row.method for row in planned_rows(suite.sweeps[MAIN]) if row.method in label]
-    against = [method for method in dict.fromkeys([REFERENCE, *order[:1]]) if method in label]
     named = [*order, *(method for method in label if method not in order)]
+    against = [method for method in dict.fromkeys([REFERENCE, *named[:1]]) if method in label]
     found = [(label[first], label[second]) for second in against for first in named if first != second]
     return [pair for index, pair in enumerate(found) if pair[::-1] not in found[:index]]
 
