@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from karst_bench import __version__
+from karst_bench.cli import exchange
 from karst_bench.cli.console import attach_console
 from karst_bench.cli.outcome import asks_for_debug, exit_code
 from karst_bench.cli.words import KeyValueCommand, OverrideCommand
@@ -30,15 +31,11 @@ app.add_typer(data_app, name="data", help="Check data sets and bring them into p
 app.add_typer(weights_app, name="weights", help="Fetch and check backbone weights.")
 
 
-def _expanded(text: str) -> Path:
-    return Path(text).expanduser()
-
-
 Words = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Words as for run.")]
-Root = Annotated[Path, typer.Argument(parser=_expanded, metavar="DIR", help="The folder of paths.data.")]
+Root = Annotated[Path, typer.Argument(parser=exchange.expanded, metavar="DIR", help="The folder of paths.data.")]
 Tasks = Annotated[str | None, typer.Option("--tasks", "--task", help="Sets by name: cifar100,vtab/pets.")]
 Images = Annotated[bool, typer.Option("--images/--no-images", help="Open every image, or read the lists only.")]
-Weights = Annotated[Path, typer.Option("--out", parser=_expanded, help="The folder of paths.weights.")]
+Weights = Annotated[Path, typer.Option("--out", parser=exchange.expanded, help="The folder of paths.weights.")]
 
 
 @app.callback()
@@ -81,7 +78,7 @@ def tune(
     words: Words = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Size of the study, over all workers; default 30.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
-    table: Annotated[Path | None, typer.Option(parser=_expanded, help="Where the result goes.")] = None,
+    table: Annotated[Path | None, typer.Option(parser=exchange.expanded, help="Where the result goes.")] = None,
     join: Annotated[bool, typer.Option("--join", hidden=True)] = False,
 ) -> int:
     """Search hyper-parameters on the val split. The test split is never read; a stopped study goes on where it was.
@@ -101,7 +98,7 @@ def report(
     ] = None,
     suite: Annotated[str, typer.Option(help="vtab or mini.")] = "vtab",
     results: Annotated[
-        Path, typer.Option(parser=_expanded, envvar="KARST_BENCH_RESULTS", help="The folder of paths.results.")
+        Path, typer.Option(parser=exchange.expanded, envvar="KARST_BENCH_RESULTS", help="The folder of paths.results.")
     ] = Path("results"),
     records: Annotated[
         str, typer.Option(help="own (results/runs), reference (results/reference), imported, or several: own,reference.")
@@ -120,60 +117,9 @@ def report(
     print(terminal_text(made, sys.stdout.isatty(), "paper_diff" if words else ""))
 
 
-Results = Annotated[
-    Path, typer.Option(parser=_expanded, envvar="KARST_BENCH_RESULTS", help="The folder of paths.results.")
-]
-SuiteName = Annotated[str, typer.Option(help="vtab or mini.")]
-
-
-@app.command(cls=KeyValueCommand, no_args_is_help=True)
-def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A folder of records, a results folder, or a commit.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
-    suite: SuiteName = "vtab",
-    results: Results = Path("results"),
-) -> int:
-    """Compare two sets of records. Paired by cell and seed; exit code 1 where a method fell beyond its interval."""
-    from karst_bench.report import regression
-
-    found = regression.compared(*(regression.records_named(name, suite, results) for name in (first, second)))
-    print(found.text)
-    return int(any(change.fell for change in found.changes))
-
-
-@app.command(cls=KeyValueCommand)
-def export(
-    to: Annotated[Path, typer.Option(parser=_expanded, help="The file to write, .json or .csv.")] = Path("cells.json"),
-    suite: SuiteName = "vtab",
-    records: Annotated[str, typer.Option(help="As for report.")] = "reference,own",
-    results: Results = Path("results"),
-) -> None:
-    """Write all cells to one file. With seeds, intervals, protocol, provenance and ids."""
-    from karst_bench.report import exchange
-    from karst_bench.report.load import load_folders
-    from karst_bench.report.report import record_folders
-
-    runs, left_out = load_folders(record_folders(results, suite, records), suite)
-    cells = exchange.exported_cells(runs)
-    exchange.write_export(cells, to)
-    print(f"{to}: {len(cells)} cells of {len(runs)} runs; {len(left_out)} files left out")
-
-
-@app.command("import", cls=KeyValueCommand, no_args_is_help=True)
-def import_(
-    source: Annotated[Path, typer.Argument(parser=_expanded, metavar="FROM", help="A folder of records.")],
-    suite: SuiteName = "vtab",
-    results: Results = Path("results"),
-) -> int:
-    """Take in records of others. Checked one by one into <results>/imported; exit code 1 where any is left out.
-
-    karst-bench report records=reference,own,imported reads them too.
-    """
-    from karst_bench.report import exchange
-
-    copied, left_out = exchange.import_records(source, results / "imported" / suite, suite)
-    print("\n".join([f"{len(copied)} records imported", *(f"left out: {line}" for line in left_out)]))
-    return int(bool(left_out))
+app.command(cls=KeyValueCommand, no_args_is_help=True)(exchange.compare)
+app.command(cls=KeyValueCommand)(exchange.export)
+app.command("import", cls=KeyValueCommand, no_args_is_help=True)(exchange.import_)
 
 
 @data_app.command(cls=KeyValueCommand, no_args_is_help=True)
@@ -199,7 +145,7 @@ def prepare(
         str | None, typer.Option(help="A file or folder at hand; for source=zip also an address, hub or drive.")
     ] = None,
     lists: Annotated[
-        Path | None, typer.Option(parser=_expanded, help="VPT's JSON lists of the fgvc sets: a folder or zip.")
+        Path | None, typer.Option(parser=exchange.expanded, help="VPT's JSON lists of the fgvc sets: a folder or zip.")
     ] = None,
     to: Annotated[str | None, typer.Option(help="hf: write parquet files too.")] = None,
     verify: Annotated[
@@ -213,7 +159,7 @@ def prepare(
     """
     from karst_bench.cli import data_sources
 
-    given = None if archive is None else archive if "://" in archive else str(_expanded(archive))
+    given = None if archive is None else archive if "://" in archive else str(exchange.expanded(archive))
     return data_sources.prepare_sets(
         root, tasks, source=source, encoding=encoding, archive=given, lists=lists, to=to, verify=verify
     )
@@ -232,7 +178,7 @@ def fewshot(
     root: Root,
     tasks: Tasks = None,
     archives: Annotated[
-        Path | None, typer.Option(parser=_expanded, help="Where the original archives lie; default DIR.")
+        Path | None, typer.Option(parser=exchange.expanded, help="Where the original archives lie; default DIR.")
     ] = None,
     lists: Annotated[str | None, typer.Option(help="The published lists from another folder or address.")] = None,
 ) -> int:
