@@ -58,6 +58,7 @@ docs: $(STAMP)  ## regenerate the pages that come from code and configuration
 	$(BIN)/python scripts/docs_recipes.py
 	$(BIN)/python scripts/docs_mini.py
 	$(BIN)/python scripts/docs_datasets.py
+	$(BIN)/python scripts/docs_data_sources.py
 	$(BIN)/python scripts/contact_sheets.py
 
 clean:  ## remove outputs and caches, keep results

@@ -10,10 +10,10 @@ from karst_bench.cli.app import generator
 from karst_bench.config.datasets import dataset_configs
 from karst_bench.data.builders.fgvc.build import READERS as FGVC
 from karst_bench.data.builders.from_zip import HUB
-from karst_bench.data.builders.obtain import readable
 from karst_bench.data.builders.raw import Archive
 from karst_bench.data.builders.tasks import READERS
 from karst_bench.data.sources.parquet_places import repositories
+from karst_bench.download import readable
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "data_sources.md"
 INTRO = """# How to get each task
@@ -34,6 +34,11 @@ nothing is put in place before it is whole and audited. Downloads stay in `DIR/a
 | `source=zip` | one zip of 19 folders, 4.7 GB: `archive=hub` ({hub}) or `archive=drive` (Google Drive, file id 1yZKwiKdsBzTfBgnStRveYMokc7GMMd5p) | no: JPEG of quality 75, also of 32 x 32 pictures | somebody's run of the same rule; lists are checked, sizes and known labels compared |
 | `dataset.source=hf` | parquet files from DIR/parquet, the hub's cache or the hub | `bramtoula/*` yes; `clip-benchmark/*` as webp | `bramtoula/*` VTAB-1K's splits; the others the test set alone |
 | `dataset.source=tfds` | array_record files of tensorflow-datasets, read without TensorFlow | yes | the published ones; caltech101 is that machine's split |
+
+A copy on the hub is a repository that its owner may change: the commit that was read stands in the notes of every record, with
+*not pinned* where none was asked for. `+dataset.hf.revision=COMMIT` pins it (with `+dataset.hf.repository=OWNER/NAME` for a copy
+that is not in the table); three copies below are pinned by this suite, at the commits that others were seen to use. Without network the
+hub's own cache is read.
 
 `source=tfds` lets tensorflow-datasets prepare the files, which takes TensorFlow (`pip install 'karst_bench[tfds-prepare]'`).
 `to=hf` writes a built set as parquet files with a data card. A run on the zips is comparable with the numbers of NOAH, SSF and
@@ -94,11 +99,14 @@ def _table(datasets: Mapping[str, Mapping[str, Any]], *, copies: bool) -> list[s
         size = ABOUT.get(dataset["task"]) or readable(sum(archive.size or 0 for archive in kind.archives))
         row = [f"`{dataset['name']}`", _names(kind.archives), size, _how(kind), dataset["licence"]]
         if copies:
-            row.append(
-                ", ".join(f"`{entry['repository']}`" for entry in repositories()[dataset["task"]]) or "none known"
-            )
+            row.append(", ".join(map(_copy, repositories()[dataset["task"]])) or "none known")
         lines.append(f"| {' | '.join(row)} |\n")
     return lines
+
+
+def _copy(entry: Mapping[str, str]) -> str:
+    revision = entry.get("revision", "")
+    return f"`{entry['repository']}`" + (f" at {revision[:12]}" if revision else "")
 
 
 def _names(archives: Sequence[Archive]) -> str:

@@ -8,6 +8,7 @@ from karst_bench import files
 from karst_bench.cli.app import generator
 from karst_bench.config.datasets import dataset_configs
 from karst_bench.data.sources.published import fewshot_source
+from karst_bench.data.sources.vtab_splits import RULES, SplitRule
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "datasets.md"
 INTRO = """# Data sets
@@ -95,16 +96,15 @@ def _vtab(dataset: Mapping[str, Any]) -> str:
     lines = [
         f"#### {dataset['name']}\n",
         f"{dataset['classes']} classes, {dataset['sizes']['test']} test images. Folder `{dataset['folder']}`, also {names}."
-        f" TFDS: `{dataset['tfds']['builder']}` ({', '.join(_slice(dataset['tfds'][key]) for key in dataset['sizes'])}).\n",
+        f" TFDS: `{dataset['tfds']['builder']}` ({', '.join(map(_slice, RULES[dataset['task']].values()))}).\n",
         *_facts(dataset),
     ]
     return "\n".join([*lines, ""])
 
 
-def _slice(spec: Mapping[str, Any]) -> str:
-    if "count" in spec:
-        return f"{spec['count']} of {spec['split']}" + (f" from {spec['from_pct']} %" if spec["from_pct"] else "")
-    return spec["split"] + (f" from {spec['from_pct']} %" if spec["from_pct"] else "")
+def _slice(rule: SplitRule) -> str:
+    which = rule.split if rule.count is None else f"{rule.count} of {rule.split}"
+    return which + (f" from {rule.from_pct} %" if rule.from_pct else "")
 
 
 def _fewshot(dataset: Mapping[str, Any]) -> str:

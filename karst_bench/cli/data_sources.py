@@ -7,23 +7,42 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from karst_bench.config.datasets import choose, dataset_config, dataset_members
+from karst_bench.config.datasets import SUITES, dataset_config, dataset_configs, dataset_members
+from karst_bench.config.option_files import options
 from karst_bench.data import builders
+from karst_bench.errors import UserError, nearest
 
 
-def chosen_sets(tasks: str | None, default: tuple[str, ...] = ("vtab",)) -> dict[str, dict[str, Any]]:
-    """{option: configuration} for tasks=all (the suites of `default`), cifar100,dtd, vtab/natural, fgvc/all, ...
+def chosen_sets(
+    tasks: str | None, every: tuple[str, ...] = SUITES, bare: tuple[str, ...] = SUITES
+) -> dict[str, dict[str, Any]]:
+    """{option: configuration} for tasks=all, cifar100,dtd, vtab/natural, fgvc/all, fewshot/pets, ...
 
+    every: the suites that `all` and nothing stand for. bare: the suites in which a name without its suite is looked up.
     Raises: UserError for a name that is none of them.
     """
     if tasks in (None, "", "all"):
-        return choose(None, default)
+        return dataset_configs(every)
     found: dict[str, dict[str, Any]] = {}
     for name in str(tasks).split(","):
+        if name.startswith("mini/"):
+            raise UserError(f"tasks={name}: the mini sets are part of the suite and take no preparation")
         members = dataset_members(name)
-        several = members != [name]
-        found |= {option: dataset_config(option) for option in members} if several else choose(name, ("vtab", "fgvc"))
+        found |= {option: dataset_config(option) for option in (_named(name, bare) if members == [name] else members)}
     return found
+
+
+def _named(name: str, bare: tuple[str, ...]) -> list[str]:
+    """The options that a name means: itself, those with it as their last part, else those whose folder it is."""
+    known = [option for option in options("dataset") if option.partition("/")[0] in SUITES]
+    if name in known:
+        return [name]
+    members = [f"{suite}/{name}" for suite in bare if f"{suite}/{name}" in known]
+    members = members or [option for option, config in dataset_configs(bare).items() if config["folder"] == name]
+    if not members:
+        near = nearest(name, [*known, *(option.rpartition("/")[2] for option in known)])
+        raise UserError(f"tasks={name}: no such set{near}; choose from {', '.join(known)}")
+    return members
 
 
 def prepare_sets(
@@ -38,7 +57,9 @@ def prepare_sets(
     verify: bool = True,
 ) -> int:
     """Brings the chosen sets into place and prints one line for each; 0 where all are ready, else 1. Raises: UserError."""
-    done = builders.prepare_data(chosen_sets(tasks), source, root, encoding, archive, to=to, lists=lists, verify=verify)
+    done = builders.prepare_data(
+        chosen_sets(tasks, ("vtab",), ("vtab", "fgvc")), source, root, encoding, archive, to=to, lists=lists, verify=verify
+    )
     for item in done:
         print(f"{item.option}: {item.text.removeprefix(item.option + ': ')}")
     ready = sum(item.ready for item in done)
@@ -48,7 +69,7 @@ def prepare_sets(
 
 def sets_status(root: Path, tasks: str | None = None) -> int:
     """Prints what is here of each set, from where, audited when; 0 where every chosen set is here, else 1."""
-    lines = builders.status(chosen_sets(tasks, ("vtab", "fgvc")), root)
+    lines = builders.status(chosen_sets(tasks), root)
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     table = Table("set", "dataset.source", "from", "encoding", "audited", "folder")
     for line in lines:
@@ -58,9 +79,10 @@ def sets_status(root: Path, tasks: str | None = None) -> int:
     for line in lines:
         if line.source and line.text:
             console.print(f"{line.option}: {line.text}", markup=False)
-    absent = ",".join(line.option for line in lines if not line.source)
-    if absent:
-        console.print(
-            f"to have the rest: karst-bench data prepare tasks={absent} root={root}", markup=False, soft_wrap=True
-        )
+    absent = [line.option for line in lines if not line.source]
+    placed = [option for option in absent if option.startswith("fewshot/")]
+    for command, wanted in (("prepare", [name for name in absent if name not in placed]), ("fewshot", placed)):
+        if wanted:
+            text = f"to have the rest: karst-bench data {command} tasks={','.join(wanted)} root={root}"
+            console.print(text, markup=False, soft_wrap=True)
     return 1 if absent else 0

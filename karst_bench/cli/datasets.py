@@ -9,14 +9,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from karst_bench.cli.data_sources import chosen_sets
 from karst_bench.config.datasets import choose
+from karst_bench.data.builders.publish import keep_audit
 from karst_bench.data.setup import audit as auditing
 from karst_bench.data.setup.fewshot import missing_images, place_lists, unpack
 
 
-def audit(root: Path, task: str | None, *, images: bool, as_json: bool) -> int:
-    """Audits the chosen sets under `root` and prints; 0 where all are sound, else 1. Raises: UserError where there is none."""
-    found = auditing.audit(root, choose(task), images=images)
+def audit(root: Path, tasks: str | None, *, images: bool, as_json: bool) -> int:
+    """Audits the chosen sets under `root` and prints; 0 where all are sound, else 1. Raises: UserError where there is none.
+
+    Where every image was opened, its time is kept beside the lists, for `data status`.
+    """
+    found = auditing.audit(root, chosen_sets(tasks), images=images)
+    if images:
+        for finding in found.values():
+            keep_audit(finding)
     if as_json:
         print(json.dumps({option: finding.as_json() for option, finding in found.items()}, indent=1))
     else:
@@ -44,9 +52,9 @@ def _print_table(findings: list[auditing.Finding]) -> None:
                 console.print(f"{found.option}: {title.replace('_', ' ')}: and {len(lines) - 5} more (--json has all)")
 
 
-def prepare_fewshot(root: Path, task: str | None, *, archives: Path, lists: str | None) -> int:
+def prepare_fewshot(root: Path, tasks: str | None, *, archives: Path, lists: str | None) -> int:
     """Brings each few-shot set into place as far as it can; 0 where all images are there, else 1. Raises: UserError."""
-    missing = [_fewshot_set(dataset, root, archives, lists) for dataset in choose(task, ("fewshot",)).values()]
+    missing = [_fewshot_set(dataset, root, archives, lists) for dataset in choose(tasks, ("fewshot",)).values()]
     return 1 if sum(missing) else 0
 
 

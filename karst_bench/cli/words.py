@@ -16,7 +16,7 @@ class KeyValueCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Rewrites the words before they are parsed."""
-        return super().parse_args(ctx, [self._option(word) for word in args])
+        return super().parse_args(ctx, [option for word in args if (option := self._option(word)) is not None])
 
     def invoke(self, ctx: Any) -> None:
         """Turns what the command returns or raises into an exit code, and a raised error into a sentence."""
@@ -24,7 +24,8 @@ class KeyValueCommand(TyperCommand):
         if code:
             ctx.exit(code)
 
-    def _option(self, word: str) -> str:
+    def _option(self, word: str) -> str | None:
+        """The word as an option; None where it says of a flag what holds anyway."""
         key, equals, value = word.partition("=")
         if not equals or not key.isidentifier():
             return word
@@ -38,8 +39,11 @@ class KeyValueCommand(TyperCommand):
             raise UserError(f"{word!r} is not an option here{hint} Known: {', '.join(f'{name}=...' for name in known)}")
         if found.param_type_name == "argument":
             return value
-        if getattr(found, "is_flag", False) and value.lower() in ("true", "false"):
-            return str(found.opts[0] if value.lower() == "true" else found.secondary_opts[0])
+        if getattr(found, "is_flag", False):
+            if value.lower() not in ("true", "false"):
+                raise UserError(f"{word}: say {key}=true or {key}=false")
+            spelt = found.opts if value.lower() == "true" else found.secondary_opts
+            return str(spelt[0]) if spelt else None
         return f"{found.opts[0]}={value}"
 
 

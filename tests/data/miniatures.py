@@ -1,5 +1,7 @@
 """Miniature sets in the true formats: 19 VTAB-1K folders and five few-shot sets."""
 
+import copy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,10 @@ OPTIONS = [f"vtab/{name}" for name in VTAB] + [f"fewshot/{name}" for name in FEW
 
 def dataset_of(option: str, **changes: Any) -> dict[str, Any]:
     """The configuration of an option, as the pipeline hands it on."""
-    return dataset_config(option) | changes
+    return copy.deepcopy(_dataset(option)) | changes
+
+
+_dataset = lru_cache(dataset_config)
 
 
 def augment_of(name: str, **changes: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import http.server
 import io
 import json
+import logging
 import os
 import tarfile
 import threading
@@ -13,6 +14,7 @@ import pytest
 from miniatures import CONF, dataset_of, make_fewshot
 
 import karst_bench.data.setup.fewshot as setup
+import karst_bench.download as downloading
 from karst_bench.adapt.fetch_weights import fetch_hub, fetch_url
 from karst_bench.adapt.weights_file import SUMS, check_weights, present_weights
 from karst_bench.cli.app import main
@@ -62,6 +64,28 @@ def test_a_broken_download_is_continued(tmp_path: Path, server: tuple[str, list[
     download(f"{url}/broken.npz", target)
     assert target.read_bytes() == DATA and asked == [None, "bytes=51200-"]
     assert not list(target.parent.glob("*.part"))
+
+
+def test_how_far_a_download_is(
+    tmp_path: Path, server: tuple[str, list[str | None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line a tenth, of the whole file also where it is continued."""
+    target = tmp_path / "file.npz"
+    target.with_name("file.npz.part").write_bytes(DATA[:51200])
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.INFO, "karst_bench"):
+        patch.setattr(downloading, "STEP", 1)
+        patch.setattr(downloading, "BLOCK", 1 << 12)
+        download(f"{server[0]}/file.npz", target)
+    assert caplog.messages == [f"file.npz: {size} kB of 102.4 kB" for size in ("63.5", "75.8", "88.1", "100.4")]
+
+
+def test_a_web_page_is_not_kept(tmp_path: Path) -> None:
+    """What comes with status 200 where too many have asked for a file."""
+    page = tmp_path / "page"
+    page.write_text("\n<!DOCTYPE html><title>Quota exceeded</title>")
+    with pytest.raises(UserError, match="answers with a web page"):
+        download(page.as_uri(), tmp_path / "vtab-1k.zip")
+    assert list(tmp_path.iterdir()) == [page]
 
 
 def test_a_whole_part_is_recognised(tmp_path: Path, server: tuple[str, list[str | None]]) -> None:

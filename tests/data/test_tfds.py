@@ -15,7 +15,7 @@ from PIL import Image
 from karst_bench.data import load_task
 from karst_bench.data.sources import tfds as tfds_source
 from karst_bench.data.sources.vtab_labels import CLEVR_DEPTHS, KITTI_METRES, rule, step
-from karst_bench.data.sources.vtab_splits import slices
+from karst_bench.data.sources.vtab_splits import slices, source_split
 from karst_bench.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -99,7 +99,7 @@ def test_every_label_rule_fits_its_builder(name: str) -> None:
     """The fields that the rules read are those of the installed builders (tfds' own mock examples)."""
     spec = dataset_of(f"vtab/{name}")["tfds"]
     with tfds.testing.mock_data(num_examples=4, policy=tfds.testing.MockPolicy.USE_CODE):
-        source = tfds.builder(spec["builder"], data_dir="/nowhere").as_data_source(split=spec["test"]["split"])
+        source = tfds.builder(spec["builder"], data_dir="/nowhere").as_data_source(split=source_split(name, "test"))
         example = source[0]
     if "objects" in example:  # mock scenes may be empty
         example["objects"] |= {"pixel_coords": np.full((4, 3), 9.2), "location": np.ones((4, 3)), "type": np.arange(4)}
@@ -117,12 +117,12 @@ def test_slices_at_the_published_sizes() -> None:
            "resisc45": 18900, "dsprites_location": 589824, "smallnorb_azimuth": 0, "dtd": 0}  # fmt: skip
     for name, found in sizes.items():
         dataset = dataset_of(f"vtab/{name}")
-        cut = slices(dataset["tfds"], found)
+        cut = slices(name, found)
         assert cut["train800"] == ("train", 0, 800)
         assert cut["val200"][1:] == (val[name], val[name] + 200)
         assert cut["test"][2] - cut["test"][1] == dataset["sizes"]["test"]
-    assert slices(dataset_of("vtab/eurosat")["tfds"], sizes["eurosat"])["test"][1] == 21600
-    assert slices(dataset_of("vtab/dsprites_location")["tfds"], sizes["dsprites_location"])["test"][1] == 663552
+    assert slices("eurosat", sizes["eurosat"])["test"][1] == 21600
+    assert slices("dsprites_location", sizes["dsprites_location"])["test"][1] == 663552
 
 
 def test_label_rules_at_their_edges() -> None:

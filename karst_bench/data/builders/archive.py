@@ -13,11 +13,12 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from karst_bench.download import is_web_page
 from karst_bench.errors import UserError
 
 MEMBER = 64 << 20  # bytes of one picture or list: more than any of these sets has
@@ -73,13 +74,6 @@ def _what(path: Path) -> str:
     if is_web_page(path):
         return "it is a web page, not the archive: the address answered with a notice; fetch the file by hand"
     return "fetch it again"
-
-
-def is_web_page(path: Path) -> bool:
-    """Whether a file that should be an archive is HTML: what a server sends beside status 200 when it refuses."""
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
-    return False
 
 
 def members(path: Path) -> Iterator[Member]:

@@ -1,6 +1,5 @@
 """A VTAB-1K folder from a set's original archives: the rule's images, in the order of their hash, and nothing else."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -14,7 +13,7 @@ from karst_bench.data.builders.raw import Raw, RawReader, decode_checked
 from karst_bench.data.builders.staging import Staging, encode, known_encoding, staging
 from karst_bench.data.builders.tasks import READERS
 from karst_bench.data.sources.manifest import KEYS
-from karst_bench.data.sources.vtab_splits import SPLITS, Key, source_split, split_keys
+from karst_bench.data.sources.vtab_splits import SPLITS, Key, keys_of_splits, source_split
 from karst_bench.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -48,12 +47,11 @@ def build_raw(
 def chosen(reader: RawReader, dataset: Mapping[str, Any], suffix: str) -> tuple[dict[str, list[Key]], Rows, Slots]:
     """The rule's keys of each split, the rows of its list, and the file each (original split, key) becomes."""
     labels = {split: reader.labels(split) for split in {source_split(dataset["task"], name) for name in SPLITS}}
-    keys: dict[str, list[Key]] = {}
+    keys = keys_of_splits(dataset["task"], labels)
     rows: Rows = {}
     slots: Slots = {}
     for name in SPLITS:
         source = source_split(dataset["task"], name)
-        keys[name] = split_keys(dataset["task"], name, labels[source])
         if not keys[name]:
             raise UserError(
                 f"{dataset['name']}: its archive leaves nothing for {name} ({len(labels[source])} in {source})"
@@ -107,8 +105,3 @@ def _join(place: Staging, rows: Rows, suffix: str) -> None:
             place.copy(name, file)
         joined.append((name, label))
     rows["train800val200"] = joined
-
-
-def keys_sha256(keys: list[Key]) -> str:
-    """SHA-256 over the keys, one a line without a last newline: what the check values of the split rule are taken of."""
-    return hashlib.sha256("\n".join(str(key) for key in keys).encode()).hexdigest()

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from karst_bench.data.builders.archive import MEMBER, Member, is_web_page, members
+from karst_bench.data.builders.archive import MEMBER, Member, members
 from karst_bench.data.builders.expected import expected_labels
 from karst_bench.data.builders.obtain import DOWNLOADS, check
 from karst_bench.data.builders.publish import publish
@@ -19,7 +19,7 @@ from karst_bench.data.sources.layouts import VTAB_SPLITS
 from karst_bench.data.sources.lists import read
 from karst_bench.data.sources.manifest import UsedArchive
 from karst_bench.data.sources.vtab_splits import SPLITS
-from karst_bench.download import download
+from karst_bench.download import download, is_web_page
 from karst_bench.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from karst_bench import files
-from karst_bench.data.builders.archive import is_web_page
 from karst_bench.data.builders.raw import Archive
 from karst_bench.data.sources.manifest import UsedArchive
-from karst_bench.download import download
+from karst_bench.download import download, is_web_page, readable
 from karst_bench.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,9 @@ def obtain(
         )
     sizes = [archive.size for archive in absent if archive.size]
     if absent:
-        log.info("%s: fetching %d files, %s, to %s", name, len(absent), readable(sum(sizes)), root / DOWNLOADS)
+        lacking = f" (not in {given})" if given is not None else ""
+        what = f"{len(absent)} file{'s' if len(absent) > 1 else ''}{lacking}, {readable(sum(sizes))}"
+        log.info("%s: fetching %s, to %s", name, what, root / DOWNLOADS)
     for archive in absent:
         log.info("%s: %s (%s) from %s", name, archive.name, readable(archive.size or 0), archive.url)
         found[archive.name] = download(archive.url, root / DOWNLOADS / archive.name, sha256=archive.sha256)
@@ -91,11 +92,3 @@ def _find(name: str, archive: Archive, archives: Sequence[Archive], given: Path 
     if given is not None and given.exists() and (given.name in names or (given.is_file() and len(archives) == 1)):
         return given
     return None
-
-
-def readable(size: int) -> str:
-    """Bytes as a person reads them; "size unknown" for 0."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size} bytes" if size else "size unknown"

@@ -8,15 +8,15 @@ from typing import Any
 from karst_bench.data.builders.fgvc import build_fgvc
 from karst_bench.data.builders.from_raw import build_raw
 from karst_bench.data.builders.from_zip import TaskZip, build_zip, find_zip
+from karst_bench.data.builders.options import check_options
 from karst_bench.data.builders.prepare_tfds import build_tfds
 from karst_bench.data.builders.publish import audited
 from karst_bench.data.builders.to_parquet import write_parquet
 from karst_bench.data.setup.audit import Finding
 from karst_bench.data.sources.layouts import find_lists
-from karst_bench.data.sources.manifest import Manifest, read_manifest
+from karst_bench.data.sources.manifest import Manifest, UsedArchive, read_manifest
 from karst_bench.errors import UserError
 
-SOURCES = ("raw", "zip", "tfds")
 DatasetConfig = Mapping[str, Any]
 
 
@@ -53,12 +53,9 @@ def prepare_data(
     instead of a download; for zip also an address, or hub | drive. encoding: png | jpeg75, of raw. lists: of fgvc, a
     folder or zip of VPT's JSON lists. to=hf: write each set as parquet files too. verify=False: build from files that
     differ from the published ones, and say so in every record.
-    A set that cannot be prepared does not stop the others. Raises: UserError for options that fit no set.
+    A set that cannot be prepared does not stop the others. Raises: UserError for options that do not go together.
     """
-    if source not in SOURCES:
-        raise UserError(f"source={source}: choose from {', '.join(SOURCES)}")
-    if to not in (None, "hf"):
-        raise UserError(f"to={to}: only hf (parquet files in the layout of the Hugging Face hub) is known")
+    check_options({dataset["suite"] for dataset in tasks.values()}, source, encoding, archive, to, lists)
     place = Path(root)
     makers = _Makers(place, source, encoding, archive, None if lists is None else Path(lists), verify)
     found = []
@@ -85,6 +82,7 @@ class _Makers:
     lists: Path | None
     verify: bool
     _zip: TaskZip | None = None
+    _no_zip: str = ""
 
     def make(self, dataset: DatasetConfig, home: Path) -> None:
         """Build the folder of one set."""
@@ -92,19 +90,25 @@ class _Makers:
         if dataset["suite"] == "fgvc":
             build_fgvc(dataset, home, root=self.root, archive=given, lists=self.lists, verify=self.verify)
         elif self.source == "zip":
-            if self._zip is None:
-                self._zip = TaskZip(find_zip(self.archive, self.root))
-                self._used = self._zip.use()
-            build_zip(dataset, home, self._zip, self._used)
+            build_zip(dataset, home, *self._opened())
         else:
             build_raw(dataset, home, root=self.root, encoding=self.encoding, archive=given, verify=self.verify)
 
+    def _opened(self) -> tuple[TaskZip, tuple[UsedArchive, ...]]:
+        """The zip and its line of the manifest; what it cannot give once it is not asked for again (it may be a download)."""
+        if self._no_zip:
+            raise UserError(self._no_zip)
+        if self._zip is None:
+            try:
+                self._zip = TaskZip(find_zip(self.archive, self.root))
+                self._used = self._zip.use()
+            except UserError:
+                self._no_zip = "not without the zip (the first of these lines says what is wrong with it)"
+                raise
+        return self._zip, self._used
+
 
 def _one(dataset: DatasetConfig, makers: _Makers) -> Prepared:
-    if dataset["suite"] not in ("vtab", "fgvc"):
-        raise UserError(
-            "few-shot sets have a command of their own, which places their lists: karst-bench data fewshot"
-        )
     if makers.source == "tfds":
         return Prepared(dataset["name"], "built", None, build_tfds(dataset, makers.root))
     present = _present(dataset, makers.root)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,5 +62,11 @@ def audit_note(found: Finding) -> AuditNote:
 def audited(dataset: Mapping[str, Any], home: Path) -> Finding:
     """Audit a folder that is there, and write down when."""
     found = audit_task(dataset, root=home, home=home, images=True)
-    write_note(home / AUDIT, audit_note(found))
+    keep_audit(found)
     return found
+
+
+def keep_audit(found: Finding) -> None:
+    """Write down beside a set's lists when it was audited and what was found; a folder that cannot be written is left."""
+    with suppress(UserError):
+        write_note(found.home / AUDIT, audit_note(found))

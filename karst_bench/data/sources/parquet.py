@@ -33,7 +33,7 @@ from karst_bench.errors import UserError
 log = logging.getLogger(__name__)
 LARGEST_GROUP = 4 << 30  # bytes of one row group in memory; more is a mistake or a trap
 _DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError, OverflowError)
-_FILE = re.compile(r"^(?P<split>.+?)(?:-\d+-of-\d+(?:-[0-9a-f]+)?|-\d+)?$")
+_FILE = re.compile(r"^(?P<split>.+?)(?:-(?P<number>\d+)-of-(?P<count>\d+)(?:-[0-9a-f]+)?|-\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ def load_parquet(dataset: Mapping[str, Any], *, data_root: Path, cache: Cache, s
 
 
 def split_files(snapshot: Snapshot) -> dict[str, list[Path]]:
-    """{split: its parquet files, in order}, by the name of the file (train800-00000-of-00001) or of its folder."""
+    """{split: its parquet files, in order}, by the name of the file (train800-00000-of-00001) or of its folder.
+
+    Raises: UserError where a file of a numbered series is missing, as a broken-off download leaves it.
+    """
     found: dict[str, list[Path]] = {}
     for path in sorted(snapshot.folder.rglob("*.parquet")):
         match = _FILE.match(path.stem)
@@ -92,6 +95,13 @@ def split_files(snapshot: Snapshot) -> dict[str, list[Path]]:
             name = path.parent.name
         if name != "train800val200":  # the two others joined
             found.setdefault({"val": "validation", "valid": "validation"}.get(name, name), []).append(path)
+    for name, paths in found.items():
+        counts = {int(match["count"]) for path in paths if (match := _FILE.match(path.stem)) and match["count"]}
+        if counts and counts != {len(paths)}:
+            raise UserError(
+                f"{snapshot.folder}: holds {len(paths)} of the {max(counts)} files of {name}, the first of them"
+                f" {paths[0].name}; fetch the whole repository again"
+            )
     return found
 
 

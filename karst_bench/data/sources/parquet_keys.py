@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
-from karst_bench.data.sources.vtab_splits import FULL_SIZES, SPLITS, source_split, split_keys
+from karst_bench.data.sources.vtab_splits import FULL_SIZES, keys_of_splits, source_split
 
 T = TypeVar("T")
 # What a key of a task looks like. Tasks whose keys are bare numbers are not listed: a column of numbers does not say
@@ -35,21 +35,21 @@ def chosen_rows(
     task's and none is twice.
     """
     task = dataset["task"]
+    known = FULL_SIZES[task] if task in KEYS else {}
+    usable = {source: keys for source, (_, keys) in tables.items() if source in known and _are_names(keys, KEYS[task])}
+    differences = [
+        f"its {source} split has {len(keys)} examples, not {known[source]}"
+        for source, keys in usable.items()
+        if len(keys) != known[source]
+    ]
     found: dict[str, tuple[T, list[int]]] = {}
-    differences: list[str] = []
-    for name in SPLITS:
+    for name, chosen in keys_of_splits(task, usable).items():
         source = source_split(task, name)
-        if source not in tables or task not in KEYS:
-            continue
-        table, keys = tables[source]
-        if keys is None or len(set(keys)) < len(keys) or not all(re.fullmatch(KEYS[task], key) for key in keys):
-            continue
-        row_of = {key: row for row, key in enumerate(keys)}
-        rows = [row_of[str(key)] for key in split_keys(task, name, keys)]
-        if rows:
-            found[name] = (table, rows)
-        published = FULL_SIZES[task][source]
-        text = f"its {source} split has {len(keys)} examples, not {published}"
-        if len(keys) != published and text not in differences:
-            differences.append(text)
+        row_of = {key: row for row, key in enumerate(usable[source])}
+        if chosen:
+            found[name] = (tables[source][0], [row_of[str(key)] for key in chosen])
     return found, differences
+
+
+def _are_names(keys: Sequence[str] | None, pattern: str) -> TypeGuard[Sequence[str]]:
+    return keys is not None and len(set(keys)) == len(keys) and all(re.fullmatch(pattern, key) for key in keys)

@@ -19,20 +19,21 @@ PATTERNS = ["*.parquet", "README.md"]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A folder of parquet files. repository and revision: where it came from ("" where it is a local folder);
-    image, label: its columns."""
+    """A folder of parquet files. repository and revision: where it came from ("" where it is a local folder), the
+    revision being the commit that was read; image, label: its columns; pinned: that commit was asked for by its hash."""
 
     folder: Path
     repository: str
     revision: str
     image: str
     label: str
+    pinned: bool = False
 
     def origin(self) -> str:
         """A line for the record."""
-        return (
-            f"parquet: {self.repository} at revision {self.revision}" if self.repository else "parquet: a local folder"
-        )
+        if not self.repository:
+            return "parquet: a local folder"
+        return f"parquet: {self.repository} at revision {self.revision}{'' if self.pinned else ', not pinned'}"
 
 
 @cache
@@ -46,13 +47,14 @@ def repositories() -> dict[str, list[dict[str, str]]]:
 def find_snapshot(dataset: Mapping[str, Any], data_root: Path) -> Snapshot:
     """The files of a VTAB dataset: <data_root>/{parquet,hf}/<set>/, else the cache of the hub, else the hub itself.
 
-    dataset.hf (repository, revision, image, label; all optional) goes before the known copies.
+    dataset.hf (repository, revision, image, label; all optional) goes before the known copies. A copy without a
+    revision is read at the commit that the cache has, else at the newest, which is then said.
     Raises: UserError with every place looked at and the remedy.
     """
     if dataset["suite"] != "vtab":
         raise UserError(f"dataset={dataset['name']}: dataset.source=hf is for vtab sets; use folder")
     wish = dict(dataset.get("hf") or {})
-    copies = [wish] if "repository" in wish else [entry | wish for entry in repositories().get(dataset["task"], [])]
+    copies = _copies(dataset, wish)
     local = local_folder(dataset, data_root)
     if local is not None:
         return _snapshot(local, {"image": "", "label": ""} | wish, repository="", revision="")
@@ -63,7 +65,10 @@ def find_snapshot(dataset: Mapping[str, Any], data_root: Path) -> Snapshot:
         except UserError as error:
             reasons.append(str(error))
             continue
-        return _snapshot(folder, entry, repository=entry["repository"], revision=folder.name)
+        found = _snapshot(folder, entry, repository=entry["repository"], revision=folder.name)
+        if not found.pinned:
+            log.info("%s: %s; +dataset.hf.revision=%s keeps it", dataset["name"], found.origin(), found.revision)
+        return found
     tried = ", ".join(entry["repository"] for entry in copies) or "no known copy"
     raise UserError(
         f"dataset={dataset['name']}: no parquet files in {', '.join(str(data_root / place) for place in LOCAL[:2])} under"
@@ -71,6 +76,19 @@ def find_snapshot(dataset: Mapping[str, Any], data_root: Path) -> Snapshot:
         f" with `karst-bench data prepare tasks={dataset['task']} source=raw root={data_root} to=hf`, or name a copy with"
         " +dataset.hf.repository=OWNER/NAME."
     )
+
+
+def _copies(dataset: Mapping[str, Any], wish: Mapping[str, str]) -> list[dict[str, str]]:
+    """What to ask the hub for, best first. A revision that is wished for belongs to one repository: to the best copy."""
+    unknown = set(wish) - {"repository", "revision", "image", "label"}
+    if unknown:
+        raise UserError(
+            f"dataset.hf.{min(unknown)}: no such setting; choose from repository, revision, image and label"
+        )
+    if "repository" in wish:
+        return [dict(wish)]
+    known = repositories().get(dataset["task"], [])
+    return [entry | dict(wish) for entry in (known[:1] if "revision" in wish else known)]
 
 
 def local_folder(dataset: Mapping[str, Any], data_root: Path) -> Path | None:
@@ -89,7 +107,8 @@ def _snapshot(folder: Path, entry: Mapping[str, str], *, repository: str, revisi
     image, label = entry.get("image"), entry.get("label")
     if not image or not label:
         image, label = _columns(folder)
-    return Snapshot(folder, repository, revision, image, label)
+    pinned = bool(revision) and entry.get("revision") == revision
+    return Snapshot(folder, repository, revision, image, label, pinned)
 
 
 def _columns(folder: Path) -> tuple[str, str]:

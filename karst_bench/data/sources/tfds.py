@@ -1,7 +1,7 @@
 """dataset.source=tfds: sets that tensorflow-datasets prepared as array_record files, read without TensorFlow.
 
 VTAB-1K is a slice of each split in the order on disk, which is that of a hash of the examples' keys: the first 800 of
-one split, 200 from a given percentage of one, a test split or its tail (dataset.tfds.*).
+one split, 200 from a given percentage of one, a test split or its tail (vtab_splits.RULES).
 """
 
 import fnmatch
@@ -23,7 +23,7 @@ from karst_bench.data.decode import BadImageError
 from karst_bench.data.images import Source
 from karst_bench.data.resize import Resize
 from karst_bench.data.sources.vtab_labels import rule
-from karst_bench.data.sources.vtab_splits import SPLITS, slices
+from karst_bench.data.sources.vtab_splits import SPLITS, slices, source_split
 from karst_bench.data.task import JoinedSplit, LazySplits, Split, Task
 from karst_bench.errors import UserError
 
@@ -115,13 +115,13 @@ def _sizes(builder: Any) -> dict[str, int]:
 
 def _slices(dataset: Mapping[str, Any], builder: Any) -> dict[str, tuple[str, int, int]]:
     sizes = _sizes(builder)
-    needed = {dataset["tfds"][name]["split"] for name in SPLITS}
+    needed = {source_split(dataset["task"], name) for name in SPLITS}
     if not needed <= set(sizes):
         raise UserError(
             f"{builder.data_path}: holds the splits {', '.join(sizes)}, but {dataset['name']} needs"
             f" {', '.join(sorted(needed))}; prepare the set anew"
         )
-    return slices(dataset["tfds"], sizes)
+    return slices(dataset["task"], sizes)
 
 
 def _differences(dataset: Mapping[str, Any], builder: Any) -> list[str]:

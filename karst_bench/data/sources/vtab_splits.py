@@ -6,7 +6,7 @@ tensorflow-datasets orders the examples of a split by md5(split name + key), as 
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from karst_bench.errors import UserError
 
@@ -14,11 +14,20 @@ Key = int | str
 SPLITS = ("train800", "val200", "test")
 
 
-def _rules(train: str, val: str, val_from: int, test: str, test_from: int = 0) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class SplitRule:
+    """A slice of a split of the original set: from `from_pct` percent of its examples on, `count` of them or (None) all."""
+
+    split: str
+    from_pct: int = 0
+    count: int | None = None
+
+
+def _rules(train: str, val: str, val_from: int, test: str, test_from: int = 0) -> dict[str, SplitRule]:
     return {
-        "train800": {"split": train, "from_pct": 0, "count": 800},
-        "val200": {"split": val, "from_pct": val_from, "count": 200},
-        "test": {"split": test, "from_pct": test_from},
+        "train800": SplitRule(train, 0, 800),
+        "val200": SplitRule(val, val_from, 200),
+        "test": SplitRule(test, test_from),
     }
 
 
@@ -28,7 +37,8 @@ _CLEVR = _rules("train", "train", 90, "validation")  # CLEVR's own test set has 
 _TRAIN_ONLY = _rules("train", "train", 60, "train", 80)
 _DSPRITES = _rules("train", "train", 80, "train", 90)
 _NORB = _rules("train", "test", 0, "test", 50)
-RULES: dict[str, dict[str, dict[str, Any]]] = {
+# The one home of the rule: raw archives, parquet files with keys and prepared sets of tensorflow-datasets are cut by it.
+RULES: dict[str, dict[str, SplitRule]] = {
     "cifar100": _TRAIN_TEST,
     "caltech101": _TRAIN_TEST,
     "svhn": _TRAIN_TEST,
@@ -67,19 +77,21 @@ FULL_SIZES: dict[str, dict[str, int]] = {
 }
 
 
-def slices(rules: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, tuple[str, int, int]]:
-    """{train800 | val200 | test: (split, first, end)}; first = from_pct * N // 100, N = sizes[split].
+def slices(task: str, sizes: Mapping[str, int]) -> dict[str, tuple[str, int, int]]:
+    """{train800 | val200 | test: (split, first, end)} of a task; first = from_pct * N // 100, N = sizes[split].
 
     A slice holds `count` examples, or all that follow; it ends at the latest where the next one of the same split
     begins, so that sets too small for 800 + 200 images are still cut into disjoint parts.
+    Raises: UserError for a task that is none.
     """
-    first = {name: rules[name]["from_pct"] * sizes[rules[name]["split"]] // 100 for name in SPLITS}
+    rules = _rule_of(task)
+    first = {name: rules[name].from_pct * sizes[rules[name].split] // 100 for name in SPLITS}
     found = {}
     for name in SPLITS:
-        split = rules[name]["split"]
-        count = rules[name].get("count", sizes[split])
-        later = [first[other] for other in SPLITS if rules[other]["split"] == split and first[other] > first[name]]
-        found[name] = (split, first[name], min([first[name] + count, sizes[split], *later]))
+        split, count = rules[name].split, rules[name].count
+        later = [first[other] for other in SPLITS if rules[other].split == split and first[other] > first[name]]
+        own = sizes[split] if count is None else first[name] + count
+        found[name] = (split, first[name], min([own, sizes[split], *later]))
     return found
 
 
@@ -100,7 +112,7 @@ def hash_order(salt: str, keys: Iterable[Key]) -> list[Key]:
 
 def source_split(task: str, split: str) -> str:
     """The split of the original set (train | validation | test) that `split` of a VTAB-1K task is cut from."""
-    return str(_rule_of(task)[split]["split"])
+    return _rule_of(task)[split].split
 
 
 def split_keys(task: str, split: str, keys: Iterable[Key]) -> list[Key]:
@@ -109,20 +121,28 @@ def split_keys(task: str, split: str, keys: Iterable[Key]) -> list[Key]:
     task: the option's last part (cifar100, ...). keys: of all examples of source_split(task, split), in any order.
     Raises: UserError for a task or split that is none, or a key that occurs twice.
     """
-    rules = _rule_of(task)
-    if split not in SPLITS:
+    if split not in _rule_of(task):
         raise UserError(f"split={split}: no such split of {task}; choose from {', '.join(SPLITS)}")
-    salt = rules[split]["split"]
-    ordered = hash_order(salt, keys)
-    if len(set(ordered)) < len(ordered):
-        raise UserError(f"{task}: {len(ordered) - len(set(ordered))} keys of its {salt} split occur twice")
+    return keys_of_splits(task, {source_split(task, split): keys})[split]
+
+
+def keys_of_splits(task: str, keys: Mapping[str, Iterable[Key]]) -> dict[str, list[Key]]:
+    """{train800 | val200 | test: its keys in the order of their hash}, of those cut from the original splits in `keys`.
+
+    keys: {train | validation | test of the original set: the keys of all its examples}; each is put in order once.
+    Raises: UserError for a task that is none, or a key that occurs twice in a split.
+    """
+    ordered = {salt: hash_order(salt, found) for salt, found in keys.items()}
+    for salt, found in ordered.items():
+        if len(set(found)) < len(found):
+            raise UserError(f"{task}: {len(found) - len(set(found))} keys of its {salt} split occur twice")
     # a slice is bounded only by slices of its own split, so the sizes of other splits do not matter here
-    sizes = {rules[name]["split"]: len(ordered) if rules[name]["split"] == salt else 0 for name in SPLITS}
-    _, first, end = slices(rules, sizes)[split]
-    return ordered[first:end]
+    sizes = dict.fromkeys(("train", "validation", "test"), 0) | {salt: len(found) for salt, found in ordered.items()}
+    cut = slices(task, sizes)
+    return {name: ordered[salt][first:end] for name, (salt, first, end) in cut.items() if salt in ordered}
 
 
-def _rule_of(task: str) -> dict[str, dict[str, Any]]:
+def _rule_of(task: str) -> dict[str, SplitRule]:
     name = task.removeprefix("vtab/")
     if name not in RULES:
         raise UserError(f"task={task}: no VTAB-1K task; choose from {', '.join(RULES)}")

@@ -67,8 +67,8 @@ def cells(values: list[str]) -> np.ndarray:
 def dogs(folder: Path) -> Labels:
     found: Labels = {"train": {}, "test": {}}
     files = {}
-    for picture in range(480):
-        label, split = picture % 120, "train" if picture < 360 else "test"
+    for picture in range(360):
+        label, split = picture % 120, "train" if picture < 240 else "test"
         path = f"n{label:08d}-dog_{label}/n{label:08d}_{picture}.jpg"
         files[f"Images/{path}"] = stored(draw(picture, (8, 8, 3)))[0]
         found[split][path] = label
@@ -82,7 +82,7 @@ def dogs(folder: Path) -> Labels:
 
 def cars(folder: Path) -> Labels:
     found: Labels = {"train": {}, "test": {}}
-    for split, count in (("train", 588), ("test", 196)):
+    for split, count in (("train", 392), ("test", 196)):
         files, rows = {}, []
         for picture in range(count):
             name = f"{picture + 1:05d}.jpg"

@@ -118,7 +118,7 @@ def test_fuzz_examples_with_right_checksums() -> None:
             assert isinstance(found, dict)
 
 
-@pytest.mark.parametrize("cases", [300, pytest.param(CASES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [100, pytest.param(CASES, marks=pytest.mark.slow)])
 def test_fuzz_norb(cases: int, tmp_path: Path) -> None:
     info = matrix(np.arange(80, dtype="<i4").reshape(20, 4))
     path = tmp_path / "file.bin"
@@ -136,7 +136,7 @@ def test_fuzz_norb(cases: int, tmp_path: Path) -> None:
             read_header(io.BytesIO(struct.pack("<ii3i", 0x1E3D4C54, 2, *sizes, 1)), path)
 
 
-@pytest.mark.parametrize("cases", [300, pytest.param(CASES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [100, pytest.param(CASES, marks=pytest.mark.slow)])
 def test_fuzz_cifar(cases: int, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     with tarfile.open(path, "w") as archive:
@@ -154,7 +154,7 @@ def test_fuzz_cifar(cases: int, tmp_path: Path) -> None:
     assert survives(read, data[:-9000], 5, cases) > cases * 0.2  # the zeros at the end of a tar mean nothing
 
 
-@pytest.mark.parametrize("cases", [300, pytest.param(CASES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [100, pytest.param(CASES, marks=pytest.mark.slow)])
 def test_fuzz_parquet(cases: int, tmp_path: Path) -> None:
     folder = tmp_path / "file.bin"
     folder.mkdir()

@@ -161,7 +161,7 @@ def test_a_download_is_checked_and_announced(
     monkeypatch.setattr(Dtd, "archives", (right,))
     with caplog.at_level(logging.INFO, "karst_bench"):
         assert prepare_data({"d": dataset_of("vtab/dtd")}, "raw", tmp_path)[0].state == "built"
-    assert "fetching 1 files" in caplog.text and "kB" in caplog.text
+    assert "fetching 1 file," in caplog.text and "kB" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -218,10 +218,27 @@ def test_thirty_damaged_copies(task: str, originals: Originals, tmp_path: Path) 
     assert refused >= 10  # most cuts are fatal
 
 
-def test_options_that_fit_no_set(tmp_path: Path) -> None:
-    config: dict[str, Any] = {"d": dataset_of("vtab/dtd")}
-    for ask, said in (({"source": "torrent"}, "choose from raw"), ({"source": "raw", "to": "csv"}, "only hf")):
-        with pytest.raises(UserError, match=said):
-            prepare_data(config, root=tmp_path, **ask)
-    (done,) = prepare_data(config, "raw", tmp_path, "webp")
-    assert done.state == "failed" and "choose png" in done.text
+@pytest.mark.parametrize(
+    ("option", "ask", "said"),
+    [
+        ("vtab/dtd", {"source": "torrent"}, "choose from raw, zip, tfds"),
+        ("vtab/dtd", {"to": "csv"}, "only hf"),
+        ("vtab/dtd", {"encoding": "webp"}, "choose png"),
+        ("vtab/dtd", {"archive": "nowhere"}, "archive=nowhere: no such file or folder$"),
+        ("vtab/dtd", {"archive": "hub"}, "taken with source=zip alone"),
+        ("vtab/dtd", {"lists": "json.zip"}, "names none of them"),
+        ("vtab/dtd", {"source": "zip", "encoding": "jpeg75"}, "left as they are stored"),
+        ("vtab/dtd", {"source": "tfds", "archive": "x"}, "archive=x: tensorflow-datasets fetches"),
+        ("vtab/dtd", {"source": "tfds", "to": "hf"}, "to=hf: tensorflow-datasets fetches"),
+        ("fgvc/cub", {"source": "zip"}, "source=zip: is for the tasks of VTAB-1K"),
+        ("fgvc/cub", {"to": "hf"}, "to=hf: is for the tasks of VTAB-1K"),
+        ("fgvc/cub", {"encoding": "jpeg75"}, "left as they are stored"),
+        ("fgvc/cub", {"lists": "json.zip"}, "json.zip: no such file or folder"),
+        ("fewshot/pets", {}, "data fewshot"),
+    ],
+)
+def test_options_that_mean_nothing_together(option: str, ask: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """Refused before anything is fetched or written, rather than ignored."""
+    with pytest.raises(UserError, match=said):
+        prepare_data({option: dataset_of(option)}, root=tmp_path, **{"source": "raw"} | ask)
+    assert not list(tmp_path.iterdir())

@@ -13,13 +13,14 @@ from miniatures import VTAB, dataset_of
 from originals import draw, stored, tasks
 from PIL import Image
 
+from karst_bench.config.compose import settings_of
 from karst_bench.data import find_task, load_task
 from karst_bench.data.builders import prepare_data, status
 from karst_bench.data.builders.to_parquet import write_parquet
 from karst_bench.data.sources.parquet_keys import KEYS
 from karst_bench.data.sources.parquet_places import repositories
-from karst_bench.data.sources.vtab_splits import SPLITS
-from karst_bench.data.task import Task
+from karst_bench.data.sources.vtab_splits import SPLITS, source_split
+from karst_bench.data.task import Split, Task
 from karst_bench.errors import UserError
 
 SIZE = 16
@@ -50,7 +51,8 @@ def webp(data: bytes) -> bytes:
 
 
 def full_layout(task: str, built: Path, root: Path, *, keys: bool) -> None:
-    """The original set as webp and cls, one folder a split, the examples' names beside them or not.
+    """The original set as webp and cls, one folder a split, the examples' names beside them; without them the task's own
+    training and test images, as such copies are made.
 
     Only the chosen examples are written: train800 and val200 of a split are then all of it, in another order.
     """
@@ -59,7 +61,7 @@ def full_layout(task: str, built: Path, root: Path, *, keys: bool) -> None:
     for line in (home / "keys.tsv").read_text().splitlines():
         split, number, key = line.split("\t")
         path, label = (home / f"{split}.txt").read_text().splitlines()[int(number)].split()
-        source = config["tfds"][split]["split"]
+        source = source_split(task, split) if keys else split if split == "test" else "train"
         named.setdefault(source, []).append((key, webp((home / path).read_bytes()), int(label)))
     for source, rows in named.items():
         rows.sort(key=lambda row: row[0])
@@ -93,14 +95,20 @@ def test_the_original_set_with_names_gives_the_rule_s_images(task: str, built: P
     # the miniature's splits were cut from more examples than the 1000, where val200 begins at a percentage of all
     whole = tuple(name for name in SPLITS if len(given.splits[name]) == len(folder.splits[name]))
     assert_same(given, folder, whole)
-    assert "test" in whole or dataset_of(f"vtab/{task}")["tfds"]["test"]["split"] == "train"
+    assert "test" in whole or source_split(task, "test") == "train"
 
 
-@pytest.mark.parametrize("task", ["cifar100", "dtd", "smallnorb_elevation"])
+def pictures(split: Split) -> list[bytes]:
+    """Labels and pixels, in an order of their own."""
+    images = split.read(torch.arange(len(split))).images
+    return sorted(bytes([int(label) % 256]) + image.numpy().tobytes() for label, image in zip(split.labels, images, strict=True))
+
+
+@pytest.mark.parametrize("task", tasks(VTAB, ("cifar100", "dtd", "smallnorb_elevation")))
 def test_without_names_it_serves_for_the_test_set_alone(task: str, built: Path, tmp_path: Path) -> None:
     full_layout(task, built, tmp_path, keys=False)
-    given = load(task, "hf", tmp_path, tmp_path / "cache")
-    assert len(given.splits["test"]) and given.encoding == "native"
+    given, folder = load(task, "hf", tmp_path, tmp_path / "cache"), load(task, "folder", built, tmp_path / "cache")
+    assert pictures(given.splits["test"]) == pictures(folder.splits["test"]) and given.encoding == "native"
     for split in ("train800", "val200", "train800val200"):
         with pytest.raises(UserError, match=r"order in which VTAB-1K chooses 1000 cannot be shown"):
             given.splits[split]
@@ -115,13 +123,17 @@ def test_the_command_writes_them_and_keeps_the_bytes(originals: Any, tmp_path: P
     assert b'"_type": "Image"' in (table.schema.metadata or {})[b"huggingface"]
     again = prepare_data({"dtd": config}, "raw", tmp_path, archive=originals["dtd"][0], to="hf", verify=False)
     assert again[0].state == "present"
+    manifest = done.home / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"files_sha256": "', '"files_sha256": "another'))
+    with pytest.raises(UserError, match=r"parquet/dtd: holds parquet files of another copy"):
+        write_parquet(config, done.home, tmp_path)
 
 
 @pytest.mark.parametrize("task", ["cifar100"])
 def test_the_hub_s_cache_is_read_offline(
-    task: str, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
-    """The commit that was read stands in the record."""
+    """The commit that was read stands in the record, and how to pin it is said once."""
     import huggingface_hub
 
     folder = write_parquet(dataset_of(f"vtab/{task}"), home_of(task, built), tmp_path)
@@ -129,16 +141,22 @@ def test_the_hub_s_cache_is_read_offline(
     snapshot = tmp_path / "hub" / "snapshots" / commit
     snapshot.parent.mkdir(parents=True)
     folder.rename(snapshot)
-    asked: list[tuple[str, bool]] = []
+    asked: list[tuple[str, str | None, bool]] = []
 
-    def download(repository: str, *, local_files_only: bool = False, **_: object) -> str:
-        asked.append((repository, local_files_only))
+    def download(repository: str, *, revision: str | None, local_files_only: bool = False, **_: object) -> str:
+        asked.append((repository, revision, local_files_only))
         return str(snapshot)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    read = f"parquet: bramtoula/vtab_cifar100 at revision {commit}"
     given = load(task, "hf", tmp_path / "empty", tmp_path / "cache")
-    assert given.notes[0] == f"parquet: bramtoula/vtab_cifar100 at revision {commit}"
-    assert set(asked) == {("bramtoula/vtab_cifar100", True)}
+    assert given.notes[0] == f"{read}, not pinned"
+    assert f"vtab/cifar100: {read}, not pinned; +dataset.hf.revision={commit} keeps it" in lines
+    words = ["dataset=vtab/cifar100", "dataset.source=hf", f"+dataset.hf.revision={commit}"]
+    dataset = settings_of(words).as_config()["dataset"]
+    pinned = load_task(dataset, data_root=tmp_path / "empty", cache_root=tmp_path / "cache", size=SIZE)
+    assert pinned.notes[0] == read and pinned.list_sha256 == given.list_sha256
+    assert asked == [("bramtoula/vtab_cifar100", None, True), ("bramtoula/vtab_cifar100", commit, True)]
 
 
 def test_nothing_there_and_no_network_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,12 +173,57 @@ def test_nothing_there_and_no_network_says_how(tmp_path: Path, monkeypatch: pyte
         find_task(dataset_of("fewshot/pets", source="hf"), data_root=tmp_path)
 
 
+def test_a_series_of_files_with_a_hole_is_refused(tmp_path: Path) -> None:
+    """What a download that was broken off leaves would be a smaller test set."""
+    home = tmp_path / "parquet" / "cifar"
+    home.mkdir(parents=True)
+    for number in (0, 2):
+        pq.write_table(pa.table({"image": [PICTURE], "label": [number]}), home / f"test-{number:05d}-of-00003.parquet")
+    with pytest.raises(UserError, match="holds 2 of the 3 files of test"):
+        load("cifar100", "hf", tmp_path, tmp_path / "cache")
+
+
+def test_a_setting_that_there_is_not(tmp_path: Path) -> None:
+    dataset = dataset_of("vtab/cifar100", source="hf", hf={"commit": "0" * 40})
+    with pytest.raises(UserError, match=r"dataset\.hf\.commit: no such setting.*revision"):
+        find_task(dataset, data_root=tmp_path)
+
+
 def test_the_map_names_every_task() -> None:
     found = repositories()
     assert set(found) == set(VTAB)
     for entry in (entry for entries in found.values() for entry in entries):
         assert {"repository", "image", "label"} <= set(entry) and entry["repository"].count("/") == 1
         assert re.fullmatch(r"[0-9a-f]{40}", entry.get("revision", "0" * 40))
+
+
+def damage(data: bytes, kind: str) -> bytes:
+    return {"a web page": b"<!DOCTYPE html><title>sign in</title>", "cut short": data[:-20], "nothing": b""}[kind]
+
+
+@pytest.mark.parametrize("kind", ["a web page", "cut short", "nothing"])
+def test_what_is_no_parquet_file_is_named(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "parquet" / "cifar" / "train800-00000-of-00001.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"image": [PICTURE], "label": [1]}), path)
+    path.write_bytes(damage(path.read_bytes(), kind))
+    with pytest.raises(UserError, match=r"train800-00000-of-00001\.parquet: no readable parquet file"):
+        load("cifar100", "hf", tmp_path, tmp_path / "cache")
+
+
+def test_what_claims_too_much_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row group of zeros that would fill the memory; more rows than there are bytes. The bound is lowered here."""
+    from karst_bench.data.sources import parquet
+
+    path = tmp_path / "parquet" / "cifar" / "train800-00000-of-00001.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"image": [bytes(1 << 16)] * 8, "label": [1] * 8}), path, compression="zstd", use_dictionary=False)
+    monkeypatch.setattr(parquet, "LARGEST_GROUP", 1 << 18)
+    with pytest.raises(UserError, match=r"parquet: a row group claims more than"):
+        load("cifar100", "hf", tmp_path, tmp_path / "cache")
+    pq.write_table(pa.table({"image": [b""] * 60000, "label": [1] * 60000}), path, compression="zstd")
+    with pytest.raises(UserError, match=r"parquet: claims more rows than it has bytes"):
+        load("cifar100", "hf", tmp_path, tmp_path / "cache")
 
 
 @pytest.mark.parametrize(

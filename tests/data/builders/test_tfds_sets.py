@@ -16,7 +16,7 @@ from PIL import Image
 from karst_bench.config.compose import settings_of
 from karst_bench.data import load_task
 from karst_bench.data.builders import prepare_data, status
-from karst_bench.data.sources.vtab_splits import SPLITS
+from karst_bench.data.sources.vtab_splits import SPLITS, source_split
 from karst_bench.run import pipeline
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -84,7 +84,7 @@ def write(task: str, found: Original, built: Path, root: Path, patch: pytest.Mon
     for line in (home / "keys.tsv").read_text().splitlines():
         split, number, key = line.split("\t")
         path, label = (home / f"{split}.txt").read_text().splitlines()[int(number)].split()
-        source = config["tfds"][split]["split"]
+        source = source_split(task, split)
         with Image.open(home / path) as image:
             chosen[source, key] = np.asarray(image)
         whole = int(key) if key.isdecimal() else key
