@@ -67,11 +67,12 @@ def facts_of(name: str) -> dict[str, Any]:
     methods = build_methods(_settings(name))
     settings = _settings(name)
     fact: dict[str, Any] = {"methods": methods, "about": settings["method"]["about"], "extra": settings["extra"]["name"],
-                            "counts": {}}  # fmt: skip
+                            "counts": {}, "active": {}}  # fmt: skip
     for backbone in BACKBONES:
         try:
             refuse_misfits(methods, _spec(backbone))
             fact["counts"][backbone] = sum(method.expected_params(_spec(backbone)) for method in methods)
+            fact["active"][backbone] = next((n for method in methods if (n := method.active_params(_spec(backbone)))), None)
         except UserError as error:
             fact["counts"][backbone] = str(error)
     backbone = next(name for name, count in fact["counts"].items() if isinstance(count, int))
@@ -147,6 +148,8 @@ def _listed(fact: Mapping[str, Any]) -> Iterator[str]:
             continue
         shown = printed(fact["about"], backbone)
         number = f"{said:,} trained scalars" + (f" (printed: {shown} M)" if shown else "")
+        if active := fact["active"].get(backbone):
+            number += f", of which {active:,} take part at a time in the mean"
         yield f"- {backbone}: {number}"
     yield f"- Sites: {', '.join(fact['sites']) or 'the head alone'}"
     if why := fact["about"].get("why"):

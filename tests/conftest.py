@@ -67,6 +67,7 @@ def attached() -> Callable[..., Attached]:
     def build(family: str, *overrides: str, seed: int = 0) -> Attached:
         from karst_bench.adapt.attach import attach_methods
         from karst_bench.adapt.scoring import score_methods
+        from karst_bench.adapt.timm_sites import model_spec
         from karst_bench.methods.build import build_methods
 
         chosen = _settings(overrides)
@@ -76,6 +77,8 @@ def attached() -> Callable[..., Attached]:
             torch.manual_seed(seed)
             batch = torch.randn(4, 3, 32, 32), torch.arange(4) % CLASSES
             artefacts = score_methods(copy.deepcopy(net), methods, lambda _: [batch]) if any(m.scored for m in methods) else {}
+            spec = model_spec(net)  # of a method that searches, the largest subnet
+            artefacts |= {m.name: m.found(m.subnets(spec).largest()) for m in methods if m.search_stages()}
             model = attach_methods(net, methods, artefacts=artefacts, method_settings=method_settings)
         return Attached(net.eval(), methods, model, method_settings)
 

@@ -21,7 +21,7 @@ Merge = Callable[[nn.Module, Tensor], Tensor]  # (the branch, W0) -> dW
 class AdaptedLayer(nn.Module):
     """One linear, convolution or norm with everything declared on it, always in this order:
 
-    y = after( (W0 + sum dW) before(x) + b + sum branch(before(x)) ), or branch(the output so far)
+    y = after( (W0 + sum dW) before(x) + b + sum db + sum branch(before(x)) ), or branch(the output so far)
 
     Shapes: as the base layer. Changes and branches may cover a range of output rows (q, k or v of a fused projection);
     every change sees the frozen W0; `before` holds affines and maps that fold themselves. `fold` gives the same map as one
@@ -65,8 +65,8 @@ class AdaptedLayer(nn.Module):
         fold = self._folds(x)
         if len(self.deltas) or fold:
             with full_precision(x.device.type):
-                factors = self.factors()
-            y = linear_with_deltas(x, self.base, factors, self.after if fold else (), recompute)
+                factors, bias = self.factors(), self.bias()
+            y = linear_with_deltas(x, self.base, bias, factors, self.after if fold else (), recompute)
         else:
             y = self.base(x)
         for fn, rows, reads in zip(self.branches, self.branch_rows, self.branch_reads, strict=True):
@@ -89,6 +89,16 @@ class AdaptedLayer(nn.Module):
         return [(update.factors(_rows(self.base.weight, rows)), rows)
                 for update, rows in zip(self.deltas, self.delta_rows, strict=True)]  # fmt: skip
 
+    def bias(self) -> Tensor | None:
+        """b + sum db: the bias with what the changes add to it, None where there is none."""
+        weight, base = self.base.weight, self.base.bias
+        bias: Tensor | None = base
+        for update, rows in zip(self.deltas, self.delta_rows, strict=True):
+            gained = update.bias_delta(_rows(weight, rows), None if base is None else _rows(base, rows))
+            if gained is not None:
+                bias = _add_rows(weight.new_zeros(weight.shape[0]) if bias is None else bias, gained, rows)
+        return bias
+
     def effective_weight(self) -> Tensor:
         """W0 + sum dW in the precision of W0 (fp32): rounding an update onto a stored bf16 weight would lose it."""
         weight: Tensor = self.base.weight
@@ -106,7 +116,7 @@ class AdaptedLayer(nn.Module):
         dtype = self.base.weight.dtype
         double = copy.deepcopy(self).double()
         base = double.base
-        weight, bias = base.weight, base.bias
+        weight, bias = base.weight, double.bias()
         for update, rows in zip(double.deltas, self.delta_rows, strict=True):
             weight = _add_rows(weight.T, update.delta(_rows(base.weight, rows)).T, rows).T
         for fn, merge, rows in zip(double.branches, self.merges, self.branch_rows, strict=True):

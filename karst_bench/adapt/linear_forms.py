@@ -18,10 +18,10 @@ PASS = 24.0  # reading and writing one element of a weight
 
 
 def linear_with_deltas(
-    x: Tensor, base: nn.Linear, deltas: Sequence[tuple[FactoredDelta, Rows]], affines: Sequence[Affine],
-    recompute: Recompute | None = None,
+    x: Tensor, base: nn.Linear, bias: Tensor | None, deltas: Sequence[tuple[FactoredDelta, Rows]],
+    affines: Sequence[Affine], recompute: Recompute | None = None,
 ) -> Tensor:  # fmt: skip
-    """The affines after (W0 + sum dW) x + b; with all of them folded into one product where that is cheaper.
+    """The affines after (W0 + sum dW) x + bias; with all of them folded into one product where that is cheaper.
 
     Shapes: x (..., d_in) -> (..., d_out); each delta covers its rows of the output. recompute: how to make x again.
     """
@@ -34,7 +34,7 @@ def linear_with_deltas(
     merge, dense = (False, False) if narrow else forms(x.numel() // x.shape[-1], *weight.shape, shapes)
     plan = LinearForm(tuple(type(update) for update in factors), rows, merge, dense, dtype, recompute)
     gain, offset = composed_affine(affines, weight.shape[0])
-    return fused_linear(plan, x, weight, base.bias, gain, offset, factors)
+    return fused_linear(plan, x, weight, bias, gain, offset, factors)
 
 
 def composed_affine(affines: Sequence[Affine], channels: int) -> tuple[Tensor | None, Tensor | None]:

@@ -13,7 +13,8 @@ from karst_bench.config.augment import with_augment
 from karst_bench.config.messages import friendly
 from karst_bench.config.option_files import config_dir, options
 from karst_bench.config.settings import Settings, resolve
-from karst_bench.config.tuned import setting_words, tuned_entry, with_tuned
+    cfg = with_suite(_with_own_backbone(cfg, given), given)
+    return with_augment(with_tuned(cfg, entry, given), given)
 from karst_bench.errors import UserError
 from karst_bench.plugins import plugin_conf
 
@@ -41,7 +42,8 @@ def settings_of(overrides: Sequence[str] = ()) -> Settings:
 
 
 def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Puts in what depends on the words given: a backbone of one's own, and a tuned setting (recipe < tuned < command line).
+    cfg = with_suite(_with_own_backbone(cfg, given), given)
+    return with_augment(with_tuned(cfg, entry, given), given)
 
     Raises: UserError for `also=` a method that brings its own optimiser, and for a sweep, which is many configurations.
     """
@@ -58,7 +60,8 @@ def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         cfg = composed([*overrides, *words])
     if cfg.suite is None:
         cfg.suite = "mini" if cfg.dataset.suite == "mini" else "vtab"
-    return with_augment(with_tuned(_with_own_backbone(cfg, given), entry, given), given)
+    cfg = with_suite(_with_own_backbone(cfg, given), given)
+    return with_augment(with_tuned(cfg, entry, given), given)
 
 
 def search_path() -> list[str]:

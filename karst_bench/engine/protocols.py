@@ -35,6 +35,19 @@ def tenths(epochs: int) -> list[int]:
     return sorted({-(-k * epochs // 10) for k in range(1, 11)})
 
 
+def split_of(key: str, splits: Collection[str], *, wanted_by: str = "a search") -> str:
+    """The split of a dataset that is meant by all | fit | val | test. Raises: UserError if there is none."""
+    if key not in SPLITS:
+        raise UserError(f"{wanted_by}: unknown split {key!r}; use one of {', '.join(SPLITS)}")
+    for split in SPLITS[key]:
+        if split in splits:
+            return split
+    raise UserError(
+        f"{wanted_by} needs the split {' or '.join(SPLITS[key])}, but this dataset has {', '.join(sorted(splits))}; "
+        + ("use protocol=last" if wanted_by.startswith("protocol") else "use another dataset")
+    )
+
+
 def plan(protocol: Mapping[str, Any], epochs: int, splits: Collection[str]) -> EvaluationPlan:
     """Resolve a protocol node (name, train: all | fit, checks: val | test | null, final: val | test) against a task.
 
@@ -43,15 +56,7 @@ def plan(protocol: Mapping[str, Any], epochs: int, splits: Collection[str]) -> E
     """
 
     def find(key: str) -> str:
-        if key not in SPLITS:
-            raise UserError(f"protocol.{protocol['name']}: unknown split {key!r}; use one of {', '.join(SPLITS)}")
-        for split in SPLITS[key]:
-            if split in splits:
-                return split
-        raise UserError(
-            f"protocol={protocol['name']} needs the split {' or '.join(SPLITS[key])}, "
-            f"but this dataset has {', '.join(sorted(splits))}; use protocol=last"
-        )
+        return split_of(key, splits, wanted_by=f"protocol={protocol['name']}")
 
     checks = protocol["checks"]
     return EvaluationPlan(

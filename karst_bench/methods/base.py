@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from karst_bench.methods.subnets import SearchStages, Subnet, SubnetSpace
 from karst_bench.nn.block_hook import BlockHook
 from karst_bench.nn.model_spec import ModelSpec, Site
 from karst_bench.nn.weight_delta import WeightDelta
@@ -16,7 +17,7 @@ __all__ = ["AdaptedModel", "Artefact", "BlockHook", "Method", "ModelSpec", "Scor
 
 @dataclass(frozen=True)
 class Artefact:
-    """What a scoring pre-pass found, kept as a file beside the record: CPU tensors by name, and facts that JSON can hold."""
+    """What a scoring pre-pass or a search found, kept in a file beside the record: CPU tensors by name, JSON-able facts."""
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
@@ -73,7 +74,7 @@ class AdaptedModel(Protocol):
         ...
 
     def add_delta(self, site: Site, update: WeightDelta) -> None:
-        """y = (W0 + dW) x + b."""
+        """y = (W0 + dW) x + b + db."""
         ...
 
     def affine(
@@ -147,6 +148,22 @@ class Method:
     def score(self, model: ScoringModel) -> Artefact:
         """The pre-pass of a `scored` method, on the training split alone; its result reaches attach."""
         raise NotImplementedError(f"{type(self).__name__} is scored and must say in score() what it looks for")
+
+    def search_stages(self) -> SearchStages | None:
+        """How a method that searches (methods/searched.py) trains its supernet and searches it; None: it does not."""
+        return None
+
+    def subnets(self, spec: ModelSpec) -> SubnetSpace:
+        """All subnets of the supernet on this backbone."""
+        raise NotImplementedError(f"{type(self).__name__} does not search")
+
+    def choose(self, subnet: Subnet) -> None:
+        """The attached supernet computes this subnet from now on."""
+        raise NotImplementedError(f"{type(self).__name__} does not search")
+
+    def found(self, subnet: Subnet, facts: Mapping[str, Any] | None = None) -> Artefact:
+        """What a search hands to `attach`: the subnet that is to be built, and what else is known of it."""
+        return Artefact({}, {"subnet": list(subnet), **(facts or {})})
 
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
         """Says what goes where, through the model's verbs. Raises: UserError where a value does not fit the model."""

@@ -15,6 +15,10 @@ Subnet = tuple[int, ...]  # a choice for every place; what the numbers mean is t
 class SubnetSpace(Protocol):
     """All subnets of one supernet. Whatever `draw`, `mutate` and `cross` give is legal, if what they are given is."""
 
+    def largest(self) -> Subnet:
+        """The whole supernet as one of them."""
+        ...
+
     def draw(self, rng: Random) -> Subnet:
         """Any subnet, each place uniformly."""
         ...
@@ -97,14 +101,17 @@ class SearchStages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ChoiceSpace:
     """Independent choices: place n takes one of sizes[n] numbers from 0; a mutant redraws each place with probability p.
 
-    cost: scalars of choice c at place n, as cost[n][c]. names: what the choices of a place are called, as often repeated
-    as there are groups of places; groups: what those are called.
+    cost: scalars of choice c at place n, as cost[n][c], the whole storage first. names: what the choices of a place are
+    called, as often repeated as there are groups of places; groups: what those are called.
     """
 
     cost: Sequence[Sequence[int]]
     p: float
     groups: Sequence[str]
     names: Sequence[tuple[str, Sequence[str]]]
+
+    def largest(self) -> Subnet:
+        return (0,) * len(self.cost)
 
     def draw(self, rng: Random) -> Subnet:
         return tuple(_below(len(costs), rng) for costs in self.cost)
@@ -143,6 +150,9 @@ class LayeredSpace:
     depths: Sequence[int]
     p: float
     p_depth: float
+
+    def largest(self) -> Subnet:
+        return tuple(max(costs) if layer < max(self.depths) else 0 for costs in self.kinds.values() for layer in range(self.layers))
 
     def draw(self, rng: Random) -> Subnet:
         return tuple(size for kind in self.kinds for size in self._drawn(kind, self._depth(rng), (), rng))

@@ -66,3 +66,7 @@ class WeightDelta(nn.Module):
     def factors(self, W0: Tensor) -> FactoredDelta:
         """The same dW in the form that is cheapest to apply; dense unless the method knows better."""
         return DenseDelta(self.delta(W0))
+
+    def bias_delta(self, W0: Tensor, b: Tensor | None) -> Tensor | None:
+        """What the bias gains, (d_out,); None, the default: nothing."""
+        return None

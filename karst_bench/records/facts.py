@@ -110,6 +110,7 @@ class Seconds(Facts, frozen=True, kw_only=True):
 
     total_s: Amount | None = None
     setup_s: Amount | None = None
+    search_s: Amount | None = None  # of a method that searches: its supernet and the comparison of subnets
     train_s: Amount | None = None
     evaluate_s: Amount | None = None
 

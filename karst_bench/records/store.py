@@ -4,8 +4,8 @@ runs/<suite>/<id>.json            finished runs, never overwritten
 failed/<suite>/<id>.json          the last failure of a cell, with traceback and the count of attempts
 superseded/<suite>/<id>.<n>.json  what `force` (or a later success) replaced
 adapters/<suite>/<id>.safetensors what was trained, when asked for
-artefacts/<suite>/<id>.safetensors what a scoring pre-pass found, which the run was then built from
-checkpoints/<id>.safetensors      state of an interrupted run; removed when its record is written
+artefacts/<suite>/<id>.<stage>.safetensors  what a stage before training (score, supernet, evolve) left
+checkpoints/<id>[.<stage>].safetensors  state of an interrupted run or stage; removed when its record is written
 leases/                           who is running what (lease.py)
 """
 
@@ -50,9 +50,9 @@ class Store:
         """Where the adapter of that id lies, or would."""
         return self.root / "adapters" / self.suite / f"{run_id}.safetensors"
 
-    def artefact_path(self, run_id: str) -> Path:
-        """Where the artefact of that id lies, or would."""
-        return self.root / "artefacts" / self.suite / f"{run_id}.safetensors"
+    def artefact_path(self, run_id: str, stage: str) -> Path:
+        """Where the product of that stage of the run lies, or would."""
+        return self.root / "artefacts" / self.suite / f"{run_id}.{stage}.safetensors"
 
     def checkpoint_path(self, run_id: str) -> Path:
         """Where the checkpoint of that id lies, or would."""
@@ -126,12 +126,12 @@ class Store:
         if moved is not None and self.adapter_path(run_id).exists():
             with suppress(OSError):
                 self.adapter_path(run_id).replace(moved.with_suffix(".safetensors"))
-        artefact = self.artefact_path(run_id)
-        with suppress(OSError):
-            if moved is None:
-                artefact.unlink()
-            else:
-                artefact.replace(moved.with_suffix(".artefact.safetensors"))
+        for artefact in sorted(self.artefact_path(run_id, "any").parent.glob(f"{run_id}.*.safetensors")):
+            with suppress(OSError):
+                if moved is None:
+                    artefact.unlink()
+                else:
+                    artefact.replace(moved.with_suffix(f".{artefact.name.removeprefix(f'{run_id}.')}"))
         return moved
 
     def _retire(self, path: Path) -> Path | None:
@@ -158,15 +158,15 @@ class Store:
         return path.relative_to(self.root).as_posix(), hashlib.sha256(image).hexdigest()
 
     def artefact(
-        self, run_id: str, make: "Callable[[], tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]]"
+        self, run_id: str, stage: str, make: "Callable[[], tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]]"
     ) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
-        """The product of the run's stage before training: read where its file stands, else made and written whole.
+        """The product of a run's stage before training: read where its file stands, else made and written whole.
 
         Raises: UserError where the file is damaged or the disk refuses; whatever `make` raises.
         """
         from karst_bench.records import checkpoint_file
 
-        path = self.artefact_path(run_id)
+        path = self.artefact_path(run_id, stage)
         if not path.exists():
             files.write(path, checkpoint_file.to_bytes(*make()))
         return checkpoint_file.from_file(path)
@@ -185,12 +185,14 @@ class Store:
         return checkpoint_file.from_file(path) if path.exists() else None
 
     def drop_checkpoint(self, run_id: str) -> None:
-        """Forget the checkpoint of that id, if any."""
-        with suppress(OSError):
-            self.checkpoint_path(run_id).unlink()
+        """Forget the checkpoints of that id and its stages, if any; of one stage, if it is named `<id>.<stage>`."""
+        for path in [*self.checkpoint_path(run_id).parent.glob(f"{run_id}.*safetensors")]:
+            with suppress(OSError):
+                path.unlink()
 
     def clear_temporaries(self, run_id: str) -> None:
         """Remove what a killed run of that id half wrote; for the holder of its lease."""
-        for path in (self.path(run_id), self.path(run_id, "failed"), self.adapter_path(run_id), self.artefact_path(run_id)):
+        for path in (self.path(run_id), self.path(run_id, "failed"), self.adapter_path(run_id),
+                     self.artefact_path(run_id, "any")):  # fmt: skip
             files.clear_temporaries(path.parent, run_id)
         files.clear_temporaries(self.checkpoint_path(run_id).parent, run_id)

@@ -1,6 +1,6 @@
 """Everything a run is made of, found and checked before anything is computed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from karst_bench.data.loader import SplitBatches
 from karst_bench.data.resize import normalisation
 from karst_bench.data.task import Task
 from karst_bench.engine.compiled import compile_step
-from karst_bench.engine.protocols import EvaluationPlan, plan
+from karst_bench.engine.protocols import EvaluationPlan, plan, split_of
 from karst_bench.engine.streams import Streams, seeded
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Artefact, Method
@@ -109,6 +109,7 @@ def prepare(settings: Settings) -> PreparedRun:
     Raises: UserError naming all that is missing or wrong.
     """
     methods = build_methods(method_settings(settings))
+    refuse_stages_together(methods)
     settings = with_own_values(settings)
     weights = _find_data_then_weights(settings)
     device = pick_device(settings.device)
@@ -116,12 +117,24 @@ def prepare(settings: Settings) -> PreparedRun:
     task = load_task(dataset, data_root=settings.paths.data, cache_root=settings.paths.cache, cache_gb=settings.cache_gb,
                      size=backbone["input_size"], canvas=settings.augment["canvas"])  # fmt: skip
     mean, std = normalisation(settings.normalization, backbone["mean"], backbone["std"])
+    for method in methods:  # said now, not after hours of another stage
+        if stages := method.search_stages():
+            for split in (stages.supernet.split, stages.evolve.split):
+                split_of(split, task.splits, wanted_by=f"{method.name}'s search")
     sha256 = weights_sha256(weights, settings.paths.weights)
     return PreparedRun(
         settings=settings, methods=methods, weights=weights, weights_sha256=sha256, device=device, task=task, mean=mean,
         std=std, plan=plan(settings.protocol, settings.recipe.epochs, task.splits),
         id=identify(settings.as_config(), weights_sha256=sha256, list_sha256=task.list_sha256, encoding=task.encoding),
     )  # fmt: skip
+
+
+def refuse_stages_together(methods: Sequence[Method]) -> None:
+    """Raises a UserError where one method searches and another has a pre-pass: each wants the other to be attached first."""
+    searched = [method.name for method in methods if method.search_stages()]
+    scored = [method.name for method in methods if method.scored]
+    if searched and scored:
+        raise UserError(f"{searched[0]} searches a supernet and {scored[0]} is scored before it is attached; run one of them")
 
 
 def method_settings(settings: Settings) -> dict[str, Node]:

@@ -48,15 +48,16 @@ def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store)
     adapter = adapter_sha256 = None
     if result.tensors is not None:
         adapter, adapter_sha256 = store.save_adapter(prepared.id, result.tensors, result.adapter_metadata)
-    artefact = store.artefact_path(prepared.id) if any(method.scored for method in prepared.methods) else None
-    fit = result.fit
+    fit, artefact = result.fit, result.found.file
+    header = header_of(prepared, threads)
+    phases = [name for name in ("setup", "search", "train", "evaluate") if name != "search" or name in result.meter.phases]
     curves = {key: tuple(fit.curves[key]) for key in ("epoch", "train_loss", "train_top1_pct", "lr")}
     return RunRecord(
-        **header_of(prepared, threads),
+        **header | {"notes": (*header["notes"], *result.found.notes)},
         metrics=_metrics(prepared, result),
         curves=Curves(**curves, checks=tuple(CheckResult(**check) for check in fit.curves["checks"])),
         counts=Counts(**result.counts),
-        seconds=Seconds(**result.meter.seconds("setup", "train", "evaluate")),
+        seconds=Seconds(**result.meter.seconds(*phases)),
         speed=Speed(train_images_per_s=fit.train_images_per_s, step_ms_median=fit.step_ms_median),
         peak_bytes=result.meter.peak_bytes(),
         adapter=adapter,
@@ -76,7 +77,7 @@ def _metrics(prepared: PreparedRun, result: Result) -> Metrics:
         val_top1_last_pct=score.top1_pct if final == "val" else None,
         val_top1_best_pct=best,
         best_epoch=fit.best_epoch,
-        train_n=len(splits[plan.train]),
+        train_n=len(splits[result.found.split or plan.train]),
         test_n=score.n if final == "test" else None,
         val_n=score.n if final == "val" else None,
     )

@@ -1,13 +1,4 @@
-"""The stage before training: scored methods look at the training split once; what they find is a file of its own.
-
-Its name is the run's id, so it is keyed by all that decides it. A run killed while scoring starts that stage again; one
-killed later reads the file.
-"""
-
-import logging
-from typing import Any
-
-from torch import Tensor
+"""The stage of scored methods: they look at the training split once, and are attached from what they found."""
 
 from karst_bench.adapt.scoring import score_methods
 from karst_bench.engine.checkpoint import State, nest, new_state, part
@@ -15,27 +6,16 @@ from karst_bench.engine.streams import Streams, forked, seeded
 from karst_bench.methods.base import Artefact
 from karst_bench.records.store import Store
 from karst_bench.run.prepare import PreparedRun
+from karst_bench.run.stages import Found, Stage, Workload
 
-log = logging.getLogger(__name__)
 
-
-def find_artefacts(prepared: PreparedRun, store: Store) -> dict[str, Artefact]:
-    """What every scored method of a run found, by method name; nothing where none is scored.
-
-    Raises: UserError where the file is damaged or cannot be written.
-    """
+def score_stage(prepared: PreparedRun, store: Store) -> Found:
+    """What every scored method of a run found. Raises: UserError where the file is damaged or cannot be written."""
     scored = [method.name for method in prepared.methods if method.scored]
-    if not scored:
-        return {}
-
-    def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        log.info("%s: %s scored on %s", prepared.title, " and ".join(scored), prepared.plan.train)
-        state = _score(prepared)
-        return state["tensors"], state["meta"]
-
-    state = new_state(*store.artefact(prepared.id, make))
+    stage = Stage(prepared, store, ("score", "train"), "score", Workload({}))
+    state = stage.product(lambda _: _score(prepared), f"{' and '.join(scored)} on {prepared.plan.train}")
     parts = {name: part(state, name) for name in scored}
-    return {name: Artefact(found["tensors"], found["meta"]) for name, found in parts.items()}
+    return Found({name: Artefact(found["tensors"], found["meta"]) for name, found in parts.items()}, stage.file)
 
 
 def _score(prepared: PreparedRun) -> State:

@@ -12,7 +12,7 @@ from karst_bench.adapt.speed.cached_activations import split_cached_activations
 from karst_bench.adapt.speed.cls_token_block import all_tokens
 from karst_bench.adapt.speed.frozen_features import FeatureBatches, split_head
 from karst_bench.engine.callbacks import Callbacks, Several
-from karst_bench.engine.checkpoint import State
+from karst_bench.engine.checkpoint import State, copy_in, trained
 from karst_bench.engine.compiled import uncompiled
 from karst_bench.engine.evaluate import Score, autocast, top1
 from karst_bench.engine.meter import Meter
@@ -23,7 +23,9 @@ from karst_bench.engine.train import fit
 from karst_bench.methods.base import Batches
 from karst_bench.records.store import Store
 from karst_bench.run.prepare import TEST_BATCH, PreparedRun
-from karst_bench.run.scoring import find_artefacts
+from karst_bench.run.scoring import score_stage
+from karst_bench.run.searching import search_stages
+from karst_bench.run.stages import Found
 from karst_bench.run.watchers import Checkpoints, Tracked, stop_signals
 from karst_bench.trackers.client import Trackers
 
@@ -32,9 +34,11 @@ Looks = Callable[[str], Batches]
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave. counts: by the fields of Counts; tensors: what was trained, where it is to be saved."""
+    """What a run gave. found: by the stages before training; counts: by the fields of Counts; tensors: what was trained,
+    where it is to be saved."""
 
     fit: Fit
+    found: Found
     score: Score
     counts: dict[str, int]
     meter: Meter
@@ -45,34 +49,61 @@ class Result:
 def train_and_score(
     prepared: PreparedRun, store: Store, state: State | None, trackers: Trackers, watchers: Sequence[Callbacks]
 ) -> Result:
-    """Trains from `state` or anew, then looks at the reported split once, merged where the method merges.
+    """Goes through the stages, trains from `state` or anew, then looks at the reported split once, merged where the method
+    merges.
 
     Raises: Interrupted with a checkpoint written; DivergedError.
     """
     settings, meter = prepared.settings, Meter(prepared.device)
+    tracked = Tracked(trackers)
+    found = before_training(prepared, store, meter, tracked)
     with meter.phase("setup"):
         streams = Streams(settings.seed)
-        model, compiled = prepared.model(streams, find_artefacts(prepared, store))
-        trainee, train, looks = _trainee(model, prepared)
-        checks = _checks(prepared, looks)
-    with meter.phase("train"), stop_signals() as signals:
-        watching = [progress(prepared.title), Tracked(trackers), Checkpoints(store, prepared.id), *watchers, signals]
-        try:
-            fitted = fit(
-                trainee, prepared.methods, train, recipe=settings.recipe, precision=settings.precision,
-                device=prepared.device, streams=streams, checks=checks, state=state, callbacks=Several(watching),
-                mixing=prepared.mixing,
-            )  # fmt: skip
-        except Interrupted as interrupted:
-            store.save_checkpoint(prepared.id, **interrupted.state)
-            raise
+        model, compiled = prepared.model(streams, found.artefacts)
+    fitted = found.fit
+    if found.kept is not None:
+        copy_in(trained(model), found.kept["tensors"])
+    if fitted is None:
+        fitted = _fit(prepared, store, model, streams, state, meter, [tracked, *watchers])
     tensors = adapter_tensors(model) if settings.save_adapter else None
     counts = counting.counts(model, prepared.methods)
     with meter.phase("evaluate"), merged(model), uncompiled(compiled):
         score = _final_score(model, prepared, fitted)
         all_tokens(model)  # multiply-adds are counted with every token in every block, as others count them
         counts["forward_macs"] = counting.forward_macs(model, (settings.backbone["input_size"],) * 2)
-    return Result(fitted, score, counts, meter, tensors, adapter_metadata(model))
+    return Result(fitted, found, score, counts, meter, tensors, adapter_metadata(model))
+
+
+def before_training(prepared: PreparedRun, store: Store, meter: Meter, tracked: Callbacks) -> Found:
+    """What the stages before training found: of a method that searches, or of scored ones; nothing where there are none."""
+    if any(method.search_stages() for method in prepared.methods):
+        with meter.phase("search"):
+            return search_stages(prepared, store, [tracked])
+    if not any(method.scored for method in prepared.methods):
+        return Found()
+    with meter.phase("setup"):
+        return score_stage(prepared, store)
+
+
+def _fit(
+    prepared: PreparedRun, store: Store, model: nn.Module, streams: Streams, state: State | None, meter: Meter,
+    watchers: Sequence[Callbacks],
+) -> Fit:  # fmt: skip
+    """Trains the attached model; a checkpoint is written where it is interrupted."""
+    with meter.phase("setup"):
+        trainee, train, looks = _trainee(model, prepared)
+        checks = _checks(prepared, looks)
+    with meter.phase("train"), stop_signals() as signals:
+        watching = [progress(prepared.title), Checkpoints(store, prepared.id), *watchers, signals]
+        try:
+            return fit(
+                trainee, prepared.methods, train, recipe=prepared.settings.recipe, precision=prepared.settings.precision,
+                device=prepared.device, streams=streams, checks=checks, state=state, callbacks=Several(watching),
+                mixing=prepared.mixing,
+            )  # fmt: skip
+        except Interrupted as interrupted:
+            store.save_checkpoint(prepared.id, **interrupted.state)
+            raise
 
 
 def _trainee(model: nn.Module, prepared: PreparedRun) -> tuple[nn.Module, Batches, Looks]:

@@ -203,7 +203,7 @@ def test_update_below_bf16_resolution_survives():
     stored = torch.nn.Linear(64, 64, bias=False).requires_grad_(False)
     stored.weight.data = linear.weight.bfloat16()
     with torch.no_grad():
-        y = linear_with_deltas(x.bfloat16(), stored, [(update.factors(stored.weight), None)], [])
+        y = linear_with_deltas(x.bfloat16(), stored, stored.bias, [(update.factors(stored.weight), None)], [])
         base = x.bfloat16() @ stored.weight.T
     slope = ((y - base).float() * moved).sum() / moved.square().sum()
     assert 0.9 < slope < 1.1  # merged onto the bf16 weight, most of it would be gone

@@ -16,7 +16,7 @@ from karst_bench.records.store import Store
 from karst_bench.run import pipeline, scoring, training
 from karst_bench.run.commands import act
 from karst_bench.run.prepare import prepare
-from karst_bench.run.training import find_artefacts
+from karst_bench.run.scoring import score_stage
 
 METHODS = ["spt_lora", "spt_adapter", "heat"]
 
@@ -31,7 +31,7 @@ def words(tmp_path: Path):
 def test_killed_while_scoring_and_while_training_it_ends_the_same(words, tmp_path, monkeypatch) -> None:
     record = pipeline.run(settings_of(words("method=heat")))
     assert 0 < record.counts.stored_bits < 32 * record.counts.trainable_params  # one bit a scalar is what HEAT says
-    assert record.artefact == f"artefacts/mini/{record.id}.safetensors"
+    assert record.artefact == f"artefacts/mini/{record.id}.score.safetensors"
     path = tmp_path / "results" / record.artefact
     assert files.sha256(path) == record.artefact_sha256
     (tmp_path / "results").rename(tmp_path / "before")
@@ -61,19 +61,20 @@ def test_only_the_training_split_is_read(words, tmp_path, monkeypatch, protocol)
     assert prepared.plan.train in prepared.task.splits and len(prepared.task.splits) > 1
     opened, read = [], SplitBatches._read
     monkeypatch.setattr(SplitBatches, "_read", lambda self, *a: opened.append(self.split) or read(self, *a))
-    find_artefacts(prepared, Store(tmp_path / "results", "mini"))
+    score_stage(prepared, Store(tmp_path / "results", "mini"))
     assert opened and all(part is prepared.task.splits[prepared.plan.train] for part in opened)
 
 
 def test_a_damaged_artefact_is_refused(words, tmp_path) -> None:
     prepared, store = prepare(settings_of(words("method=spt_lora"))), Store(tmp_path / "results", "mini")
-    files.write(store.artefact_path(prepared.id), b"no artefact")
+    files.write(store.artefact_path(prepared.id, "score"), b"no artefact")
     with pytest.raises(UserError, match="remove it"):
-        find_artefacts(prepared, store)
+        score_stage(prepared, store)
 
 
 def test_a_plain_method_has_no_stage(words, tmp_path) -> None:
-    assert find_artefacts(prepare(settings_of(["method=linear", *words()[:4], *words()[5:]])), Store(tmp_path, "mini")) == {}
+    record = pipeline.run(settings_of(["method=linear", *words()[:4], *words()[5:]]))
+    assert record.artefact is None
     assert not list(tmp_path.rglob("artefacts"))
 
 
@@ -96,5 +97,5 @@ def test_a_saved_adapter_carries_its_artefact(words, tmp_path) -> None:
     artefact = net._adapted_model.artefacts["spt_adapter"]
     assert artefact.facts["total"] == record.counts.trainable_params
     assert abs(record.counts.trainable_params - 20000) <= 3000
-    stored = find_artefacts(prepared, Store(tmp_path / "results", "mini"))["spt_adapter"]
+    stored = score_stage(prepared, Store(tmp_path / "results", "mini")).artefacts["spt_adapter"]
     assert all(torch.equal(stored.tensors[name], tensor) for name, tensor in artefact.tensors.items())
