@@ -13,8 +13,8 @@ from karst_bench.config.augment import with_augment
 from karst_bench.config.messages import friendly
 from karst_bench.config.option_files import config_dir, options
 from karst_bench.config.settings import Settings, resolve
-    cfg = with_suite(_with_own_backbone(cfg, given), given)
-    return with_augment(with_tuned(cfg, entry, given), given)
+from karst_bench.config.suites import with_suite
+from karst_bench.config.tuned import setting_words, tuned_entry, with_tuned
 from karst_bench.errors import UserError
 from karst_bench.plugins import plugin_conf
 
@@ -42,8 +42,8 @@ def settings_of(overrides: Sequence[str] = ()) -> Settings:
 
 
 def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    cfg = with_suite(_with_own_backbone(cfg, given), given)
-    return with_augment(with_tuned(cfg, entry, given), given)
+    """Puts in what depends on the words given: a backbone of one's own, what a method's YAML says of the dataset's suite, and a
+    tuned setting (recipe < tuned < command line).
 
     Raises: UserError for `also=` a method that brings its own optimiser, and for a sweep, which is many configurations.
     """
