@@ -27,4 +27,8 @@ def attach_console(*, debug: bool = False) -> None:
     logger = logging.getLogger(LOGGER)
     if not any(isinstance(handler, Console) for handler in logger.handlers):
         logger.addHandler(Console())
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    level = logging.DEBUG if debug else logging.INFO
+    logger.setLevel(level)
+    for handler in logger.handlers:
+        if isinstance(handler, Console):
+            handler.setLevel(level)  # a run's log file takes every line, and the logger's own level with it
