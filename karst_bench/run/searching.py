@@ -33,7 +33,7 @@ SAVE_S = 5.0  # between two checkpoints of a search, whose candidates take a fra
 
 
 @dataclass(frozen=True)
-class Search:
+class SubnetSearch:
     """A run's method that searches, its stages, and the splits they use."""
 
     prepared: PreparedRun
@@ -60,7 +60,7 @@ def search_stages(prepared: PreparedRun, store: Store, watchers: Sequence[Callba
     method = next(method for method in prepared.methods if method.search_stages())
     stages, splits = method.search_stages(), prepared.task.splits
     assert stages is not None
-    search = Search(prepared, method, stages, *(split_of(stage.split, splits) for stage in (stages.supernet, stages.evolve)))
+    search = SubnetSearch(prepared, method, stages, *(split_of(stage.split, splits) for stage in (stages.supernet, stages.evolve)))
     names = ("supernet", "evolve", "train") if stages.train else ("supernet", "evolve")
     work = Workload(_images(search))
     supernet, evolution = (Stage(prepared, store, names, name, work) for name in names[:2])
@@ -80,7 +80,7 @@ def search_stages(prepared: PreparedRun, store: Store, watchers: Sequence[Callba
     return dataclasses.replace(found, kept=net, fit=Fit(**net["meta"]["fit"]), split=search.fit_split)
 
 
-def _images(search: Search) -> dict[str, int]:
+def _images(search: SubnetSearch) -> dict[str, int]:
     """The work of each stage, in images looked at."""
     splits, recipe = search.prepared.task.splits, search.prepared.settings.recipe
     found = {
@@ -92,7 +92,7 @@ def _images(search: Search) -> dict[str, int]:
     return found
 
 
-def _supernet(search: Search, stage: Stage, saved: State | None, watchers: Sequence[Callbacks]) -> State:
+def _supernet(search: SubnetSearch, stage: Stage, saved: State | None, watchers: Sequence[Callbacks]) -> State:
     """The supernet's trained tensors, with its fit."""
     prepared, plan, model = search.prepared, search.stages.supernet, search.supernet()
     recipe = dataclasses.replace(prepared.settings.recipe, epochs=plan.epochs, lr=plan.lr)
@@ -110,7 +110,7 @@ def _supernet(search: Search, stage: Stage, saved: State | None, watchers: Seque
     return new_state(copy_out(trained(model)), {"fit": vars(fitted)})
 
 
-def _evolve(search: Search, stage: Stage, net: State, saved: State | None) -> State:
+def _evolve(search: SubnetSearch, stage: Stage, net: State, saved: State | None) -> State:
     """The log of all candidates and which is the best."""
     model = search.supernet()
     copy_in(trained(model), net["tensors"])
@@ -136,7 +136,7 @@ def _evolve(search: Search, stage: Stage, net: State, saved: State | None) -> St
     return new_state(None, _logged(seen)["meta"] | facts)
 
 
-def _fitness(search: Search, model: nn.Module) -> Callable[[Subnet], float]:
+def _fitness(search: SubnetSearch, model: nn.Module) -> Callable[[Subnet], float]:
     """Top-1 of a subnet on the validation split, in per cent, with the supernet's weights."""
     prepared, batches = search.prepared, search.prepared.batches(search.val_split)
 
