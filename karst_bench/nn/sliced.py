@@ -73,7 +73,7 @@ class SlicedBottleneck(nn.Module):
 class TailPrompts(BlockHook):
     """[cls; patches; P_i[:p_i]] at the entry of block i, in the place of the prompts that came along; p_i = 0 keeps those.
 
-    The state is how many prompts stand at the end. Shapes: h (B, T, d), P_i (size, d).
+    Dropout draws a mask for each image. The state is how many prompts stand at the end. Shapes: h (B, T, d), P_i (size, d).
     """
 
     def __init__(self, prompts: Mapping[int, Prompts], depth: int) -> None:
@@ -88,8 +88,8 @@ class TailPrompts(BlockHook):
         count = self.active[i]
         if count == 0:
             return h, state
-        tokens = self.prompts[str(i)]()[:count].to(h.dtype)
-        return torch.cat([h[:, : h.shape[1] - state], tokens.expand(h.shape[0], -1, -1)], dim=1), count
+        tokens = self.prompts[str(i)](len(h))[:, :count].to(h.dtype)
+        return torch.cat([h[:, : h.shape[1] - state], tokens], dim=1), count
 
     def finish(self, h: Tensor, state: HookState) -> Tensor:
         return h[:, : h.shape[1] - state]

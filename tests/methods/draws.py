@@ -18,6 +18,7 @@ from karst_bench.nn.fact import SharedFactors
 from karst_bench.nn.kernel_delta import KernelDelta, RecomputedLinear
 from karst_bench.nn.lowrank import DroppedLowRank, LowRankProduct
 from karst_bench.nn.prompts import Prompts
+from karst_bench.nn.sliced import SlicedBottleneck, SlicedLoRA, TailPrompts
 
 P = 0.25  # the rate of every draw; each outcome has a probability that is a product of 1/4 and 3/4
 X = torch.tensor([0.7, -1.3])  # one image: one token of width 2
@@ -91,6 +92,10 @@ def train_update(m: TrainUpdate, a: float, b: float) -> Tensor:
     return m.s * m.factors.V @ (m.G @ (m.factors.U @ X) * kept(a, b))
 
 
+def sliced_bottleneck(m: SlicedBottleneck, a: float, b: float) -> Tensor:
+    return m.W_2 @ (quick(m.W_1 @ X + m.b_1) * kept(a, b)) + m.b_2
+
+
 def beside(branch: nn.Module, **positions: str) -> Residual:
     """A residual half of a block whose drop-path has the rate P, with an adapter."""
     recorder = InputRecorder(nn.Identity())
@@ -124,6 +129,12 @@ def draws() -> dict[str, Draw]:
                       lambda m, a, b: kernel(m.update) @ (X * kept(a, b))),
         "branch drop": Draw(DroppedBranch(nn.Linear(2, 2), p=P), tokens, 1,
                             lambda m, a: (m.fn.weight @ X + m.fn.bias) * kept(a)),
+        "noah, prompts": Draw(TailPrompts({0: Prompts(1, 2, patch=2, embed_dim=4, dropout=P)}, 1),
+                              lambda m, n: m.before(0, torch.zeros(n, 1, 2), 0)[0][:, 1], 2,
+                              lambda m, a, b: m.prompts["0"].tokens[0] * kept(a, b)),
+        "noah, lora": Draw(SlicedLoRA(2, 2, size=1, dropout=P, init="code"), tokens, 2,
+                           lambda m, a, b: m.W_b @ (m.W_a @ (X * kept(a, b)))),
+        "noah, adapter": Draw(SlicedBottleneck(2, size=2, dropout=P, init="code"), tokens, 2, sliced_bottleneck),
         # positions of an adapter and the block's own drop-path, of the same rate
         "inside": Draw(beside(nn.Linear(2, 2), reads="norm", position="inside"), half, 1,
                        lambda m, a: (U0 + m.fns[0].weight @ X + m.fns[0].bias) * kept(a)),
