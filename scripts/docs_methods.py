@@ -39,6 +39,13 @@ the same map, so inference costs nothing more; otherwise what one 224 x 224 imag
 
 Any method takes `extra=rst` (channel-wise re-scaling after proj and fc2), `rst_scalar`, `rst_scale` or `rst_all`, and a
 second method: `method=lora also=vpt_deep`. Where two cannot hold together, the run says why.
+
+Any method takes `regularizer=pace` (PACE, [arXiv 2409.17137](https://arxiv.org/abs/2409.17137)): in training, what the method adds
+to each linear layer, or its adapters within blocks, is multiplied by 1 + sigma_i n, n ~ N(0, 1) for each image and channel, and the
+logits of two copies of an image shall agree: CE(z1, y) + lambda mean |z1 - z2|^2. It adds no parameters, changes nothing in
+evaluation and merges as its method does. Where a method has neither (prompts, `full`, DTL, LST), the head alone is noised, which
+the record's notes say. `regularizer.mode=lazy` takes half a batch at every k-th step, `fast` the logits of an epoch before.
+KARST with PACE has no published number.
 """
 
 

@@ -101,8 +101,7 @@ class HookedBlock(nn.Module):
         """timm's pre-norm block, x + attn(x) then x + mlp(x), with room between the two."""
         block = self.base
         h = h + block.drop_path1(block.ls1(block.attn(block.norm1(h))))
-        seen = getattr(block.attn.attn_drop, "seen", None)
-        h = self.hooks.mid(self.i, h, seen)
+        h = self.hooks.mid(self.i, h, _taken(block.attn.attn_drop))
         y: Tensor = block.drop_path2(block.ls2(block.mlp(block.norm2(h))))
         return h + y
 
@@ -121,3 +120,11 @@ class AttentionRecorder(nn.Module):
         attention = self.base(attention)
         self.seen = attention[:, :, 0]
         return attention
+
+
+def _taken(recorder: nn.Module) -> Tensor | None:
+    """What was recorded, once: a kept activation would outlive its graph and block copying the model."""
+    if not isinstance(recorder, AttentionRecorder):
+        return None
+    seen, recorder.seen = recorder.seen, None
+    return seen

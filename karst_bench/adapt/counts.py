@@ -1,23 +1,27 @@
 """Counts what a method adds: trained scalars, stored bits, multiply-adds. One number never tells it all."""
 
+import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from karst_bench.adapt.attach import adapted_model
-from karst_bench.adapt.timm_compat import FakeTensorMode
+from karst_bench.adapt.block_hooks import HookedBlock
+from karst_bench.adapt.timm_compat import FakeTensor, FakeTensorMode
 from karst_bench.methods.base import Method
 from karst_bench.nn.eval_mode import eval_mode
 
 
 def counts(net: nn.Module, methods: Sequence[Method]) -> dict[str, int]:
-    """trainable_params (head excluded) and head_params; stored_bits and active_params where a method says its own.
+    """trainable_params (head excluded) and head_params; stored_bits, active_params, update_nonzeros where methods say them.
 
-    Where one of several methods does, the others count 32 bits a trained scalar, and all of them as active.
+    Where one of several methods says its bits or what is active, the others count 32 bits a trained scalar, and all of
+    them as active; entries that change are counted of those that say them.
     """
     model = adapted_model(net)
     found = {
@@ -34,7 +38,74 @@ def counts(net: nn.Module, methods: Sequence[Method]) -> dict[str, int]:
                 each * method.expected_params(spec) if value is None else value
                 for value, method in zip(own, methods, strict=True)
             )
-    return found
+    changed = [value for method in methods if (value := method.update_nonzeros(spec)) is not None]
+    return found | ({"update_nonzeros": sum(changed)} if changed else {})
+
+
+def training_counts(net: nn.Module, size: tuple[int, int]) -> dict[str, int]:
+    """saved_bytes_per_image: what autograd keeps of an image for backward, each tensor once, the model's own not counted;
+    blocks_without_graph: whose output needs no gradient. Of two images in train mode; shapes are followed, nothing is computed.
+
+    Tensors that torch.utils.checkpoint holds by itself are not seen.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    if next(net.parameters()).device.type == "meta":  # attention has no fused form there
+        net = _on_fake_cpu(net, mode)
+    own = {_storage(tensor) for tensor in (*net.parameters(), *net.buffers())}
+    kept: dict[int, Tensor] = {}
+    graphless: list[bool] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        if isinstance(tensor, FakeTensor) and _storage(tensor) not in own:
+            kept[_storage(tensor)] = tensor
+        return tensor
+
+    modes = [(module, module.training) for module in net.modules()]
+    hooks = [block.register_forward_hook(lambda _, __, out: graphless.append(not out.requires_grad)) for block in _blocks(net)]
+    net.train()
+    try:
+        with torch.enable_grad(), mode, saved_tensors_hooks(keep, lambda tensor: tensor):
+            net(torch.zeros(2, 3, *size, device=next(net.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes:
+            module.training = training
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return {"saved_bytes_per_image": total // 2, "blocks_without_graph": sum(graphless)}
+
+
+def _on_fake_cpu(net: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """A copy of a model without values that says it lies on a CPU."""
+    twin = copy.deepcopy(net)
+    with mode:
+        fakes: dict[int, Tensor] = {}
+
+        def fake(tensor: Tensor) -> Tensor:
+            if id(tensor) not in fakes:
+                fakes[id(tensor)] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+            return fakes[id(tensor)]
+
+        for module in twin.modules():
+            for name, p in module.named_parameters(recurse=False):
+                made = fake(p)
+                if not isinstance(made, nn.Parameter):
+                    made = fakes[id(p)] = nn.Parameter(made, p.requires_grad)
+                module._parameters[name] = made
+            for name, buffer in module.named_buffers(recurse=False):
+                module._buffers[name] = fake(buffer)
+    return twin
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _blocks(net: nn.Module) -> list[nn.Module]:
+    """The backbone's blocks as they compute, without what hooks add behind them."""
+    paths = dict.fromkeys(site.path.removesuffix(".norm1") for site in adapted_model(net).spec.having("norm1"))
+    found = [net.get_submodule(path) for path in paths]
+    return [block.base if isinstance(block, HookedBlock) else block for block in found]
 
 
 def forward_macs(net: nn.Module, size: tuple[int, int]) -> int:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from karst_bench.adapt.linear_forms import linear_with_deltas
+from karst_bench.adapt.timm_compat import FakeTensor
 from karst_bench.nn.affine import Affine, fold_after, fold_before
 from karst_bench.nn.fused_linear import full_precision
+from karst_bench.nn.noise import PartNoise
 from karst_bench.nn.recompute import InputSource
 from karst_bench.nn.reference import Reference
 from karst_bench.nn.weight_delta import FactoredDelta, WeightDelta
@@ -44,6 +46,7 @@ class AdaptedLayer(nn.Module):
         self.branch_rows: list[Rows] = []
         self.branch_reads: list[str] = []
         self.merges: list[Merge | None] = []
+        self.noise: PartNoise | None = None  # on what is declared here, in training
         self.source: InputSource | None = None  # set where the input is computed again instead of kept
 
     def add_delta(self, update: WeightDelta, rows: Rows) -> None:
@@ -59,6 +62,10 @@ class AdaptedLayer(nn.Module):
         self.merges.append(merge)
 
     def forward(self, x: Tensor) -> Tensor:
+        y = self._adapted(x)
+        return y if self.noise is None or not self.training else y + self.noise.added(y - self.base(x))
+
+    def _adapted(self, x: Tensor) -> Tensor:
         for affine in self.before:
             x = affine(x)
         recompute = None if self.source is None else self.source.take(x)
@@ -78,9 +85,9 @@ class AdaptedLayer(nn.Module):
         return y
 
     def _folds(self, x: Tensor) -> bool:
-        """Whether the affines go into the product. On a GPU or in a compiled graph they do not: the host would wait for
-        their guard's value."""
-        waits = x.device.type not in ("cpu", "meta") or torch.compiler.is_compiling()
+        """Whether the affines go into the product. On a GPU, in a compiled graph or without values they do not: the host would
+        wait for their guard's value."""
+        waits = x.device.type not in ("cpu", "meta") or torch.compiler.is_compiling() or isinstance(x, FakeTensor)
         ours = len(self.after) and not len(self.branches) and not waits
         return bool(ours and isinstance(self.base, nn.Linear))
 
@@ -162,6 +169,7 @@ class Residual(nn.Module):
         self.fns = nn.ModuleList()
         self.places: list[tuple[str, str]] = []
         self.recorder = Reference(recorder)
+        self.noise: PartNoise | None = None  # on what adapters give, in training
 
     def add(self, fn: nn.Module, reads: str, position: str) -> None:
         """One more adapter, applied after those that are there."""
@@ -171,14 +179,17 @@ class Residual(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         for fn, (reads, position) in zip(self.fns, self.places, strict=True):
             if position == "inside":
-                u = u + fn(self._read(reads, u))
+                u = u + self._noised(fn(self._read(reads, u)))
         y: Tensor = self.base(u)
         for fn, (reads, position) in zip(self.fns, self.places, strict=True):
             if position != "inside":
-                added = fn(self._read(reads, y))
+                added = self._noised(fn(self._read(reads, y)))
                 y = y + (self.base(added) if position == "own_drop_path" else added)
         self.recorder.module.seen = {}  # a kept activation would outlive its graph and block copying the model
         return y
+
+    def _noised(self, a: Tensor) -> Tensor:
+        return a if self.noise is None or not self.training else a + self.noise.added(a)
 
     def _read(self, reads: str, own: Tensor) -> Tensor:
         if reads == "out":

@@ -1,7 +1,7 @@
 """The verbs by which a method says what goes where; everything given to a verb trains, all else is frozen."""
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from karst_bench.adapt.block_hooks import AttentionRecorder, BlockHooks, HookedBlock
 from karst_bench.adapt.layers import AdaptedLayer, InputRecorder, Merge, Readout, Residual
 from karst_bench.adapt.module_tree import M, ModuleTree
+from karst_bench.adapt.side_blocks import BackboneCuts
 from karst_bench.adapt.timm_sites import classifier
 from karst_bench.adapt.window_tokens import PooledPrompts, WindowTokens
 from karst_bench.errors import UserError
@@ -114,10 +115,11 @@ class TimmAdaptedModel(ModuleTree):
             raise UserError(f"{site.name}: a map before it needs a whole linear layer; use qkv, proj, fc1 or fc2")
         self._layer(site).before.append(self._train(fn))
 
-    def block_hook(self, hook: BlockHook, *, needs_attention: bool = False) -> None:
+    def block_hook(self, hook: BlockHook, *, needs_attention: Collection[int] = ()) -> None:
         """Calls the hook before, within and after every block, with a state of its own; see BlockHook.
 
-        needs_attention: `mid` gets the class token's attention row. Raises: UserError for a hook with `mid` on Swin.
+        needs_attention: the blocks in which `mid` gets the class token's attention row. Raises: UserError for a hook with
+        `mid` on Swin.
         """
         if hook.uses_mid and self.spec.family != "vit":
             raise UserError(f"{type(hook).__name__} works between attention and MLP, which only a ViT block allows; use a ViT")
@@ -126,7 +128,7 @@ class TimmAdaptedModel(ModuleTree):
             self._wrap_blocks(self._block_hooks)
         self._block_hooks.hooks.append(self._train(hook))
         self.unmergeable.append(type(hook).__name__)
-        for i in range(self.spec.depth) if needs_attention else ():
+        for i in needs_attention:
             self._block_module(i).attn.fused_attn = False  # the fused form shows no probabilities
             self._put(f"{self._block_path(i)}.attn.attn_drop", AttentionRecorder)
 
@@ -158,6 +160,16 @@ class TimmAdaptedModel(ModuleTree):
         if head is not None:
             self._put(self._head_path, lambda _: self._train(head))
         self.unmergeable.append("Readout")
+
+    def narrowed(self, r: int, *, pruned: bool) -> tuple[list[nn.Module], dict[int, nn.Module]]:
+        """(a block like each of the backbone's at 1/r of its width, the patch mergings before stages); nothing is attached.
+
+        pruned: cut out of the backbone by magnitude, else drawn anew. Raises: UserError where r does not fit the heads.
+        """
+        cuts = BackboneCuts(self.net, self.spec, r)
+        mergings = {stage: cuts.merging(stage, pruned=pruned) for stage in dict.fromkeys(self.spec.stages)}
+        blocks = [cuts.block(i, pruned=pruned) for i in range(self.spec.depth)]
+        return blocks, {stage: merging for stage, merging in mergings.items() if merging is not None}
 
     def frozen_backbone(self) -> None:
         """Runs every block without a graph; only what block hooks compute from it trains, so that activations can be stored.
@@ -202,6 +214,11 @@ class TimmAdaptedModel(ModuleTree):
     def block_hooks(self) -> BlockHooks | None:
         """The block hooks of this model, if a method gave one."""
         return self._block_hooks
+
+    @property
+    def residuals(self) -> Mapping[tuple[int, str], Residual]:
+        """Adapters within blocks, by block and half."""
+        return self._residuals
 
     def head(self) -> dict[str, nn.Parameter]:
         """The classifier's parameters by name."""

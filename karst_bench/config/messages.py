@@ -10,8 +10,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from karst_bench.errors import UserError, nearest
 
-GROUPS = ("method", "also", "extra", "backbone", "dataset", "recipe", "augment", "protocol", "tuned", "tracker", "sweep",
-          "experiment")  # fmt: skip
+GROUPS = ("method", "also", "extra", "regularizer", "backbone", "dataset", "recipe", "augment", "protocol", "tuned", "tracker",
+          "sweep", "experiment")  # fmt: skip
 SINGLE = tuple(group for group in GROUPS if group != "tracker")  # several trackers may watch one run
 Compose = Callable[[Sequence[str]], DictConfig]
 Options = Callable[[str], list[str]]

@@ -53,6 +53,7 @@ class Settings:
     method: Node
     also: Node
     extra: Node
+    regularizer: Node
     backbone: Node
     dataset: Node
     recipe: Recipe
@@ -97,6 +98,7 @@ class Settings:
     def title(self) -> str:
         """`lora+vpt_deep on vtab/pets (vit_b16, seed 0)`."""
         names = [self.method["name"], *([self.also["name"]] if self.also["name"] != "none" else [])]
+        names += [self.regularizer["name"]] if self.regularizer["name"] != "none" else []
         return f"{'+'.join(names)} on {self.dataset['name']} ({self.backbone['name']}, seed {self.seed})"
 
 

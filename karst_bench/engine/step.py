@@ -4,32 +4,25 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from karst_bench.engine.evaluate import autocast
 from karst_bench.engine.mix import Mix
+from karst_bench.engine.objective import CrossEntropy
 from karst_bench.engine.recipe import Recipe
 from karst_bench.methods.base import Method
 
 
 def train_step(
     model: nn.Module, x: Tensor, y: Tensor, *, methods: Sequence[Method], optimizer: Optimizer, recipe: Recipe,
-    precision: str, mixed: Mix | None = None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    objective: CrossEntropy, mixed: Mix | None = None, step: int = 0, index: Tensor | None = None,
+) -> tuple[Tensor, Tensor, int]:  # fmt: skip
     """One update; nothing in it waits for the device. Gradients stay until the next step, for `after_step`.
 
     Shapes: x (b, 3, H, W); y (b,) class indices; mixed: the other labels of a mixed batch. Returns the loss with
-    penalties and the number of hits on y, both 0-d.
+    penalties and the number of hits on y, both 0-d, and of how many images.
     """
     optimizer.zero_grad(set_to_none=True)
-    with autocast(precision, x.device):
-        logits = model(x)
-    logits = logits.float()
-    loss = cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
-    if mixed is not None:
-        other = cross_entropy(logits, mixed.second, label_smoothing=recipe.label_smoothing)
-        loss = mixed.share * loss + (1 - mixed.share) * other
+    loss, logits = objective(model, x, y, mixed=mixed, step=step, index=index)
     for method in methods:
         penalty = method.penalty()
         if isinstance(penalty, Tensor) or penalty:
@@ -38,7 +31,7 @@ def train_step(
     if recipe.clip_grad:
         nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], recipe.clip_grad)
     optimizer.step()
-    return loss.detach(), (logits.detach().argmax(1) == y).sum()
+    return loss.detach(), (logits.detach().argmax(1) == y[: len(logits)]).sum(), len(logits)
 
 
 def train_mode(model: nn.Module, backbone_mode: str) -> None:

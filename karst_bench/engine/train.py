@@ -26,6 +26,7 @@ from karst_bench.engine.checkpoint import (
 from karst_bench.engine.evaluate import top1
 from karst_bench.engine.meter import EpochMeter, Stopwatch, synchronize
 from karst_bench.engine.mix import mix
+from karst_bench.engine.objective import CrossEntropy
 from karst_bench.engine.optim import Schedule, build_optimizer, param_groups
 from karst_bench.engine.outcome import Check, DivergedError, Fit, Interrupted
 from karst_bench.engine.recipe import Recipe
@@ -40,16 +41,17 @@ CHECK_LOSS_EVERY = 50  # steps between looks at the loss inside an epoch; each l
 def fit(
     model: nn.Module, methods: Sequence[Method], batches: Batches, *, recipe: Recipe, precision: str,
     device: torch.device, streams: Streams, checks: Sequence[Check] = (), state: State | None = None,
-    callbacks: Callbacks | None = None, mixing: tuple[float, float] | None = None,
+    callbacks: Callbacks | None = None, mixing: tuple[float, float] | None = None, objective: CrossEntropy | None = None,
 ) -> Fit:  # fmt: skip
     """Train the parameters that need a gradient, in place.
 
     state: continue from there (exact on the same machine type and thread count). mixing: the a of mixup's and of cutmix's
-    Beta(a, a), for batches that are mixed with themselves.
+    Beta(a, a), for batches that are mixed with themselves. objective: what is minimised besides penalties; cross-entropy.
     Raises: Interrupted if a callback wants to stop; DivergedError on a loss or weight that is not finite; UserError if
     nothing can be trained; whatever a callback raises.
     """
-    loop = _Loop(model, methods, batches, recipe, precision, device, streams, checks, mixing)
+    objective = objective or CrossEntropy(recipe, precision)
+    loop = _Loop(model, methods, batches, recipe, precision, device, streams, checks, mixing, objective)
     watch = callbacks or Callbacks()
     with forked(streams.seed_of("dropout")):
         if state is not None:
@@ -73,10 +75,11 @@ class _Loop:
     def __init__(
         self, model: nn.Module, methods: Sequence[Method], batches: Batches, recipe: Recipe, precision: str,
         device: torch.device, streams: Streams, checks: Sequence[Check], mixing: tuple[float, float] | None,
+        objective: CrossEntropy,
     ) -> None:  # fmt: skip
         self.model, self.methods, self.batches, self.recipe = model, methods, batches, recipe
         self.precision, self.device, self.streams, self.checks = precision, device, streams, checks
-        self.mixing = mixing
+        self.mixing, self.objective = mixing, objective
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.per_epoch = len(batches)
         if not named or not self.per_epoch:
@@ -107,10 +110,12 @@ class _Loop:
             self.order_at_start = self.streams.order.get_state()
             self.on_epoch()
         train_mode(self.model, self.backbone_mode)
+        places = self.objective.places(self.order_at_start)
         with self.train_watch:
             last = start = time.perf_counter()
             for x, y in self.batches.epoch(self.streams.order, skip=done):
-                self.one_step(x, y, total)
+                at = len(self.now.sizes) * self.recipe.batch
+                self.one_step(x, y, total, None if places is None else places[at : at + len(y)].to(y.device))
                 watch.on_step(self.epoch + 1, self.step, self.now.means)
                 if self.device.type == "cpu":
                     self.step_ms.append(1e3 * (time.perf_counter() - last))
@@ -122,7 +127,7 @@ class _Loop:
             if self.device.type != "cpu" and done < self.per_epoch:
                 self.step_ms.append(1e3 * (time.perf_counter() - start) / (self.per_epoch - done))
 
-    def one_step(self, x: Tensor, y: Tensor, total: int) -> None:
+    def one_step(self, x: Tensor, y: Tensor, total: int, index: Tensor | None) -> None:
         step = self.step
         self.schedule.set(self.epoch, step)
         for method in self.methods:
@@ -130,15 +135,15 @@ class _Loop:
         mixed = None
         if self.mixing is not None:
             x, mixed = mix(x, y, self.streams.augment, self.mixing)
-        loss, hits = train_step(
+        loss, hits, seen = train_step(
             self.model, x, y, methods=self.methods, optimizer=self.optimizer, recipe=self.recipe,
-            precision=self.precision, mixed=mixed,
+            objective=self.objective, mixed=mixed, step=step, index=index,
         )  # fmt: skip
         for method in self.methods:
             method.after_step(step, total)
         self.now.losses.append(loss)
         self.now.hits.append(hits)
-        self.now.sizes.append(len(y))
+        self.now.sizes.append(seen)
         self.images += len(y)
         if len(self.now.losses) % CHECK_LOSS_EVERY == 0:
             self.check_losses(len(self.now.losses) - CHECK_LOSS_EVERY)
@@ -221,6 +226,7 @@ class _Loop:
             "random": new_state(random),
             "best": new_state(self.best),
             "now": self.now.state(),
+            "objective": new_state(self.objective.state()),
         })  # fmt: skip
         return new_state(whole["tensors"], whole["meta"] | {"at": meta})
 
@@ -248,6 +254,7 @@ class _Loop:
         copy_in(self.trained, part(state, "model")["tensors"])
         optimizer_in(self.optimizer, self.names, part(state, "optim")["tensors"])
         self.best = part(state, "best")["tensors"]
+        self.objective.restore(part(state, "objective")["tensors"])
         random = part(state, "random")["tensors"]
         random_in(self.streams, self.device, random)
         self.order_at_start = random["order_at_start"]

@@ -1,6 +1,6 @@
 """The interface between a method and the suite: what a method declares, what it may ask of a model, when it is called."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -29,7 +29,7 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
     def epoch(self, generator: torch.Generator | None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches shuffled by the generator, in order without one; the first `skip` are left out."""
+        """Batches shuffled by one randperm of the generator, in order without one; the first `skip` are left out."""
         ...
 
 
@@ -93,8 +93,9 @@ class AdaptedModel(Protocol):
         """An adapter on a block's `attn` or `mlp` half; it reads block | norm | out | sum, inside | after_drop_path."""
         ...
 
-    def block_hook(self, hook: BlockHook, *, needs_attention: bool = ...) -> None:
-        """Calls the hook around every block, with a state that it hands from block to block."""
+    def block_hook(self, hook: BlockHook, *, needs_attention: Collection[int] = ...) -> None:
+        """Calls the hook around every block, with a state that it hands from block to block; `mid` gets the class token's
+        attention in the blocks that need it."""
         ...
 
     def window_tokens(self, block: int, prompts: nn.Module, *, per_image: bool = ..., pooled: bool = ...) -> None:
@@ -109,6 +110,10 @@ class AdaptedModel(Protocol):
         self, pool: str | Callable[[Tensor], Tensor], norm: nn.Module | None = ..., head: nn.Module | None = ...
     ) -> None:
         """What the head sees: `cls`, `mean_patch` or a function of the tokens."""
+        ...
+
+    def narrowed(self, r: int, *, pruned: bool) -> tuple[list[nn.Module], dict[int, nn.Module]]:
+        """Blocks of the backbone's own kind at 1/r of its width, and the patch mergings before stages, for a side network."""
         ...
 
     def frozen_backbone(self) -> None:
@@ -182,6 +187,10 @@ class Method:
 
     def active_params(self, spec: ModelSpec) -> int | None:
         """Trained scalars that take part in one forward pass; None: all of them."""
+        return None
+
+    def update_nonzeros(self, spec: ModelSpec) -> int | None:
+        """Entries of the backbone's weights that the change touches; None: as the sites say."""
         return None
 
     def param_groups(self, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:

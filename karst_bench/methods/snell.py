@@ -49,6 +49,12 @@ class Snell(Method):
         points = sum(self.r * (site.d_in + site.d_out) + self.scalars for site in spec.having(*SITES))
         return points + (spec.embed_dim if spec.prefix_tokens else 0)
 
+    def update_nonzeros(self, spec: ModelSpec) -> int:
+        """The entries of dW that are kept, at the last epoch's share."""
+        sites = spec.having(*SITES)
+        kept = [Snell._kept(self, site) for site in sites]  # SNELLA starts from others
+        return sum(site.d_in * site.d_out if n is None else n for site, n in zip(sites, kept, strict=True))
+
     def param_groups(self, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
         """The class token is not decayed."""
         return [{"params": [p], "weight_decay": 0.0} for name, p in named if name == "cls_token"]

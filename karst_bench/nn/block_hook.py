@@ -31,7 +31,7 @@ class BlockHook(nn.Module):
     def mid(self, i: int, h: Tensor, state: HookState, cls_attention: Tensor | None) -> tuple[Tensor, HookState]:
         """Between attention and MLP, where uses_mid is set (ViT only).
 
-        Shapes: cls_attention (B, heads, T), the class token's row, where the hook was given with needs_attention.
+        Shapes: cls_attention (B, heads, T), the class token's row, in blocks that needs_attention named.
         """
         return h, state
 

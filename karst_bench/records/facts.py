@@ -95,14 +95,18 @@ class Curves(Facts, frozen=True, kw_only=True):
 
 
 class Counts(Facts, frozen=True, kw_only=True):
-    """Scalars trained (head excluded), of the head, multiply-adds of one image through the merged model; stored_bits and
-    active_params only where a method says more than 32 bits and all of them."""
+    """Scalars trained (head excluded), of the head, multiply-adds of one image through the merged model; stored_bits,
+    active_params and update_nonzeros (entries of weights that change) only where a method says more than 32 bits, all of
+    them and whole sites; saved_bytes_per_image: what autograd keeps for backward; blocks_without_graph: that it skips."""
 
     trainable_params: Count
     head_params: Count | None = None
     forward_macs: Count | None = None
     stored_bits: Count | None = None
     active_params: Count | None = None
+    update_nonzeros: Count | None = None
+    saved_bytes_per_image: Count | None = None
+    blocks_without_graph: Count | None = None
 
 
 class Seconds(Facts, frozen=True, kw_only=True):

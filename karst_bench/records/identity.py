@@ -50,6 +50,11 @@ def _without_later(node: str, values: Any) -> Any:
     return {key: value for key, value in values.items() if key not in later or value != later[key]}
 
 
+def _chosen(node: Any) -> Any:
+    """A group that older configurations lack: none of it is the same as `none`."""
+    return None if isinstance(node, Mapping) and node.get("name") == "none" else node
+
+
 def _digest(facts: Mapping[str, Any]) -> str:
     text = json.dumps(_canonical(facts), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -58,6 +63,7 @@ def _digest(facts: Mapping[str, Any]) -> str:
 def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {node: _without_later(node, config.get(node)) for node in NODES}
     facts |= {key: config.get(key) for key in SCALARS}
+    facts["regularizer"] = _chosen(config.get("regularizer"))
     facts["backbone"] = _pick(config.get("backbone"), BACKBONE)
     facts["dataset"] = _pick(config.get("dataset"), DATASET)
     facts["tuned"] = _pick(config.get("tuned"), TUNED)

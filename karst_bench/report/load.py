@@ -86,6 +86,7 @@ class ReportedConfig(Struct, frozen=True):
     recipe: RecipeNode = RecipeNode()
     extra: NamedNode = NamedNode()
     also: NamedNode = NamedNode()
+    regularizer: NamedNode = NamedNode()
     tuned: TunedNode = TunedNode()
     precision: str = "?"
     normalization: str = "?"
@@ -202,10 +203,11 @@ def machine(record: RunRecord) -> str:
 
 
 def method_label(config: ReportedConfig) -> str:
-    """config.method.name, with +extra where it is not the method's own, and +also."""
+    """config.method.name, with +extra where it is not the method's own, +also and +regularizer."""
     method, about = config.method.name, config.method.about
     own = own_extra(method) if about is None else about.extra or "none"
-    return run_label(method, config.extra.name, config.also.name, own)
+    label, regularizer = run_label(method, config.extra.name, config.also.name, own), config.regularizer.name
+    return label if regularizer == "none" else f"{label}+{regularizer}"
 
 
 def hyper(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,7 +239,7 @@ def setting(record: RunRecord, config: ReportedConfig) -> tuple[tuple[str, str],
     }
     if config.tuned.name == "none":
         parts |= {f"method.{key}": value for key, value in hyper(record.config).items()}
-        for node in ("recipe", "extra", "also"):
+        for node in ("recipe", "extra", "also", *(["regularizer"] if config.regularizer.name != "none" else [])):
             values = record.config.get(node, {})
             parts |= {f"{node}.{key}": values[key] for key in values if key == "name" or key not in DESCRIPTIVE}
     return tuple(sorted((printable(key, 60), command_value(value)) for key, value in parts.items()))

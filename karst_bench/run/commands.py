@@ -50,8 +50,9 @@ def describe(settings: Settings) -> dict[str, Any]:
     planned = any(method.scored for method in methods)  # attached from no artefact: every candidate, not what it will be
     result = {
         "method": settings.method["name"], "also": settings.also["name"], "extra": settings.extra["name"],
+        "regularizer": settings.regularizer["name"],
         "backbone": settings.backbone["name"], "timm_name": settings.backbone["timm_name"],
-        **counting.counts(net, methods),
+        **counting.counts(net, methods), **counting.training_counts(net, size),
         **({"trainable_params": sum(method.expected_params(spec) for method in methods)} if planned else {}),
         "mergeable": can_merge,
         "forward_macs": plain_macs if can_merge else counting.forward_macs(net, size), "backbone_macs": plain_macs,
@@ -73,7 +74,9 @@ def _say_counts(result: dict[str, Any]) -> None:
         else f"stays beside them, {extra:+.2%} multiply-adds"
     )
     print(f"\n{result['method']} on {result['backbone']}: {result['trainable_params']:,} trained parameters "
-          f"and a head of {result['head_params']:,}; {cost}")  # fmt: skip
+          f"and a head of {result['head_params']:,}; {cost}; training keeps "
+          f"{result['saved_bytes_per_image'] / 2**20:.1f} MiB an image for backward, {result['blocks_without_graph']} blocks "
+          "without a graph")  # fmt: skip
 
 
 def evaluate(settings: Settings) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from karst_bench.data.loader import SplitBatches
 from karst_bench.data.resize import normalisation
 from karst_bench.data.task import Task
 from karst_bench.engine.compiled import compile_step
+from karst_bench.engine.objective import PaceSettings
 from karst_bench.engine.protocols import EvaluationPlan, plan, split_of
 from karst_bench.engine.streams import Streams, seeded
 from karst_bench.errors import UserError
@@ -46,6 +47,7 @@ class PreparedRun:
     std: Statistics
     plan: EvaluationPlan
     id: str
+    pace: PaceSettings | None = None
 
     @property
     def title(self) -> str:
@@ -110,6 +112,7 @@ def prepare(settings: Settings) -> PreparedRun:
     """
     methods = build_methods(method_settings(settings))
     refuse_stages_together(methods)
+    pace = _pace(settings, methods)
     settings = with_own_values(settings)
     weights = _find_data_then_weights(settings)
     device = pick_device(settings.device)
@@ -126,6 +129,7 @@ def prepare(settings: Settings) -> PreparedRun:
         settings=settings, methods=methods, weights=weights, weights_sha256=sha256, device=device, task=task, mean=mean,
         std=std, plan=plan(settings.protocol, settings.recipe.epochs, task.splits),
         id=identify(settings.as_config(), weights_sha256=sha256, list_sha256=task.list_sha256, encoding=task.encoding),
+        pace=pace,
     )  # fmt: skip
 
 
@@ -135,6 +139,17 @@ def refuse_stages_together(methods: Sequence[Method]) -> None:
     scored = [method.name for method in methods if method.scored]
     if searched and scored:
         raise UserError(f"{searched[0]} searches a supernet and {scored[0]} is scored before it is attached; run one of them")
+
+
+def _pace(settings: Settings, methods: Sequence[Method]) -> PaceSettings | None:
+    pace = PaceSettings.of(settings.regularizer)
+    if pace is not None and (searched := [method.name for method in methods if method.search_stages()]):
+        raise UserError(f"regularizer=pace is not defined for the supernet that {searched[0]} searches; use regularizer=none")
+    if pace is not None and settings.compile:
+        raise UserError("regularizer=pace puts noise into layers, which compile=true does not follow; leave one of them out")
+    if pace is not None and pace.mode == "fast" and any((settings.augment["mixup"], settings.augment["cutmix"])):
+        raise UserError("regularizer.mode=fast compares an image with itself an epoch before, which mixing changes; use mode=pace")
+    return pace
 
 
 def method_settings(settings: Settings) -> dict[str, Node]:

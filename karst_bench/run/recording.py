@@ -53,7 +53,7 @@ def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store)
     phases = [name for name in ("setup", "search", "train", "evaluate") if name != "search" or name in result.meter.phases]
     curves = {key: tuple(fit.curves[key]) for key in ("epoch", "train_loss", "train_top1_pct", "lr")}
     return RunRecord(
-        **header | {"notes": (*header["notes"], *result.found.notes)},
+        **header | {"notes": (*header["notes"], *result.found.notes, *result.notes)},
         metrics=_metrics(prepared, result),
         curves=Curves(**curves, checks=tuple(CheckResult(**check) for check in fit.curves["checks"])),
         counts=Counts(**result.counts),

@@ -12,10 +12,10 @@ from karst_bench.errors import UserError
 Space = dict[str, BaseDistribution]
 
 
-def read_space(method: str, given: Collection[str] = ()) -> Space:
-    """conf/space/default.yaml under conf/space/<method>.yaml, without the keys given on the command line."""
+def read_space(method: str, given: Collection[str] = (), *, regularizer: str = "none") -> Space:
+    """conf/space/default.yaml under <method>.yaml and <regularizer>.yaml, without the keys given on the command line."""
     merged: dict[str, Any] = {}
-    for name in ("default", method):
+    for name in ("default", method, regularizer):
         if (path := option_file("space", name)).is_file():
             merged |= dict(OmegaConf.to_container(OmegaConf.load(path)) or {})  # type: ignore[arg-type]
     space = {key: distribution(key, entry) for key, entry in merged.items() if entry is not None and key not in given}

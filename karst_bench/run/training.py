@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from karst_bench.adapt import counts as counting
 from karst_bench.adapt.adapter_file import adapter_metadata, adapter_tensors
 from karst_bench.adapt.merge import merged
+from karst_bench.adapt.noise import add_noise
 from karst_bench.adapt.speed.cached_activations import split_cached_activations
 from karst_bench.adapt.speed.cls_token_block import all_tokens
 from karst_bench.adapt.speed.frozen_features import FeatureBatches, split_head
@@ -16,6 +18,7 @@ from karst_bench.engine.checkpoint import State, copy_in, trained
 from karst_bench.engine.compiled import uncompiled
 from karst_bench.engine.evaluate import Score, autocast, top1
 from karst_bench.engine.meter import Meter
+from karst_bench.engine.objective import Consistency, CrossEntropy
 from karst_bench.engine.outcome import Check, Fit, Interrupted
 from karst_bench.engine.progress import progress
 from karst_bench.engine.streams import Streams
@@ -44,6 +47,7 @@ class Result:
     meter: Meter
     tensors: dict[str, Tensor] | None
     adapter_metadata: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def train_and_score(
@@ -60,18 +64,21 @@ def train_and_score(
     with meter.phase("setup"):
         streams = Streams(settings.seed)
         model, compiled = prepared.model(streams, found.artefacts)
+        objective, notes = _objective(model, prepared)
     fitted = found.fit
     if found.kept is not None:
         copy_in(trained(model), found.kept["tensors"])
     if fitted is None:
-        fitted = _fit(prepared, store, model, streams, state, meter, [tracked, *watchers])
+        fitted = _fit(prepared, store, model, streams, state, meter, [tracked, *watchers], objective)
     tensors = adapter_tensors(model) if settings.save_adapter else None
-    counts = counting.counts(model, prepared.methods)
+    size = (settings.backbone["input_size"],) * 2
+    with uncompiled(compiled):
+        counts = counting.counts(model, prepared.methods) | counting.training_counts(model, size)
     with meter.phase("evaluate"), merged(model), uncompiled(compiled):
         score = _final_score(model, prepared, fitted)
         all_tokens(model)  # multiply-adds are counted with every token in every block, as others count them
-        counts["forward_macs"] = counting.forward_macs(model, (settings.backbone["input_size"],) * 2)
-    return Result(fitted, found, score, counts, meter, tensors, adapter_metadata(model))
+        counts["forward_macs"] = counting.forward_macs(model, size)
+    return Result(fitted, found, score, counts, meter, tensors, adapter_metadata(model), notes)
 
 
 def before_training(prepared: PreparedRun, store: Store, meter: Meter, tracked: Callbacks) -> Found:
@@ -87,7 +94,7 @@ def before_training(prepared: PreparedRun, store: Store, meter: Meter, tracked: 
 
 def _fit(
     prepared: PreparedRun, store: Store, model: nn.Module, streams: Streams, state: State | None, meter: Meter,
-    watchers: Sequence[Callbacks],
+    watchers: Sequence[Callbacks], objective: CrossEntropy,
 ) -> Fit:  # fmt: skip
     """Trains the attached model; a checkpoint is written where it is interrupted."""
     with meter.phase("setup"):
@@ -99,11 +106,22 @@ def _fit(
             return fit(
                 trainee, prepared.methods, train, recipe=prepared.settings.recipe, precision=prepared.settings.precision,
                 device=prepared.device, streams=streams, checks=checks, state=state, callbacks=Several(watching),
-                mixing=prepared.mixing,
+                mixing=prepared.mixing, objective=objective,
             )  # fmt: skip
         except Interrupted as interrupted:
             store.save_checkpoint(prepared.id, **interrupted.state)
             raise
+
+
+def _objective(model: nn.Module, prepared: PreparedRun) -> tuple[CrossEntropy, tuple[str, ...]]:
+    """(what training minimises, what a record says of it); with PACE, noise is put into the model."""
+    settings, pace = prepared.settings, prepared.pace
+    if pace is None:
+        return CrossEntropy(settings.recipe, settings.precision), ()
+    noise = add_noise(model, pace.sigma)
+    images = len(prepared.task.splits[prepared.plan.train]) if pace.mode == "fast" else 0
+    memory = torch.zeros(images, settings.dataset["classes"], device=prepared.device)
+    return Consistency(settings.recipe, settings.precision, pace, noise.head, memory), (noise.said(),)
 
 
 def _trainee(model: nn.Module, prepared: PreparedRun) -> tuple[nn.Module, Batches, Looks]:

@@ -84,7 +84,9 @@ def search(overrides: Sequence[str]) -> Search:
     config = settings_of([*fixed, *FORCED]).as_config()
     refuse_test(config["protocol"])
     method, dataset = config["method"]["name"], config["dataset"]["name"]
-    space: Space = {key: CategoricalDistribution(values) for key, values in listed.items()} or read_space(method, given)
+    space: Space = {key: CategoricalDistribution(values) for key, values in listed.items()} or read_space(
+        method, given, regularizer=config["regularizer"]["name"]
+    )
     defaults = {key: OmegaConf.select(OmegaConf.create(config), key) for key in space}
     for key, distribution in space.items():
         check_default(key, defaults[key], distribution)

@@ -118,7 +118,7 @@ class Tensorboard:
 
 def _names(config: Mapping[str, Any]) -> dict[str, str]:
     """What a run is called by: suite, method, backbone, dataset, ..."""
-    nodes = ("method", "extra", "also", "backbone", "dataset", "protocol", "tuned", "recipe")
+    nodes = ("method", "extra", "also", "regularizer", "backbone", "dataset", "protocol", "tuned", "recipe")
     named = {node: str((config.get(node) or {}).get("name") or "none") for node in nodes}
     return named | {"suite": str(config.get("suite"))}
 

@@ -10,6 +10,7 @@ from karst_bench.engine.callbacks import Callbacks, Several
 from karst_bench.engine.checkpoint import new_state
 from karst_bench.engine.evaluate import top1
 from karst_bench.engine.mix import mix
+from karst_bench.engine.objective import CrossEntropy
 from karst_bench.engine.outcome import Check, DivergedError, Interrupted
 from karst_bench.engine.step import train_mode, train_step
 from karst_bench.engine.streams import Streams
@@ -132,7 +133,7 @@ def test_clipping_bounds_the_step(net, plain, batches, recipe):
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
     x, y = next(batches.epoch(None))
-    train_step(model, x, y, methods=[plain], optimizer=optimizer, recipe=r, precision="fp32")
+    train_step(model, x, y, methods=[plain], optimizer=optimizer, recipe=r, objective=CrossEntropy(r, "fp32"))
     moved = torch.cat([(p.detach() - b).flatten() for p, b in zip(model.parameters(), before, strict=True)])
     assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-3)
 
@@ -144,7 +145,7 @@ def test_label_smoothing_is_the_mixture_with_uniform(net, plain, batches, recipe
     reference = -(0.9 * logp.gather(1, y[:, None]).squeeze(1) + 0.1 * logp.mean(1)).mean()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     r = recipe(label_smoothing=0.1)
-    loss, _ = train_step(model, x, y, methods=[plain], optimizer=optimizer, recipe=r, precision="fp32")
+    loss, *_ = train_step(model, x, y, methods=[plain], optimizer=optimizer, recipe=r, objective=CrossEntropy(r, "fp32"))
     assert float(loss) == pytest.approx(float(reference), rel=1e-6)
 
 
@@ -163,8 +164,9 @@ def test_mixing_shares_pixels_and_loss_alike(net, plain, batches, recipe):
     logp = log_softmax(model(rows), 1).detach()
     soft = mixed.share * one_hot(y, 3) + (1 - mixed.share) * one_hot(mixed.second, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    loss, _ = train_step(
-        model, rows, y, methods=[plain], optimizer=optimizer, recipe=recipe(), precision="fp32", mixed=mixed
+    r = recipe()
+    loss, *_ = train_step(
+        model, rows, y, methods=[plain], optimizer=optimizer, recipe=r, objective=CrossEntropy(r, "fp32"), mixed=mixed
     )
     assert float(loss) == pytest.approx(float(-(soft * logp).sum(1).mean()), rel=1e-6)
 

@@ -31,6 +31,7 @@ def test_the_id_is_pinned(config):
         ("method.new_option", None),
         ("recipe.epochs", 10.0),
         ("method.sigma", 1),
+        ("regularizer", {"name": "none"}),
     ],
 )
 def test_what_decides_nothing_changes_nothing(config, path, value):
@@ -44,6 +45,7 @@ def test_what_decides_nothing_changes_nothing(config, path, value):
         ("method.sites", ["q", "v"]),
         ("extra.name", "none"),
         ("also.name", "vpt_deep"),
+        ("regularizer", {"name": "pace", "lam": 1.0}),
         ("tuned.name", "ours"),
         ("backbone.timm_name", "swin_tiny"),
         ("backbone.model_args.depth", 12),

@@ -36,6 +36,7 @@ def test_nothing_there(tmp_path):
         ({"method": "karst"}, "karst"),
         ({"method": "karst", "config__extra__name": "none"}, "karst+none"),
         ({"method": "lora", "config__also__name": "vpt_deep"}, "lora+vpt_deep"),
+        ({"method": "lora", "config__regularizer": {"name": "pace"}}, "lora+pace"),
         ({"method": "karst_code", "extra": "rst_scalar"}, "karst_code"),
     ],
 )

@@ -58,6 +58,11 @@ def states(worker, state):
     return worker.study.get_trials(states=(state,))
 
 
+def test_a_regularizer_brings_its_own_space():
+    plain, pace = (tuning.search(["method=lora", "dataset=mini/count", *more]).space for more in ([], ["regularizer=pace"]))
+    assert set(pace) - set(plain) == {"regularizer.lam", "regularizer.sigma"}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_default_lies_in_its_space(method):
     found = tuning.search([f"method={method}", "dataset=mini/count"])
