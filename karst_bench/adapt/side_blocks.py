@@ -83,13 +83,14 @@ class BackboneCuts:
 
 
 def _narrow_block(base: Any, width: int) -> nn.Module:
-    shared = {
+    norm: Any = type(base.norm1)
+    shared: dict[str, Any] = {
         "mlp_ratio": base.mlp.fc1.out_features / base.mlp.fc1.in_features, "qkv_bias": base.attn.qkv.bias is not None,
-        "norm_layer": partial(type(base.norm1), eps=base.norm1.eps),
+        "norm_layer": partial(norm, eps=base.norm1.eps),
     }  # fmt: skip
     if isinstance(base, SwinTransformerBlock):
-        return SwinTransformerBlock(width, base.input_resolution, base.attn.num_heads, window_size=base.window_size,
-                                    shift_size=base.shift_size, **shared)  # fmt: skip
+        windows: dict[str, Any] = {"window_size": base.window_size, "shift_size": base.shift_size}
+        return SwinTransformerBlock(width, base.input_resolution, base.attn.num_heads, **windows, **shared)
     return Block(width, base.attn.num_heads, **shared)
 
 

@@ -26,8 +26,8 @@ class MagnitudeDirection(WeightDelta):
     def delta(self, W0: Tensor) -> Tensor:
         change = self.s * self.B @ self.A
         V = W0 + change
-        length = V.detach().norm(dim=1, keepdim=True)
-        m = W0.norm(dim=1, keepdim=True) + self.mu[:, None]
+        length: Tensor = V.detach().norm(dim=1, keepdim=True)
+        m: Tensor = W0.norm(dim=1, keepdim=True) + self.mu[:, None]
         return change + (m / length - 1) * V
 
     def extra_repr(self) -> str:
@@ -80,7 +80,8 @@ class InputRotation(WeightDelta):
 
     def delta(self, W0: Tensor) -> Tensor:
         blocks = W0.unflatten(1, (-1, self.b))  # (d_out, n, b)
-        return torch.einsum("onc,nkc->onk", blocks, self.rotations()).flatten(1) - W0
+        rotated: Tensor = torch.einsum("onc,nkc->onk", blocks, self.rotations())
+        return rotated.flatten(1) - W0
 
 
     def extra_repr(self) -> str:
