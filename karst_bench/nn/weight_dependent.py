@@ -75,7 +75,7 @@ class InputRotation(WeightDelta):
         Q[:, self.upper[0], self.upper[1]] = self.q
         Q = Q - Q.mT
         I = torch.eye(self.b, dtype=Q.dtype, device=Q.device).expand_as(Q)  # noqa: E741
-        inverse_times, _ = torch.linalg.solve_ex(I - Q, I + Q)  # R^T; never singular, so nothing is asked of the device
+        inverse_times: Tensor = torch.linalg.solve_ex(I - Q, I + Q)[0]  # R^T; never singular, so nothing is asked of the device
         return inverse_times.mT
 
     def delta(self, W0: Tensor) -> Tensor:
