@@ -16,7 +16,7 @@ from karst_bench.nn.noise import PartNoise
 MODES = ("pace", "lazy", "fast")
 
 
-class Found(NamedTuple):
+class StepLoss(NamedTuple):
     """The loss (0-d) before penalties, and the logits (b, classes) of the first b images, for counting hits."""
 
     loss: Tensor
@@ -29,10 +29,10 @@ class CrossEntropy:
     def __init__(self, recipe: Recipe, precision: str) -> None:
         self.smoothing, self.precision = recipe.label_smoothing, precision
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, mixed: Mix | None, step: int, index: Tensor | None) -> Found:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, mixed: Mix | None, step: int, index: Tensor | None) -> StepLoss:
         """Shapes: x (b, 3, H, W); y (b,); index (b,), the images' places in the training split, where they are asked for."""
         logits = self.forward(model, x)
-        return Found(self.cross_entropy(logits, y, mixed), logits)
+        return StepLoss(self.cross_entropy(logits, y, mixed), logits)
 
     def forward(self, model: nn.Module, x: Tensor) -> Tensor:
         """Logits in fp32."""
@@ -98,21 +98,21 @@ class Consistency(CrossEntropy):
         super().__init__(recipe, precision)
         self.settings, self.head, self.memory = settings, head, memory
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, mixed: Mix | None, step: int, index: Tensor | None) -> Found:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, mixed: Mix | None, step: int, index: Tensor | None) -> StepLoss:
         if self.settings.mode == "fast":
             assert index is not None and mixed is None
             z1 = self._noised(model, x, copies=1)
             z2 = self.memory[index]
             loss = self.cross_entropy(z1, y, None) + self._distance(z1, z2)
             self.memory[index] = z1.detach()
-            return Found(loss, z1)
+            return StepLoss(loss, z1)
         if self.settings.mode == "lazy":
             if step % self.settings.every:
                 z1 = self._noised(model, x, copies=1)
-                return Found(self.cross_entropy(z1, y, mixed), z1)
+                return StepLoss(self.cross_entropy(z1, y, mixed), z1)
             x, y = x[: -(-len(x) // 2)], y[: -(-len(y) // 2)]
         z1, z2 = self._noised(model, torch.cat([x, x]), copies=2).chunk(2)
-        return Found(self.cross_entropy(z1, y, mixed) + self._distance(z1, z2), z1)
+        return StepLoss(self.cross_entropy(z1, y, mixed) + self._distance(z1, z2), z1)
 
     def _noised(self, model: nn.Module, x: Tensor, *, copies: int) -> Tensor:
         with self.head.batch.holding(len(x), copies):
