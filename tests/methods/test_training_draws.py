@@ -4,6 +4,8 @@ An image draws bits; every combination of them has a value, by the equation (dra
 must give these values and no others, each as often as its probability says.
 """
 
+from functools import partialmethod
+
 import pytest
 import torch
 from draws import draws, kernel
@@ -17,6 +19,7 @@ from karst_bench.methods.build import SHARES
 from karst_bench.methods.repadapter import Reparameterised
 from karst_bench.nn.kernel_delta import KernelDelta
 from karst_bench.nn.prompts import Prompts
+from karst_bench.nn.weight_dependent import MagnitudeDirection
 
 N = 2000
 CASES = draws()
@@ -123,6 +126,48 @@ def test_snells_threshold_and_size_are_constants(sparse_kernel):
     check_constant_in_backward(sparse_kernel)
 
 
+# DoRA: the length of a row ----------------------------------------------------------------------------------------
+
+
+def check_rows_have_lengths(update):
+    """W = m V / |V| by rows; in backward |V| is a number: dL/dV = m / |V| dL/dW, so B, A and m follow by hand."""
+    W0, G = torch.tensor([[0.3, -1.2], [0.8, 0.5]]), torch.tensor([[1.0, -2.0], [0.5, 3.0]])
+    A, B, mu, s = update.A.detach(), update.B.detach(), update.mu.detach(), update.s
+    V = W0 + s * B @ A
+    length, m = (V**2).sum(1, keepdim=True) ** 0.5, (W0**2).sum(1, keepdim=True) ** 0.5 + mu[:, None]
+    dW = update.delta(W0)
+    torch.testing.assert_close(W0 + dW, m * V / length, rtol=1e-4, atol=1e-6)
+    dV = m / length * G
+    expected = [s * B.T @ dV, s * dV @ A.T, (V / length * G).sum(1)]
+    ours = torch.autograd.grad((dW * G).sum(), [update.A, update.B, update.mu])
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def length_update():
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        update = MagnitudeDirection(2, 2, r=1, s=0.5)
+        with torch.no_grad():
+            for p in update.parameters():
+                p.copy_(torch.randn(p.shape))
+    return update
+
+
+def test_doras_length_is_a_constant_in_backward(length_update):
+    check_rows_have_lengths(length_update)
+
+
+def lengths(self, W0, *, axis, detached):
+    """DoRA's update with the length over another axis, or in the graph."""
+    change = self.s * self.B @ self.A
+    V = W0 + change
+    length = (V.detach() if detached else V).norm(dim=axis, keepdim=True)
+    m = W0.norm(dim=axis, keepdim=True) + (self.mu[:, None] if axis == 1 else self.mu)
+    return change + (m / length - 1) * V
+
+
 # VPT on whole models ----------------------------------------------------------------------------------------------
 
 
@@ -225,6 +270,13 @@ def test_what_is_not_detached_is_caught(monkeypatch, sparse_kernel):
     monkeypatch.setattr(KernelDelta, "delta", attached_size)
     with pytest.raises(AssertionError):
         check_constant_in_backward(sparse_kernel)
+
+
+@pytest.mark.parametrize(("axis", "detached"), [(0, True), (1, False)], ids=["wrong axis", "not detached"])
+def test_a_length_that_is_wrong_is_caught(monkeypatch, length_update, axis, detached):
+    monkeypatch.setattr(MagnitudeDirection, "delta", partialmethod(lengths, axis=axis, detached=detached))
+    with pytest.raises(AssertionError):
+        check_rows_have_lengths(length_update)
 
 
 @torch.no_grad()
