@@ -1,7 +1,12 @@
-"""`karst-bench run` and run.py: Hydra composes what the words say, this file turns its errors into sentences."""
+"""`karst-bench run` and run.py: what the words compose is done, errors become sentences.
+
+One run is composed once, as the cell of a plan is. Several runs, launchers and whatever Hydra's flags ask go through
+Hydra's own machinery, which composes twice before a run starts.
+"""
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -19,12 +24,13 @@ from karst_bench.config import compose as config
 from karst_bench.config import sweeps
 from karst_bench.config.messages import friendly
 from karst_bench.config.option_files import config_dir, options
-from karst_bench.config.settings import resolve
+from karst_bench.config.settings import Settings, resolve
 from karst_bench.errors import BusyError, UserError
 from karst_bench.records.store import Store
 from karst_bench.run import status
 from karst_bench.run.lookup import recall
 
+HYDRAS = re.compile(r"[+~]*hydra[./]")
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +58,9 @@ def _run(flags: list[str], words: list[str]) -> None:
     if flags and set(flags) <= {"--help", "-h"}:
         print(help_text([override for override in overrides if not override.startswith("hydra.")]))
         return
+    if not flags and not any(HYDRAS.match(override) for override in overrides):
+        _interruptible(config.settings_of(overrides))
+        return
     with friendly(overrides, config.composed, options):
         failures = _hydra([*overrides, *config.search_path(), *flags])
     if len(failures) > 1:
@@ -68,15 +77,10 @@ def _hydra(arguments: list[str]) -> list[Exception]:
 
     @hydra.main(config_path=str(config_dir()), config_name="config", version_base=compat.VERSION_BASE)
     def task(cfg: DictConfig) -> None:
+        attach_console(debug=cfg.debug)  # a launcher's worker process starts without
         try:
-            _one(cfg)
-        except UserError as error:  # nothing heavy is imported to tell a typo
-            _keep(error, failures)
+            _interruptible(resolve(config.complete(cfg, list(HydraConfig.get().overrides.task))))
         except Exception as error:
-            from karst_bench.engine.outcome import Interrupted
-
-            if isinstance(error, Interrupted):  # Hydra would go on to the next run after an Exception
-                raise KeyboardInterrupt("the same command continues where it was") from error
             _keep(error, failures)
 
     sys.argv = [sys.argv[0], *arguments]
@@ -97,14 +101,30 @@ def _keep(error: Exception, failures: list[Exception]) -> None:
     failures.append(error)
 
 
-def _one(cfg: DictConfig) -> None:
-    """Does what one composed configuration says; a finished run is told before torch is imported."""
-    attach_console(debug=cfg.debug)  # a launcher's worker process starts without
-    settings = resolve(config.complete(cfg, list(HydraConfig.get().overrides.task)))
+def _interruptible(settings: Settings) -> None:
+    """Does what the settings say. Raises: KeyboardInterrupt where a signal ended it: Hydra would go on to the next run."""
+    try:
+        _one(settings)
+    except UserError:  # nothing heavy is imported to tell a typo
+        raise
+    except Exception as error:
+        from karst_bench.engine.outcome import Interrupted
+
+        if isinstance(error, Interrupted):
+            raise KeyboardInterrupt("the same command continues where it was") from error
+        raise
+
+
+def _one(settings: Settings) -> None:
+    """A finished run is told before torch is imported."""
     if settings.action == "train":
         if recall(settings, Store(settings.paths.results, settings.suite)) is not None:
             return
         log.info("%s: starting", settings.title)
-    from karst_bench.run.commands import act
+        from karst_bench.run.pipeline import start
 
-    act(settings)
+        start(settings)
+    else:
+        from karst_bench.run.commands import act
+
+        act(settings)

@@ -65,12 +65,9 @@ class Store:
         with suppress(OSError):
             probe.unlink()
 
-    def done(self, run_id: str) -> bool:
-        """Whether a whole record of that id exists. A damaged one raises UserError: nothing is overwritten."""
-        if not self.path(run_id).exists():
-            return False
-        self.read(run_id)
-        return True
+    def find(self, run_id: str) -> RunRecord | None:
+        """The finished run of that id, if there is one. A damaged record raises UserError: nothing is overwritten."""
+        return self.read(run_id) if self.path(run_id).exists() else None
 
     def read(self, run_id: str) -> RunRecord:
         """The finished run of that id. Raises: UserError where its record is missing or damaged."""

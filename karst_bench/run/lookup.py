@@ -32,13 +32,11 @@ def recall(settings: Settings, store: Store) -> RunRecord | None:
         known = json.loads(memory_path(settings).read_text(encoding="utf-8"))
         if any(_stamp(Path(name)) != stamp for name, stamp in known["files"].items()):
             return None
-        run_id = str(known["id"])
-        if not store.done(run_id):
-            return None
+        record = store.find(str(known["id"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    record = store.read(run_id)
-    log.info("%s", _done_already(settings.title, record, store))
+    if record is not None:
+        log.info("%s", _done_already(settings.title, record, store))
     return record
 
 
@@ -59,8 +57,7 @@ def standing_record(prepared: "PreparedRun", store: Store) -> RunRecord | None:
     """The record of a finished cell. Raises: UserError where the cell has failed too often to be tried again unasked."""
     if prepared.settings.force:
         return None
-    if store.done(prepared.id):
-        record = store.read(prepared.id)
+    if (record := store.find(prepared.id)) is not None:
         log.info("%s", _done_already(prepared.title, record, store))
         return record
     if store.failures(prepared.id) >= ATTEMPTS:

@@ -32,8 +32,12 @@ def run(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecord:
     Raises: UserError for bad input, before anything is computed; Interrupted on SIGTERM or Ctrl-C, state on disk.
     """
     store = Store(settings.paths.results, settings.suite)
-    if (record := recall(settings, store)) is not None:
-        return record
+    return recall(settings, store) or start(settings, watchers=watchers)
+
+
+def start(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecord:
+    """As `run`, for who has recalled already and found nothing."""
+    store = Store(settings.paths.results, settings.suite)
     store.check_writable()
     threads = use_threads(settings.threads)
     prepared = prepare(settings)

@@ -6,6 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from karst_bench import compat
+from karst_bench.cli.app import main
+from karst_bench.config import compose
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "timm", "tensorflow_datasets", "wandb", "matplotlib", "optuna")
 COMMANDS = """
@@ -88,6 +94,46 @@ def test_help_typos_bad_values_and_states_import_nothing_heavy(tmp_path: Path) -
     said = python(COMMANDS, json.dumps(HEAVY), str(tmp_path), json.dumps(words)).splitlines()
     lines = [json.loads(line) for line in said if line.startswith("[")]
     assert lines == [[" ".join(word), code, []] for code, group in commands.items() for word in group]
+
+
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The overrides of every composition, Hydra's own apart."""
+    seen: list[list[str]] = []
+    real = compat.compose_apart
+
+    def counted(folders: object, name: object, overrides: list[str], store: object) -> object:
+        seen.append(list(overrides))
+        return real(folders, name, overrides, store)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compose.compat, "compose_apart", counted)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("words", "most"),
+    [
+        ("sweep table1 suite=mini", 11 + 9 + 3 - 2),  # a cell, and its neighbours along every axis
+        ("status sweep=ablate_r suite=mini", 5 + 9 + 3 - 2),
+        ("run --help", 1), ("run method=kars", 1), ("run recipe.lr=abc", 1), ("run sed=1", 2),  # the second lists the keys
+    ],
+)  # fmt: skip
+def test_a_command_composes_no_more_than_it_must(
+    words: str, most: int, composed: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(words.split())
+    assert 1 <= len(composed) <= most
+
+
+def test_a_file_is_parsed_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    real = compat.OmegaConf.load
+    monkeypatch.setattr(compat.OmegaConf, "load", lambda file: parsed.append(file.getvalue()) or real(file))
+    compat._parsed.cache_clear()
+    for words in (["method=lora"], ["method=karst", "dataset=vtab/dtd"], ["method=lora"]):
+        compose.composed(words)
+    assert len(parsed) == len(set(parsed)) > 10
 
 
 def test_a_training_run_says_what_it_is_before_torch_is_imported(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def files(root):
 
 def test_a_record_is_written_once(store, record, tmp_path):
     run_id = record.id
-    assert not store.done(run_id)
+    assert store.find(run_id) is None
     store.write(record)
-    assert store.done(run_id) and store.read(run_id) == record
+    assert store.find(run_id) == store.read(run_id) == record
     with pytest.raises(UserError, match="exists already"):
         store.write(replace(record, notes=("second",)))
     assert store.read(run_id).notes == ()
@@ -47,7 +47,7 @@ def test_failures_are_counted_and_make_way(store, record, failure, tmp_path):
     store.fail(failure)
     store.fail(failure)
     assert [found.attempts for found in store.failed()] == [2] and list(store.records()) == []
-    assert store.failures(run_id) == 2 and not store.done(run_id)
+    assert store.failures(run_id) == 2 and store.find(run_id) is None
     store.write(record)
     assert store.failures(run_id) == 0
     assert files(tmp_path) == [f"runs/mini/{run_id}.json", f"superseded/mini/{run_id}.1.json"]
@@ -120,7 +120,7 @@ def test_damaged_records_are_not_overwritten(store, record):
     path.parent.mkdir(parents=True)
     path.write_text("{")
     with pytest.raises(UserError, match="move it away"):
-        store.done(record.id)
+        store.find(record.id)
     with pytest.raises(UserError, match="exists already"):
         store.write(record)
     assert path.read_text() == "{"
@@ -178,9 +178,9 @@ def test_a_failing_disk_leaves_all_or_nothing(store, record, tmp_path, monkeypat
         else:
             # No link: a copy takes its place. Folder fsync and mkdir of an existing folder may fail harmlessly.
             assert call in ("link", "mkdir", "fsync", "replace") or not hits
-    if not store.done(record.id):
+    if store.find(record.id) is None:
         ACTIONS[action](store, record)
-    assert store.done(record.id) == (action == "write")
+    assert (store.find(record.id) is not None) == (action == "write")
     assert not [name for name in files(tmp_path) if ".tmp" in name or "probe" in name]
 
 
