@@ -54,8 +54,8 @@ class Asked:
         for key, known in {"only": PARTS, "model": timm.list_models(), "rows": list(ROWS)}.items():
             for part in lists[key]:
                 if part not in known:
-                    shown = f". Known: {'; '.join(known)}" if len(known) < 20 else ""
-                    raise UserError(f"{key}={part} does not exist{nearest(part, known)}{shown}")
+                    shown = f" Known: {'; '.join(known)}" if len(known) < 20 else ""
+                    raise UserError(f"{key}={part} does not exist{nearest(part, known) or '.'}{shown}")
         for number in _parts(batch, ","):
             if not number.isdigit() or int(number) < 1:
                 raise UserError(f"batch={number} is not a whole number of at least 1")

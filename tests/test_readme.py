@@ -7,6 +7,7 @@ from statistics import mean
 
 import pytest
 
+from karst_bench import __version__
 from karst_bench.config.option_files import options
 from karst_bench.records.record import load
 
@@ -64,3 +65,8 @@ def test_the_table_of_steps_is_what_was_measured() -> None:
         measured = (vit["rows"][row]["cpu_ratio_median"], swin["rows"][row]["cpu_ratio_median"],
                     vit["rows"][row]["with_weights_ratio"], vit["bf16"][row]["with_weights_ratio"])  # fmt: skip
         assert [float(cell) for cell in cells] == pytest.approx(measured, abs=0.0051), name
+
+
+def test_the_citation_and_the_changelog_name_this_version() -> None:
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1] == __version__

@@ -84,7 +84,12 @@ def _hydra(arguments: list[str]) -> list[Exception]:
             _keep(error, failures)
 
     sys.argv = [sys.argv[0], *arguments]
-    task()
+    handlers, level = list(logging.root.handlers), logging.root.level
+    try:
+        task()
+    finally:  # --info leaves a handler on standard output
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
     return failures
 
 

@@ -63,7 +63,7 @@ def _explain(error: Exception, overrides: Sequence[str], compose: Compose, optio
 def _unknown_option(path: str, options: Options) -> str:
     group = next((g for g in GROUPS if path.startswith(f"{g}/")), path.partition("/")[0])
     option, valid = path.removeprefix(f"{group}/"), options(group)
-    return f"{group}={option} is unknown{nearest(option, valid)}. Valid: {', '.join(valid)}"
+    return f"{group}={option} is unknown{nearest(option, valid) or '.'} Valid: {', '.join(valid)}"
 
 
 def _unknown_key(key: str, text: str, overrides: Sequence[str], compose: Compose) -> str:
@@ -73,5 +73,5 @@ def _unknown_key(key: str, text: str, overrides: Sequence[str], compose: Compose
     keys = list(keys_of(compose(chosen)))
     parent = key.rpartition(".")[0]
     siblings = [k for k in keys if k.startswith(f"{parent}.")] if parent else []
-    shown = f". Keys of {parent}: {', '.join(k.removeprefix(parent + '.') for k in siblings)}" if siblings else ""
-    return f"unknown key {key}{nearest(key, keys)}{shown}"
+    shown = f" Keys of {parent}: {', '.join(k.removeprefix(parent + '.') for k in siblings)}" if siblings else ""
+    return f"unknown key {key}{nearest(key, keys) or '.'}{shown}"

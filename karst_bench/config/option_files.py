@@ -43,7 +43,7 @@ def option_config(group: str, option: str) -> dict[str, Any]:
     Interpolations stay as they are written. Raises: UserError if there is no such option.
     """
     if option not in (valid := options(group)):
-        raise UserError(f"{group}={option} is unknown{nearest(option, valid)}. Valid: {', '.join(valid)}")
+        raise UserError(f"{group}={option} is unknown{nearest(option, valid) or '.'} Valid: {', '.join(valid)}")
     merged = OmegaConf.to_container(_merged(group, option))
     assert isinstance(merged, dict)
     return {str(key): value for key, value in merged.items()}

@@ -66,7 +66,7 @@ def read_sweep(name: str, suite: str) -> SweepFile:
     """The axes and the layout of a sweep on one suite. Raises: UserError for an unknown name, or a file that says it wrong."""
     known = sweep_names()
     if name not in known:
-        raise UserError(f"sweep={name} is unknown{nearest(name, known)}. Valid: {', '.join(known)}")
+        raise UserError(f"sweep={name} is unknown{nearest(name, known) or '.'} Valid: {', '.join(known)}")
     said = _said(name)
     axes = {key: _values(_of_suite(value, suite, name)) for key, value in said["axes"].items()}
     return SweepFile(name, suite, str(_of_suite(said["title"], suite, name)), axes, _layout(said.get("table"), suite, name))

@@ -19,8 +19,8 @@ COMMANDS = ["run", "sweep", "status", "tune", "report", "demo", "data audit", "d
             "weights fetch"]  # fmt: skip
 DOORS = {"status": "status", "tune": "tune", "demo": "demo", "audit_data": "data audit", "prepare_vtab": "data prepare",
          "prepare_fewshot": "data fewshot", "fetch_weights": "weights fetch"}  # fmt: skip
-GENERATORS = ["contact_sheets", "docs_data_sources", "docs_datasets", "docs_methods", "docs_mini", "interval_coverage",
-              "mini_difficulty", "pretrain_mini"]  # fmt: skip
+GENERATORS = ["contact_sheets", "docs_data_sources", "docs_datasets", "docs_methods", "docs_mini", "docs_recipes",
+              "interval_coverage", "mini_difficulty", "pretrain_mini"]  # fmt: skip
 
 
 def run_script(name: str, *words: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -144,8 +144,9 @@ def test_run_hands_every_word_to_hydra_in_order(monkeypatch: pytest.MonkeyPatch)
 def test_hydras_own_flags(given: str, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "mine.yaml").write_text("name: mine\n")
+    before = list(logging.root.handlers)
     assert hydra_app.main(given.format(tmp=tmp_path).split()) == 0
-    assert shown in capsys.readouterr().out
+    assert shown in capsys.readouterr().out and logging.root.handlers == before
 
 
 def _raise(error: BaseException) -> None:

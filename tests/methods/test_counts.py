@@ -9,7 +9,7 @@ import timm
 import torch
 
 from karst_bench.adapt.attach import attach_methods
-from karst_bench.adapt.counts import counts, training_counts
+from karst_bench.adapt.counts import counts, forward_macs, training_counts
 from karst_bench.adapt.timm_sites import model_spec
 from karst_bench.config.option_files import options
 from karst_bench.errors import UserError
@@ -124,3 +124,13 @@ def test_snell_says_how_many_entries_change(settings):
         methods = build_methods(settings("method=snell"))
         attach_methods(net, methods)
     assert counts(net, methods)["update_nonzeros"] == pytest.approx(8_493_465.6, abs=72)
+
+
+def test_multiply_adds_by_hand():
+    """ViT-B/16: the patches' projection, twelve blocks of 12 d^2 a token and 2 d a pair of tokens, and the head."""
+    d, patches, classes = 768, 14 * 14, 10
+    tokens = patches + 1
+    with torch.device("meta"):
+        net = timm.create_model(VIT, num_classes=classes)
+    block = tokens * 12 * d**2 + 2 * tokens**2 * d
+    assert forward_macs(net, (224, 224)) == patches * 3 * 16**2 * d + 12 * block + d * classes
