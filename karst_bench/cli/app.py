@@ -199,7 +199,7 @@ def fetch(
 
 @app.command(cls=KeyValueCommand)
 def demo() -> None:
-    """Train KARST and a linear probe. On an embedded task, into outputs/demo: nothing to download, under a minute."""
+    """Train KARST and a linear probe. On an embedded task, into outputs/demo: nothing to download, about a minute."""
     from karst_bench.cli import demonstration
 
     demonstration.show()
