@@ -6,14 +6,12 @@ Every figure is a mean over records with its 95 % interval; nothing is typed. Th
 import re
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 
 from tabulate import tabulate
 
 from karst_bench import files
 from karst_bench.cli.app import generator
-from karst_bench.config.compose import settings_of
 from karst_bench.report.load import Run, load_runs
 from karst_bench.report.statistics import aggregate, compare, intervals
 from karst_bench.report.statistics.aggregate import MethodResults
@@ -23,7 +21,7 @@ from karst_bench.report.suite import load_suite
 ROOT = Path(__file__).resolve().parents[1]
 
 PAGE = ROOT / "docs" / "mini.md"
-RESULTS = ROOT / "results" / "runs" / "mini"
+RESULTS = ROOT / "results" / "reference" / "mini"
 MARKS = re.compile(r"(<!-- records: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TASKS = load_suite("mini").task_names
 SEARCHED = {
@@ -49,17 +47,10 @@ def rows_of(runs: Sequence[Run], backbone: str) -> dict[tuple[str, str], MethodR
         for row in settings:
             facts = dict(row.setting)
             random = facts["weights"] == "none"
-            changed = row.tuned == "none" and float(facts["recipe.lr"]) != default_lr(row.method)
-            if random == (row.tuned == "ours_random") and not changed:
+            changed = row.layer > 0 or any(not item.startswith("weights=") for item in row.deviations)
+            if random == (row.tuned == "ours_random") and not changed and row.tasks:
                 found[row.method, row.tuned] = row
     return found
-
-
-@cache
-def default_lr(method: str) -> float:
-    """The lr of a mini run of the method when nothing is said of it."""
-    name = method.partition("+")[0]  # a row with an extra or a second method is called name+extra
-    return float(settings_of([f"method={name}", "dataset=mini/digits"]).recipe.lr)
 
 
 def searched(runs: Sequence[Run]) -> str:

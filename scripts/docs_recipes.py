@@ -17,7 +17,7 @@ from tabulate import tabulate
 from karst_bench import files
 from karst_bench.cli.app import generator
 from karst_bench.config.compose import settings_of
-from karst_bench.config.option_files import options
+from karst_bench.config.option_files import option_config, options
 from karst_bench.config.settings import Settings, recipe_of
 from karst_bench.engine.recipe import Recipe
 from karst_bench.engine.schedule import epoch_rates, moves_per_step
@@ -188,10 +188,11 @@ def closeness_page() -> str:
     compared = {fact["table"] for fact in published()}
     rows = []
     for row in closeness():
-        settings = settings_of([f"method={row['method']}"])
+        option = option_config("method", row["method"])
+        about = option.get("method", option)["about"]  # a file that sets its recipe too holds the method as one of its nodes
         recipe = "compared field by field" if row["method"] in compared else "not checked"
         checks = (_tests(row[key]) for key in ("forward", "start", "training"))
-        rows.append([f"`{row['method']}`", settings.method["about"]["title"], *checks, recipe, "by name", "lists"])
+        rows.append([f"`{row['method']}`", about["title"], *checks, recipe, "by name", "lists"])
     headers = ["method", "title", "forward", "start", "training", "recipe", "weights", "data"]
     return "\n".join([CLOSENESS, _markdown(rows, headers), ""])
 

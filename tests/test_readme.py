@@ -26,7 +26,7 @@ def test_the_method_table_agrees_with_the_generated_page() -> None:
 
 def test_the_results_are_those_of_the_records() -> None:
     """Mean over the nine tasks of the mean over seeds, at the searched learning rates."""
-    records = [load(path) for path in sorted((ROOT / "results" / "runs" / "mini").glob("*.json"))]
+    records = [load(path) for path in sorted((ROOT / "results" / "reference" / "mini").glob("*.json"))]
     rows = {"linear probe on random weights": ("linear", "none"), "linear probe": ("linear", "pretrained"),
             "KARST": ("karst", "pretrained")}  # fmt: skip
     for title, (method, weights) in rows.items():

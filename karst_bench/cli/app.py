@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from karst_bench import __version__
+from karst_bench.cli import exchange
 from karst_bench.cli.console import attach_console
 from karst_bench.cli.outcome import asks_for_debug, exit_code
 from karst_bench.cli.words import KeyValueCommand, OverrideCommand
+from karst_bench.errors import UserError
 
 PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
@@ -29,17 +31,13 @@ app.add_typer(data_app, name="data", help="Check data sets and bring them into p
 app.add_typer(weights_app, name="weights", help="Fetch and check backbone weights.")
 
 
-def _expanded(text: str) -> Path:
-    return Path(text).expanduser()
-
-
 Words = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Words as for run.")]
-Root = Annotated[Path, typer.Argument(parser=_expanded, metavar="root=DIR", help="The folder of paths.data.")]
+Root = Annotated[Path, typer.Argument(parser=exchange.expanded, metavar="root=DIR", help="The folder of paths.data.")]
 Tasks = Annotated[
     str | None, typer.Option("--tasks", "--task", help="Sets by name, comma-separated: cifar100,fewshot/pets. Default: all.")
 ]
 Images = Annotated[bool, typer.Option("--images/--no-images", help="Open every image, or read the lists only.")]
-Weights = Annotated[Path, typer.Option("--out", parser=_expanded, help="The folder of paths.weights.")]
+Weights = Annotated[Path, typer.Option("--out", parser=exchange.expanded, help="The folder of paths.weights.")]
 
 
 @app.callback()
@@ -82,7 +80,7 @@ def tune(
     words: Words = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Size of the study, over all workers; default 30.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
-    table: Annotated[Path | None, typer.Option(parser=_expanded, help="Where the result goes.")] = None,
+    table: Annotated[Path | None, typer.Option(parser=exchange.expanded, help="Where the result goes.")] = None,
     join: Annotated[bool, typer.Option("--join", hidden=True)] = False,
 ) -> int:
     """Search hyper-parameters on the val split. The test split is never read; a stopped study goes on where it was.
@@ -97,17 +95,33 @@ def tune(
 
 @app.command(cls=KeyValueCommand)
 def report(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[diff paper]", help="Show every cell beside the printed one.")
+    ] = None,
     suite: Annotated[str, typer.Option(help="vtab or mini.")] = "vtab",
     results: Annotated[
-        Path, typer.Option(parser=_expanded, envvar="KARST_BENCH_RESULTS", help="The folder of paths.results.")
+        Path, typer.Option(parser=exchange.expanded, envvar="KARST_BENCH_RESULTS", help="The folder of paths.results.")
     ] = Path("results"),
+    records: Annotated[
+        str, typer.Option(help="own (results/runs), reference (results/reference), imported, or several: own,reference.")
+    ] = "reference,own",
+    contrasts: Annotated[str, typer.Option(help="Pairs to compare: karst:lora,ssf:lora. Default: each against LoRA.")] = "",
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Draw the figures too.")] = True,
 ) -> None:
     """Make tables, figures and statistics. They come from the records alone and go to <results>/report/<suite>."""
-    from karst_bench.report.report import terminal_text, write_report
+    from karst_bench.report.report import record_folders, terminal_text, write_report
+    from karst_bench.report.statistics.contrasts import parse_contrasts
 
-    made = write_report(suite, results / "runs" / suite, results / "report" / suite, pictures)
-    print(terminal_text(made, sys.stdout.isatty()))
+    if words not in (None, [], ["diff", "paper"]):
+        raise UserError(f"report {' '.join(words or [])}: the one thing to add is diff paper; the rest is key=value: suite=vtab")
+    folders, pairs = record_folders(results, suite, records), parse_contrasts(contrasts)
+    made = write_report(suite, folders, results / "report" / suite, pictures, pairs)
+    print(terminal_text(made, sys.stdout.isatty(), "paper_diff" if words else ""))
+
+
+app.command(cls=KeyValueCommand, no_args_is_help=True)(exchange.compare)
+app.command(cls=KeyValueCommand)(exchange.export)
+app.command("import", cls=KeyValueCommand, no_args_is_help=True)(exchange.import_)
 
 
 @data_app.command(cls=KeyValueCommand, no_args_is_help=True)
@@ -133,7 +147,7 @@ def prepare(
         str | None, typer.Option(help="A file or folder at hand; for source=zip also an address, hub or drive.")
     ] = None,
     lists: Annotated[
-        Path | None, typer.Option(parser=_expanded, help="VPT's JSON lists of the fgvc sets: a folder or zip.")
+        Path | None, typer.Option(parser=exchange.expanded, help="VPT's JSON lists of the fgvc sets: a folder or zip.")
     ] = None,
     to: Annotated[str | None, typer.Option(help="hf: write parquet files too.")] = None,
     verify: Annotated[
@@ -147,7 +161,7 @@ def prepare(
     """
     from karst_bench.cli import data_sources
 
-    given = None if archive is None else archive if "://" in archive else str(_expanded(archive))
+    given = None if archive is None else archive if "://" in archive else str(exchange.expanded(archive))
     return data_sources.prepare_sets(
         root, tasks, source=source, encoding=encoding, archive=given, lists=lists, to=to, verify=verify
     )
@@ -166,7 +180,7 @@ def fewshot(
     root: Root,
     tasks: Tasks = None,
     archives: Annotated[
-        Path | None, typer.Option(parser=_expanded, help="Where the original archives lie; default DIR.")
+        Path | None, typer.Option(parser=exchange.expanded, help="Where the original archives lie; default DIR.")
     ] = None,
     lists: Annotated[str | None, typer.Option(help="The published lists from another folder or address.")] = None,
 ) -> int:

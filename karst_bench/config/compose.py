@@ -12,6 +12,7 @@ from karst_bench import compat
 from karst_bench.config.augment import with_augment
 from karst_bench.config.messages import friendly
 from karst_bench.config.option_files import config_dir, options
+from karst_bench.config.protocols import check_protocol
 from karst_bench.config.settings import Settings, resolve
 from karst_bench.config.suites import with_suite
 from karst_bench.config.tuned import setting_words, tuned_entry, with_tuned
@@ -45,7 +46,8 @@ def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Puts in what depends on the words given: a backbone of one's own, what a method's YAML says of the dataset's suite, and a
     tuned setting (recipe < tuned < command line).
 
-    Raises: UserError for `also=` a method that brings its own optimiser, and for a sweep, which is many configurations.
+    Raises: UserError for `also=` a method that brings its own optimiser, a named protocol with other
+    fields, and a sweep, which is many configurations.
     """
     if "axes" in cfg.sweep:
         name = next(word for word in overrides if word.startswith("sweep="))
@@ -60,6 +62,9 @@ def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         cfg = composed([*overrides, *words])
     if cfg.suite is None:
         cfg.suite = "mini" if cfg.dataset.suite == "mini" else "vtab"
+    protocol = OmegaConf.to_container(cfg.protocol)
+    assert isinstance(protocol, dict)
+    check_protocol({str(key): value for key, value in protocol.items()})
     cfg = with_suite(_with_own_backbone(cfg, given), given)
     return with_augment(with_tuned(cfg, entry, given), given)
 

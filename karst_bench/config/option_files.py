@@ -56,6 +56,15 @@ def option_defaults(group: str, option: str) -> dict[str, str]:
     return {str(key).removeprefix("override /").partition("@")[0]: str(value) for key, value in pairs}
 
 
+def all_defaults(group: str, option: str) -> dict[str, str]:
+    """`option_defaults` with those of the option's bases, its own winning."""
+    lines = OmegaConf.select(OmegaConf.load(option_file(group, option)), "defaults", default=[])
+    found: dict[str, str] = {}
+    for base in (str(line).removesuffix(BASE) for line in lines if str(line).endswith(BASE)):
+        found |= all_defaults(group, base)
+    return found | option_defaults(group, option)
+
+
 def _merged(group: str, name: str) -> DictConfig:
     own = load_yaml(option_file(group, name))
     bases = [entry.removesuffix(BASE) for entry in own.pop("defaults", []) if str(entry).endswith(BASE)]

@@ -8,10 +8,12 @@ too, so that a new option does not orphan the records of yesterday.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from karst_bench.records.migrations import SCHEMA
-from karst_bench.records.record import RunHeader
+
+if TYPE_CHECKING:
+    from karst_bench.records.record import RunHeader
 
 NODES = ("method", "extra", "also", "recipe", "protocol")
 DATASET = ("name", "source", "encoding", "transform", "shots", "split_seed", "classes", "difficulty")
@@ -43,7 +45,8 @@ def _pick(node: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: node.get(key) for key in keys} if isinstance(node, Mapping) else {}
 
 
-def _without_later(node: str, values: Any) -> Any:
+def without_later(node: str, values: Any) -> Any:
+    """A node of a configuration without the options that came later, where they say what ran before there were any."""
     if not isinstance(values, Mapping):
         return values
     later = LATER.get(node) or LATER_OF_METHOD.get(str(values.get("name")), {})
@@ -61,13 +64,19 @@ def _digest(facts: Mapping[str, Any]) -> str:
 
 
 def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    facts: dict[str, Any] = {node: _without_later(node, config.get(node)) for node in NODES}
+    facts: dict[str, Any] = {node: without_later(node, config.get(node)) for node in NODES}
     facts |= {key: config.get(key) for key in SCALARS}
     facts["regularizer"] = _chosen(config.get("regularizer"))
     facts["backbone"] = _pick(config.get("backbone"), BACKBONE)
     facts["dataset"] = _pick(config.get("dataset"), DATASET)
     facts["tuned"] = _pick(config.get("tuned"), TUNED)
     return facts
+
+
+def deciding_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration decides the numbers of its run, in one form per meaning; ids are hashes over it."""
+    found: dict[str, Any] = _canonical(_facts(config) | {"backbone": _pick(config.get("backbone"), BACKBONE + INPUT)})
+    return found
 
 
 def identify(
@@ -95,7 +104,7 @@ def identify(
     return _digest(facts)
 
 
-def recomputed_id(record: RunHeader) -> str:
+def recomputed_id(record: "RunHeader") -> str:
     """The id that a record ought to have by what it says, by the rule of the schema that made its id."""
     return identify(
         record.config,

@@ -5,7 +5,7 @@ from typing import Any
 
 from karst_bench.records.strict_json import need
 
-SCHEMA = 2
+SCHEMA = 3
 # Schema 1 kept the packages' versions beside the other facts of provenance.
 PACKAGES_1 = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow", "hydra_core", "omegaconf", "safetensors",
               "scikit_learn", "optuna", "wandb")  # fmt: skip
@@ -21,7 +21,13 @@ def _from_1(old: dict[str, Any]) -> dict[str, Any]:
     return new
 
 
-STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+def _from_2(old: dict[str, Any]) -> dict[str, Any]:
+    """Schema 2: a digest over the file was optional; what had none says so from now on."""
+    new = {key: value for key, value in old.items() if key != "digest"} | {"schema": 3}
+    return new if "digest" in old else new | {"undigested": True}
+
+
+STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
 
 
 def migrate(parsed: Any) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class RunHeader(Facts, frozen=True, kw_only=True):
     # factories, so that omit_defaults never leaves these out
     created: str = field(default_factory=now)
     schema: int = field(default_factory=lambda: SCHEMA)
+    undigested: bool = False  # read from a file of schema 1 or 2 that had no digest
     id_schema: int = field(default_factory=lambda: SCHEMA)
 
 
@@ -128,14 +129,18 @@ def _typed(fields: dict[str, Any]) -> RunRecord | FailedRun:
 def loads(data: bytes | str) -> RunRecord | FailedRun:
     """Parses and checks one record, of this schema or an earlier one.
 
-    Raises: RecordError with the place and the reason, also where the file's digest does not fit. The digest finds accidents
-    and careless edits, it is no signature: older records have none, and whoever forges with care can make one.
+    Raises: RecordError with the place and the reason, also where the file's digest does not fit or, since schema 3, is absent.
+    The digest finds accidents and careless edits, it is no signature: whoever forges with care can make one.
     """
-    fields = migrate(strict_json.parse(data))
-    written = fields.pop("digest", None)
+    parsed = strict_json.parse(data)
+    fields = migrate(parsed)
+    fields = {key: value for key, value in fields.items() if key != "digest"}
     record = _typed(fields)
-    if written is not None:
-        need(written == strict_json.digest(fields), "its digest does not fit: it was changed after it was written")
+    if "digest" in parsed:
+        whole = strict_json.digest({key: value for key, value in parsed.items() if key != "digest"})
+        need(parsed["digest"] == whole, "its digest does not fit: it was changed after it was written")
+    else:
+        need(parsed["schema"] < 3, "it has no digest; since schema 3 every record has one")
     return record
 
 

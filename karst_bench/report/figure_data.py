@@ -110,7 +110,7 @@ def ablation_grid(ours: ResultsByMethod, suite: Suite) -> AblationGrid:
     families: dict[tuple[tuple[str, str], ...], list[MethodResults]] = {}
     (method,) = suite.sweeps[KERNELS].values("method")
     for results in ours.get(method, []):
-        if results.tuned == "none" and all(axis in results.runs[0].hyper for axis in AXES):
+        if results.tasks and results.tuned == "none" and all(axis in results.runs[0].hyper for axis in AXES):
             rest = tuple(item for item in results.setting if item[0] not in {f"method.{axis}" for axis in AXES})
             families.setdefault(rest, []).append(results)
     if not families:

@@ -8,7 +8,7 @@ from tabulate import tabulate
 from karst_bench.report.table_model import Column, Table, TableCell
 
 DASH = "—"
-LEFT = ("method", "source", "first", "second", "set")
+LEFT = ("method", "source", "first", "second", "set", "table", "cell")
 TURNED, PAGE = 14, 45  # columns beyond which headings are turned; lines beyond which a LaTeX table runs over pages
 TEX_SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -19,7 +19,7 @@ TEX_SPECIAL = {
 
 def value_text(cell: TableCell) -> str:
     """The number of a cell alone."""
-    if cell.value is not None and cell.value < cell.floor:
+    if cell.floor is not None and cell.value is not None and cell.value < cell.floor:
         return f"<{cell.floor:g}"
     return f"{cell.value:.{cell.digits}f}"
 

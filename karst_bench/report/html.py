@@ -8,7 +8,7 @@ from karst_bench.report import formats
 from karst_bench.report.missing import Gap
 from karst_bench.report.table_model import Table, TableCell
 
-FOLDED = ("pairs", "figure2", "figure3", "ablation")  # tables that a click opens
+FOLDED = ("pairs", "paper_diff", "figure2", "figure3", "ablation")  # tables that a click opens
 FIGURES = {
     "figure2": "Figure 2: few-shot accuracy over shots",
     "figure3": "Figure 3: accuracy and parameters over the kernels N",
@@ -21,6 +21,7 @@ FIGURES = {
 def html_page(
     suite: str,
     runs: int,
+    sources: Sequence[str],
     tables: Sequence[Table],
     gaps: Mapping[str, Sequence[Gap]],
     left_out: Sequence[str],
@@ -34,5 +35,6 @@ def html_page(
     environment.globals |= {"text": formats.cell_text, "TableCell": TableCell}
     opened = [table.name for table in tables if table.name not in FOLDED]
     return environment.get_template("index.html.j2").render(
-        suite=suite, runs=runs, tables=tables, gaps=gaps, left_out=left_out, notes=notes, figures=FIGURES, open=opened
-    )
+        suite=suite, runs=runs, sources=sources, tables=tables, gaps=gaps, left_out=left_out, notes=notes, figures=FIGURES,
+        open=opened,
+    )  # fmt: skip

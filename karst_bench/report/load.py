@@ -1,21 +1,23 @@
 """Records from disk to runs. No record is trusted: what is not right is left out, with one line that says so."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
+from karst_bench.config.protocols import protocol_differs
 from karst_bench.records import record as schema
+from karst_bench.records.agreement import check_agreement
 from karst_bench.records.facts import Count
+from karst_bench.records.identity import without_later
 from karst_bench.records.record import RunRecord
 from karst_bench.records.strict_json import RecordError, reason
-from karst_bench.report.suite import DESCRIPTIVE, default_values, own_extra, run_label
+from karst_bench.report.experiment import Facts, dataset_file, experiment_of, known_options
+from karst_bench.report.suite import DESCRIPTIVE, own_extra, run_label
 
-PROTOCOLS = ("last", "peek10", "val", "best_val")
 # A name that ends in tables, commands and file names.
 PlainName = Annotated[str, Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.+/-]{0,79}\Z")]
 
@@ -31,9 +33,18 @@ class NamedNode(Struct, frozen=True):
 
 
 class ChosenNode(Struct, frozen=True):
-    """config.backbone, config.protocol: groups that every record has."""
+    """config.backbone: a group that every record has."""
 
     name: PlainName
+
+
+class ProtocolNode(Struct, frozen=True):
+    """config.protocol: what was trained on, looked at, and reported."""
+
+    name: PlainName
+    train: str
+    final: str
+    checks: str | None = None
 
 
 class MethodAbout(Struct, frozen=True):
@@ -54,6 +65,7 @@ class TunedNode(Struct, frozen=True):
 
     name: PlainName = "none"
     values: dict[str, Any] | None = None
+    listed: bool = True
 
 
 class DatasetNode(Struct, frozen=True):
@@ -81,7 +93,7 @@ class ReportedConfig(Struct, frozen=True):
     suite: PlainName
     method: MethodNode
     backbone: ChosenNode
-    protocol: ChosenNode
+    protocol: ProtocolNode
     dataset: DatasetNode
     recipe: RecipeNode = RecipeNode()
     extra: NamedNode = NamedNode()
@@ -100,7 +112,7 @@ def printable(text: str, limit: int = 160) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run, flat. Accuracies in per cent; `setting` holds what must be equal within a row but the seed."""
+    """One finished run, flat. Accuracies in per cent; setting, case: what a row, and a cell of it, has in common."""
 
     id: str
     method: str
@@ -122,13 +134,28 @@ class Run:
     created: str
     machine: str
     hyper: dict[str, Any] = field(hash=False)
+    listed: bool = True  # whether a tuned table had values for the dataset
     deviations: tuple[str, ...] = ()
-    setting: tuple[tuple[str, str], ...] = ()
-    data_version: tuple[str, ...] = ()
+    setting: Facts = ()
+    case: Facts = ()
+    digested: bool = True
     provenance_key: tuple[tuple[str, str], ...] = ()
+    commit: str = ""
+    origin: str = "own"
 
 
-def load_runs(folder: Path, suite: str) -> tuple[list[Run], list[str]]:
+def load_folders(folders: Mapping[str, Path], suite: str) -> tuple[list[Run], list[str]]:
+    """`load_runs` of each folder, by origin; a line left out begins with the origin where there are several."""
+    runs: list[Run] = []
+    left_out: list[str] = []
+    for origin, folder in folders.items():
+        found, lines = load_runs(folder, suite, origin)
+        runs += found
+        left_out += [f"{origin}/{line}" for line in lines] if len(folders) > 1 else lines
+    return runs, left_out
+
+
+def load_runs(folder: Path, suite: str, origin: str = "own") -> tuple[list[Run], list[str]]:
     """All valid finished runs under `folder` (…/runs/<suite>), sorted by id, and a line for every file left out.
 
     A run of the other suite in this folder, a second file with the same id and a symbolic link out of it are left out.
@@ -137,7 +164,9 @@ def load_runs(folder: Path, suite: str) -> tuple[list[Run], list[str]]:
     left_out: list[str] = []
     for path in sorted(folder.rglob("*.json")) if folder.is_dir() else []:
         try:
-            run = read_run(path, suite)
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise BadRecordError("a link to a file outside this folder")
+            run = replace(read_run(path, suite), origin=origin)
             if run.id in runs:
                 raise BadRecordError(f"duplicate of record {run.id}")
             runs[run.id] = run
@@ -163,36 +192,43 @@ def flatten(record: RunRecord, suite: str) -> Run:
         raise BadRecordError(f"config.{reason(error, record.config)}") from None
     dataset, metrics = config.dataset, record.metrics
     _check(record, config, suite)
+    found = experiment_of(record)
     few_shot = dataset.group == "fewshot"
     return Run(
         id=record.id, method=method_label(config), backbone=config.backbone.name, dataset=dataset.name,
         task=dataset.task, group=dataset.group, seed=config.seed, protocol=config.protocol.name,
         tuned=config.tuned.name, shots=dataset.shots if few_shot else None,
-        split_seed=(dataset.split_seed or 0) if few_shot else None, last=metrics.test_top1_last_pct,
+        split_seed=(dataset.split_seed or 0) if few_shot else None,
+        last=None if config.protocol.final == "val" else metrics.test_top1_last_pct,
         peak=metrics.test_top1_peak_pct if config.protocol.name == "peek10" else None,
         test_images=metrics.test_n or 0, params=record.counts.trainable_params,
         step_ms=record.speed.step_ms_median or None, peak_bytes=record.peak_bytes or None,
         created=record.created, machine=machine(record), hyper=hyper(record.config),
-        deviations=deviations(record, config), setting=setting(record, config), data_version=data_version(record),
-        provenance_key=provenance_key(record, config),
+        listed=config.tuned.listed, deviations=found.deviations, setting=found.setting, case=found.case,
+        digested=not record.undigested, commit=record.provenance.commit or "",
+        provenance_key=provenance_key(record, config, found.deviations),
     )  # fmt: skip
 
 
 def _check(record: RunRecord, config: ReportedConfig, suite: str) -> None:
-    dataset, protocol, metrics = config.dataset, config.protocol.name, record.metrics
+    dataset, protocol, metrics = config.dataset, config.protocol, record.metrics
     if config.suite != suite:
         raise BadRecordError(f"belongs to suite {config.suite}, not {suite}")
-    if protocol not in PROTOCOLS:
-        raise BadRecordError(f"unknown protocol {protocol!r}, this report knows {', '.join(PROTOCOLS)}")
-    if protocol != "val" and (metrics.test_top1_last_pct is None or not metrics.test_n):
-        raise BadRecordError(f"protocol {protocol} without test accuracy or test_n")
+    if odd := protocol_differs(record.config["protocol"]):
+        raise BadRecordError(f"{odd}: other fields need another name")
+    if protocol.final != "val" and (metrics.test_top1_last_pct is None or not metrics.test_n):
+        raise BadRecordError(f"protocol {protocol.name} without test accuracy or test_n")
     if dataset.group == "fewshot" and not dataset.shots:
         raise BadRecordError("a few-shot record without config.dataset.shots")
-
-
-def data_version(record: RunRecord) -> tuple[str, ...]:
-    """What tells two versions of one dataset apart: the lists' hash and the encoding."""
-    return printable(record.data.list_sha256, 80), printable(record.data.encoding, 80)
+    if dataset.name in known_options("dataset"):
+        file = dataset_file(dataset.name)
+        said, own = (dataset.task, dataset.group), (file["task"], file["group"])
+        if said != own:
+            raise BadRecordError(f"says task and group {' '.join(said)}, but {dataset.name} is {' '.join(own)}")
+    try:
+        check_agreement(record)
+    except RecordError as error:
+        raise BadRecordError(str(error)) from None
 
 
 def machine(record: RunRecord) -> str:
@@ -212,37 +248,8 @@ def method_label(config: ReportedConfig) -> str:
 
 def hyper(config: Mapping[str, Any]) -> dict[str, Any]:
     """The method's hyper-parameters: all of its node but class path and texts."""
-    node = config["method"]
+    node = without_later("method", config["method"])
     return {key: node[key] for key in sorted(node) if key not in DESCRIPTIVE}
-
-
-def deviations(record: RunRecord, config: ReportedConfig) -> tuple[str, ...]:
-    """`key=value` of the hyper-parameters that are not those of the method's file; tuned ones aside."""
-    found, default, tuned = hyper(record.config), default_values(config.method.name), config.tuned.values or {}
-    differing = [key for key in default if key in found and found[key] != default[key] and f"method.{key}" not in tuned]
-    return tuple(f"{printable(key, 60)}={command_value(found[key])}" for key in differing)
-
-
-def command_value(value: Any) -> str:
-    """A value as it would be typed on the command line, bounded."""
-    return printable(json.dumps(value, sort_keys=True, separators=(",", ":")).strip('"'), 60)
-
-
-def setting(record: RunRecord, config: ReportedConfig) -> tuple[tuple[str, str], ...]:
-    """What must agree for runs to be seeds of one row; values tuned per task and peek10 beside last do not split."""
-    parts: dict[str, Any] = {
-        "precision": config.precision,
-        "normalization": config.normalization,
-        "protocol": "last" if config.protocol.name in ("last", "peek10") else config.protocol.name,
-        "weights": (record.weights.sha256 or "none")[:12],
-        "recipe": config.recipe.name,
-    }
-    if config.tuned.name == "none":
-        parts |= {f"method.{key}": value for key, value in hyper(record.config).items()}
-        for node in ("recipe", "extra", "also", *(["regularizer"] if config.regularizer.name != "none" else [])):
-            values = record.config.get(node, {})
-            parts |= {f"{node}.{key}": values[key] for key in values if key == "name" or key not in DESCRIPTIVE}
-    return tuple(sorted((printable(key, 60), command_value(value)) for key, value in parts.items()))
 
 
 def recipe_text(recipe: RecipeNode) -> str:
@@ -252,7 +259,7 @@ def recipe_text(recipe: RecipeNode) -> str:
     return f"{recipe.name} ({length}{changed})"
 
 
-def provenance_key(record: RunRecord, config: ReportedConfig) -> tuple[tuple[str, str], ...]:
+def provenance_key(record: RunRecord, config: ReportedConfig, differing: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """What a footnote says a number stands on."""
     weights, code = record.weights, record.provenance
     commit = (code.commit or "?")[:12] + ("+" if code.dirty else "")
@@ -266,6 +273,10 @@ def provenance_key(record: RunRecord, config: ReportedConfig) -> tuple[tuple[str
         "weights": f"{weights.timm_name or 'none'} {(weights.sha256 or 'none')[:12]}",
         "code": f"{code.version or ''} {commit}".strip(),
     }
+    libraries = {name: version for name, version in code.packages.items() if name in ("torch", "timm")}
+    parts["with"] = ", ".join([*(f"{name} {libraries[name]}" for name in sorted(libraries)), machine(record)])
     if record.data.own_split:
         parts["split"] = "own split"
-    return tuple((key, printable(str(value), 60)) for key, value in parts.items())
+    if differing:
+        parts["other than the default"] = "; ".join(differing)
+    return tuple((key, printable(str(value), 400 if key.startswith("other") else 90)) for key, value in parts.items())

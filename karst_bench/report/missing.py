@@ -5,10 +5,11 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from karst_bench.config.option_files import options
 from karst_bench.config.sweep_files import SweepFile
 from karst_bench.report.statistics import aggregate
 from karst_bench.report.statistics.aggregate import ResultsByMethod
-from karst_bench.report.suite import Suite, planned_rows
+from karst_bench.report.suite import PlannedRow, Suite, planned_rows
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,23 @@ class Gap:
         )
 
 
+def buildable(sweep: SweepFile) -> list[PlannedRow]:
+    """The planned rows whose method exists here: no command is offered for the others."""
+    known = options("method")
+    return [row for row in planned_rows(sweep) if "experiment" in sweep.axes or row.method in known]
+
+
+def unbuilt(sweep: SweepFile) -> list[str]:
+    """The methods that a sweep's file names and that do not exist here."""
+    there = {row.method for row in buildable(sweep)}
+    return [row.method for row in planned_rows(sweep) if row.method not in there]
+
+
 def table_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[Gap]:
     """Gaps of a table, tasks with the same missing seeds together, methods in table order."""
     gaps = []
     seeds, (backbone,) = tuple(map(int, sweep.values("seed"))), sweep.values("backbone")
-    for row in planned_rows(sweep):
+    for row in buildable(sweep):
         results = next(iter(ours.get(row.method, [])), None)
         by_seeds: dict[tuple[int, ...], list[str]] = {}
         for task in suite.tasks:
@@ -60,7 +73,7 @@ def few_shot_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list
     """Gaps of Figure 2: sets with the same missing shots together; seeds here are the split seeds."""
     gaps = []
     (backbone,) = sweep.values("backbone")
-    for row in planned_rows(sweep):
+    for row in buildable(sweep):
         results = next(iter(ours.get(row.method, [])), None)
         have = results.tasks if results else {}
         by_shots: dict[tuple[str, ...], list[str]] = {}
@@ -89,8 +102,8 @@ def kernel_gaps(sweep: SweepFile, suite: Suite, found: Sequence[int]) -> list[Ga
     return [Gap(method, datasets, tuple(map(int, sweep.values("seed"))), words, backbone)]
 
 
-def missing_page(gaps: Mapping[str, list[Gap]], suite: str) -> str:
-    """Markdown: per table one command for each group of missing cells."""
+def missing_page(gaps: Mapping[str, list[Gap]], suite: str, absent: Mapping[str, list[str]]) -> str:
+    """Markdown: per table one command for each group of missing cells, and the methods of its file that are not built."""
     lines = [
         "# Missing runs",
         "",
@@ -101,6 +114,7 @@ def missing_page(gaps: Mapping[str, list[Gap]], suite: str) -> str:
         lines += [f"## {table}", ""]
         lines += [f"All of it: `karst-bench run sweep={table} suite={suite}`", ""] if found else []
         lines += [f"- {gap.method}, {len(gap.datasets)} datasets: `{gap.whole}`" for gap in found] or ["Complete."]
+        lines += [f"- not built here: {', '.join(absent[table])}"] if absent.get(table) else []
         lines.append("")
     return "\n".join(lines)
 

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from karst_bench.config.sweep_files import SweepFile
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
+from karst_bench.report.statistics.aggregate import ResultsByMethod
 from karst_bench.report.suite import MAIN, Suite, planned_rows
+from karst_bench.report.table_model import Column, Table, TableCell, TableRow, estimate_cell
 
 MISPRINT = 0.15
 
@@ -69,6 +72,29 @@ def printed_differences(tables: Mapping[str, pd.DataFrame], suite: Suite) -> lis
                 printed, value = float(frame.loc[method, column]), float(again.loc[method, column])
                 found.append(PrintedMean(table, str(method), str(column), printed, value))
     return found
+
+
+def paper_differences(
+    suite: Suite, ours: Mapping[str, ResultsByMethod], printed: Mapping[str, pd.DataFrame]
+) -> Table:
+    """Every cell of ours beside the printed one, for the first row of each planned method of each table."""
+    columns = [Column(key, title) for key, title in (("table", "Table"), ("method", "Method"), ("cell", "Cell"))]
+    columns += [Column("ours", "Ours"), Column("printed", "Printed"), Column("difference", "Ours - printed")]
+    rows = []
+    for name, frame in printed.items():
+        for method, label in printed_names(suite.sweeps[name], frame).items():
+            for results in ours.get(name, {}).get(method, [])[:1]:
+                for task, cell in ((task, results.tasks[task]) for task in suite.task_names if task in results.tasks):
+                    value: Any = frame.loc[label, task] if task in frame.columns else None
+                    if not pd.isna(value):
+                        shown = {"table": TableCell(name), "method": TableCell(results.label), "cell": TableCell(task)}
+                        shown["ours"] = estimate_cell(cell.estimate, test_error=cell.test_error)
+                        shown |= {"printed": TableCell(value=float(value))}
+                        shown["difference"] = TableCell(value=cell.estimate.value - float(value))
+                        rows.append(TableRow("ours", shown))
+    notes = ["The paper prints one run, mostly at its best test epoch; ours is the last epoch: a difference is no test."]
+    notes += [] if rows else ["No cell of ours has a printed one beside it yet."]
+    return Table("paper_diff", f"Ours beside the paper ({suite.name})", columns, rows, notes)
 
 
 def misprints(tables: Mapping[str, pd.DataFrame], suite: Suite) -> list[PrintedMean]:

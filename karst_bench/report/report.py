@@ -1,20 +1,25 @@
 """From a folder of records to a folder of tables, figures and pages: the whole story of a report on one screen."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from karst_bench import files
+from karst_bench.errors import UserError, nearest
 from karst_bench.report import figure_data, formats, html, missing, paper, tables
-from karst_bench.report.load import Run, load_runs
+from karst_bench.report.load import Run, load_folders
 from karst_bench.report.missing import Gap
+from karst_bench.report.published import PublishedRow, published_rows
 from karst_bench.report.statistics import aggregate, pages
 from karst_bench.report.statistics.aggregate import ResultsByMethod
+from karst_bench.report.statistics.contrasts import Contrast, contrasts_table
 from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN, Suite, load_suite
 from karst_bench.report.table_model import Table
 
+ORIGINS = {"reference": "reference", "own": "runs", "imported": "imported"}  # origin -> folder below paths.results
 FORMATS = {"md": formats.to_markdown, "csv": formats.to_csv, "tex": formats.to_latex}
 
 
@@ -25,6 +30,7 @@ class Report:
     suite: str
     folder: Path
     runs: int
+    sources: list[str]
     tables: list[Table]
     gaps: dict[str, list[Gap]]
     left_out: list[str]
@@ -46,19 +52,26 @@ class PlacedRuns:
         return {run.id for ours in every for settings in ours.values() for results in settings for run in results.runs}
 
 
-def write_report(suite: str, runs_folder: Path, out: Path, pictures: bool = True) -> Report:
-    """Read the records of a suite under `runs_folder`, write every table and, with pictures, every figure to `out`.
+def write_report(suite: str, folders: Mapping[str, Path], out: Path, pictures: bool = True, contrasts: Sequence[Contrast] = ()
+) -> Report:
+    """Read a suite's records, write every table and, with pictures, every figure to `out`.
+
+    folders: origin (reference, own, ...) -> where its records lie; the report says which it read.
 
     Raises: UserError for an unknown suite or a folder that cannot be written.
     """
     layout = load_suite(suite)
-    runs, left_out = load_runs(runs_folder, suite)
+    runs, left_out = load_folders(folders, suite)
     printed = paper.printed_tables(layout)
     placed = place_runs(runs, layout)
     grid = figure_data.ablation_grid(placed.tables[MAIN], layout)
-    made = report_tables(layout, placed, printed, grid)
+    others, unread = published_rows(published_folders(out.parents[1]))
+    left_out += unread
+    made = report_tables(layout, placed, printed, grid, contrasts, others)
     gaps = report_gaps(layout, placed, grid)
-    report = Report(suite, out, len(runs), made, gaps, left_out, run_notes(runs, layout, placed, printed))
+    unbuilt = {name: missing.unbuilt(layout.sweeps[name]) for name in gaps}
+    notes = run_notes(runs, layout, placed, printed)
+    report = Report(suite, out, len(runs), source_lines(folders, runs), made, gaps, left_out, notes)
     for table in made:
         for suffix, text_of in FORMATS.items():
             write_text(out / f"{table.name}.{suffix}", text_of(table))
@@ -69,16 +82,36 @@ def write_report(suite: str, runs_folder: Path, out: Path, pictures: bool = True
         figures.write_figures(
             out, layout, placed.tables[MAIN], figure_data.few_shot_curves(placed.few_shot, layout), grid, costs
         )
-    write_text(out / "missing.md", missing.missing_page(gaps, suite))
+    write_text(out / "missing.md", missing.missing_page(gaps, suite, unbuilt))
     write_text(out / "missing.csv", missing.missing_csv(gaps))
     write_text(out / "left_out.txt", "".join(f"{line}\n" for line in left_out))
-    write_text(out / "index.html", html.html_page(suite, len(runs), made, gaps, left_out, report.notes))
+    write_text(out / "index.html", html.html_page(suite, len(runs), report.sources, made, gaps, left_out, report.notes))
     return report
+
+
+def record_folders(results: Path, suite: str, records: str) -> dict[str, Path]:
+    """Origin -> folder of the records of a suite below a results folder. Raises: UserError for an origin that is none."""
+    names = records.split(",")
+    if odd := [name for name in names if name not in ORIGINS]:
+        raise UserError(f"records={odd[0]} is none of {', '.join(ORIGINS)}{nearest(odd[0], list(ORIGINS))}")
+    return {name: results / ORIGINS[name] / suite for name in names}
+
+
+def published_folders(results: Path) -> list[Path]:
+    """Where numbers of others lie: with the package, and below the results folder if that is another place."""
+    places = (files.packaged("results/published"), results / "published")
+    return list({place.resolve(): place for place in places if place.is_dir()}.values())
+
+
+def source_lines(folders: Mapping[str, Path], runs: Sequence[Run]) -> list[str]:
+    """A line for each folder: how many runs came from it."""
+    found = Counter(run.origin for run in runs)
+    return [f"Read: {found[origin]} of {origin}, {'/'.join(folder.parts[-2:])}" for origin, folder in folders.items()]
 
 
 def place_runs(runs: Iterable[Run], suite: Suite) -> PlacedRuns:
     """Which table each run belongs to, by dataset, backbone and protocol; runs that chose on val200 belong to none."""
-    tested = [run for run in runs if run.protocol != "val"]
+    tested = [run for run in runs if run.last is not None]
     found: dict[str, list[Run]] = {}
     for sweep in suite.tables:
         names, backbones = {task.option for task in suite.of_table(sweep).tasks}, sweep.values("backbone")
@@ -98,16 +131,19 @@ def place_runs(runs: Iterable[Run], suite: Suite) -> PlacedRuns:
 
 
 def report_tables(
-    suite: Suite, placed: PlacedRuns, printed: Mapping[str, pd.DataFrame], grid: figure_data.AblationGrid
-) -> list[Table]:
+    suite: Suite, placed: PlacedRuns, printed: Mapping[str, pd.DataFrame], grid: figure_data.AblationGrid,
+    contrasts: Sequence[Contrast] = (), others: Sequence[PublishedRow] = (),
+) -> list[Table]:  # fmt: skip
     """The tables of the suite, what they have no room for, the statistics pages, and the numbers of the figures."""
     wrong, main = paper.misprints(printed, suite), placed.tables[MAIN]
-    made = [
-        tables.side_by_side(sweep, suite.of_table(sweep), placed.tables[sweep.name], printed.get(sweep.name), wrong)
-        for sweep in suite.tables
-    ]
+    made = []
+    for sweep in suite.tables:
+        seen = suite.of_table(sweep)
+        joining = others if seen == suite and sweep.table and sweep.table.further_methods else ()  # averages are of these tasks
+        made.append(tables.side_by_side(sweep, seen, placed.tables[sweep.name], printed.get(sweep.name), wrong, joining))
     made += [tables.elsewhere_table(backbone, ours) for backbone, ours in placed.elsewhere.items()]
-    made += [pages.methods_table(main, suite), pages.pairs_table(pages.method_pairs(main, suite), suite)]
+    made += [pages.methods_table(main, suite), contrasts_table(main, suite, contrasts)]
+    made += [paper.paper_differences(suite, placed.tables, printed)] if printed else []
     curves = figure_data.few_shot_curves(placed.few_shot, suite)
     made.append(figure_data.few_shot_table(curves, suite.sweeps[FEW_SHOT].title))
     sweep = suite.sweeps[KERNELS]
@@ -126,15 +162,21 @@ def report_gaps(suite: Suite, placed: PlacedRuns, grid: figure_data.AblationGrid
     return gaps
 
 
-def run_notes(runs: Iterable[Run], suite: Suite, placed: PlacedRuns, printed: Mapping[str, pd.DataFrame]) -> list[str]:
+def run_notes(runs: Sequence[Run], suite: Suite, placed: PlacedRuns, printed: Mapping[str, pd.DataFrame]) -> list[str]:
     """Lines below everything: runs that no table shows, and how well the paper's means agree with its cells."""
     rest = [run for run in runs if run.id not in placed.run_ids]
     notes = []
+    if bare := sum(not run.digested for run in runs):
+        notes.append(f"{bare} records were written before records had a digest: an edit of theirs would not show by itself.")
+    notes.append(
+        "Every id is computed again from its record, every digest and every pair of numbers within it is checked; what is forged "
+        "with care cannot be seen without the predictions."
+    )
     if rest:
-        chosen = sum(run.protocol == "val" for run in rest)
+        chosen = sum(run.last is None for run in rest)
         notes.append(
-            f"{len(rest)} valid runs are in no table: {chosen} of protocol val, {len(rest) - chosen} doubled seeds, or "
-            "another version of the data than most seeds of their cell."
+            f"{len(rest)} valid runs are in no table: {chosen} that report val200, {len(rest) - chosen} doubled or "
+            "conflicting seeds."
         )
     if printed:
         largest = paper.largest_rounding(printed, suite)
@@ -155,11 +197,13 @@ def shown_in_terminal(table: Table, report: Report) -> bool:
     return table.name.startswith(tables.ELSEWHERE) or (table.name in report.gaps and table.name not in (FEW_SHOT, KERNELS))
 
 
-def terminal_text(report: Report, colour: bool = False) -> str:
-    """What a terminal shows: the tables, what is missing, what was left out, where the files lie."""
-    parts = [formats.to_terminal(table, colour) for table in report.tables if shown_in_terminal(table, report)]
+def terminal_text(report: Report, colour: bool = False, only: str = "") -> str:
+    """What a terminal shows: the tables (or `only` one), what is missing, what was left out, where the files lie."""
+    chosen = [table for table in report.tables if (table.name == only if only else shown_in_terminal(table, report))]
+    parts = [formats.to_terminal(table, colour) for table in chosen]
     missing_cells = {name: sum(len(gap.datasets) for gap in gaps) for name, gaps in report.gaps.items()}
     lines = [f"{report.runs} finished runs of suite {report.suite}; {len(report.left_out)} files left out."]
+    lines += [*report.sources, f"  below {report.folder.parents[1]}"]
     lines += [f"  left out: {line}" for line in report.left_out]
     lines += report.notes
     lines.append("Missing cells: " + ", ".join(f"{name} {number}" for name, number in missing_cells.items()) + ".")

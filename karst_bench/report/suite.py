@@ -129,7 +129,8 @@ def run_label(method: str, extra: str, also: str, own: str) -> str:
 
 
 @cache
-def _method_file(name: str) -> Mapping[str, Any]:
+def method_file(name: str) -> Mapping[str, Any]:
+    """The method's node in conf/method/<name>.yaml; empty for a method that has no file here."""
     if name not in options("method"):
         return {}
     found = option_config("method", name)
@@ -141,7 +142,7 @@ def _method_file(name: str) -> Mapping[str, Any]:
 
 def about(name: str) -> Mapping[str, Any]:
     """What conf/method/<name>.yaml says under `about`; nothing for a method that has no file here."""
-    return _method_file(name).get("about") or {}
+    return method_file(name).get("about") or {}
 
 
 def own_extra(name: str) -> str:
@@ -151,4 +152,4 @@ def own_extra(name: str) -> str:
 
 def default_values(name: str) -> dict[str, Any]:
     """The hyper-parameters that the method's file gives; none for a method that has no file here."""
-    return {key: value for key, value in _method_file(name).items() if key not in DESCRIPTIVE}
+    return {key: value for key, value in method_file(name).items() if key not in DESCRIPTIVE}

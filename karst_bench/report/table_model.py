@@ -26,7 +26,7 @@ class TableCell:
     test_error: float | None = None
     recomputed: float | None = None
     bracket: bool = False
-    floor: float = 0.0
+    floor: float | None = None
     mark: str = ""
 
     @property
@@ -54,10 +54,14 @@ class Column:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of a table. source is "paper" or "ours"; rows are ranked within their source only."""
+    """One row of a table. source is "paper", "ours" or a label of published numbers; kind: the tuning of our rows.
+
+    Cells are ranked among rows of one source and kind, and among equal numbers of seeds.
+    """
 
     source: str
     cells: dict[str, TableCell]
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,19 +83,21 @@ def estimate_cell(estimate: Estimate | None, digits: int = 1, test_error: float 
     """A cell from an estimate, empty where there is none."""
     if estimate is None:
         return TableCell()
-    return TableCell("", estimate.value, digits, estimate.low, estimate.high, estimate.n, test_error)
+    equal = "all equal" if estimate.n > 1 and estimate.low is None else ""
+    return TableCell(equal, estimate.value, digits, estimate.low, estimate.high, estimate.n, test_error)
 
 
 def with_ranks(columns: list[Column], rows: list[TableRow]) -> list[TableRow]:
-    """Best and second of every ranked column, at the printed precision, within each source (>= 2 numbers there)."""
+    """Best and second of every ranked column, at the printed precision, among like rows: one source, one kind of tuning, one
+    number of seeds (>= 2 numbers there)."""
     marks: dict[tuple[int, str], str] = {}
     for column in (column for column in columns if column.ranked):
-        for source in ("paper", "ours"):
-            values = {
-                index: value
-                for index, row in enumerate(rows)
-                if row.source == source and (value := row.cells.get(column.key, TableCell()).compared) is not None
-            }
+        like: dict[tuple[str, str, int], dict[int, float]] = {}
+        for index, row in enumerate(rows):
+            cell = row.cells.get(column.key, TableCell())
+            if cell.compared is not None:
+                like.setdefault((row.source, row.kind, cell.n or 0), {})[index] = cell.compared
+        for values in like.values():
             levels = sorted(set(values.values()), reverse=True)[:2] if len(values) > 1 else []
             for index, value in values.items():
                 if value in levels:

@@ -11,6 +11,7 @@ from karst_bench.config.sweep_files import SweepFile
 from karst_bench.report import figure_data
 from karst_bench.report.footnotes import Footnotes
 from karst_bench.report.paper import PrintedMean, printed_names
+from karst_bench.report.published import PublishedRow, of_backbones, published_table_rows
 from karst_bench.report.statistics import aggregate, compare
 from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMethod
 from karst_bench.report.suite import Suite, planned_rows
@@ -24,12 +25,16 @@ LAST_NOTE = (
 CHOSEN_NOTE = LAST_NOTE.replace("last epoch on the test set", "test accuracy at the epoch that the protocol in the key chooses")
 PAPER_NOTE = (
     "Rows marked paper: as printed, one run each, mostly the best test epoch; their group means in Table I are from "
-    "the printed cells. Best bold and second underlined, among paper rows and among our rows apart."
+    "the printed cells."
+)
+MARK_NOTE = (
+    "Best bold, second underlined, among like alone: rows of one source, one kind of tuning and one number of seeds."
 )
 MINI_NOTE = "The mini suite is generated and small: it is not VTAB, and no number of the paper belongs beside it."
 AVERAGE_NOTE = (
     "Avg. = mean of the three group means, Set Avg. = mean over tasks; a row that lacks a task has no average. "
-    "Intervals of averages: t with Satterthwaite's degrees of freedom over the seeds. PPT is computed from Set Avg."
+    "Every ± ranges over seeds, on these very tasks (averages: t with Satterthwaite's degrees of freedom); 'all equal': seeds "
+    "without spread, which is no certainty. PPT is computed from Set Avg."
 )
 PEAK_NOTE = (
     "Avg. (peak on test) takes the best of ten looks at the test set (protocol=peek10) and is for comparison with "
@@ -72,7 +77,10 @@ def our_cells(results: MethodResults, suite: Suite, footnotes: Footnotes) -> dic
     for task in names:
         if task in results.tasks:
             cells[task] = estimate_cell(results.tasks[task].estimate, test_error=results.tasks[task].test_error)
-    cells["params_m"] = TableCell(value=results.params_m, digits=4 if suite.name == "mini" else 2)
+    for conflict in results.conflicts:
+        cells[conflict.cell] = replace(cells.get(conflict.cell, TableCell()), text="conflict")
+    if results.tasks:
+        cells["params_m"] = TableCell(value=results.params_m, digits=4 if suite.name == "mini" else 2)
     for group, members in suite.groups.items():
         cells[group] = estimate_cell(aggregate.mean_over(results, members, [1 / len(members)] * len(members)))
     flat = aggregate.mean_over(results, names, suite.task_weights)
@@ -106,9 +114,10 @@ def paper_cells(name: str, printed: Mapping[Any, Any], wrong: list[PrintedMean],
 
 
 def side_by_side(
-    sweep: SweepFile, suite: Suite, ours: ResultsByMethod, frame: pd.DataFrame | None, wrong: Sequence[PrintedMean]
-) -> Table:
-    """Paper row, our row, paper row, ...; then our further methods, and further settings that cover every task.
+    sweep: SweepFile, suite: Suite, ours: ResultsByMethod, frame: pd.DataFrame | None, wrong: Sequence[PrintedMean],
+    others: Sequence[PublishedRow] = (),
+) -> Table:  # fmt: skip
+    """Paper row, our row, paper row, ...; then our further methods and settings that cover every task, then numbers of others.
 
     frame is None where the paper has no such table (the mini suite): then only our rows stand there.
     """
@@ -121,29 +130,34 @@ def side_by_side(
     for method in planned:
         if (name := names.get(method, "")) in printed:
             rows.append(TableRow("paper", paper_cells(name, printed.pop(name), mine, suite)))
-        cells = {"method": TableCell(method), "source": TableCell("ours")}
-        rows.append(TableRow("ours", our_cells(ours[method][0], suite, footnotes) if method in ours else cells))
+        if method in ours:
+            rows.append(TableRow("ours", our_cells(ours[method][0], suite, footnotes), ours[method][0].tuned))
     rows += [TableRow("paper", paper_cells(name, row, mine, suite)) for name, row in printed.items()]
     extra, left = further_results(planned, ours, suite, sweep.table.further_methods)
-    rows += [TableRow("ours", our_cells(results, suite, footnotes)) for results in extra]
+    rows += [TableRow("ours", our_cells(results, suite, footnotes), results.tuned) for results in extra]
+    printed_by_others, sources = published_table_rows(of_backbones(others, sweep.values("backbone")), suite)
+    rows += printed_by_others
     columns = table_columns(sweep.table.columns, suite)
     shown = [*extra, *(ours[method][0] for method in planned if method in ours)]
     last = set(sweep.table.protocols) <= {"last", "peek10"}
     notes = [LAST_NOTE if last else CHOSEN_NOTE]
     notes += [note for note, told in ((MINI_NOTE, suite.name == "mini"), (PAPER_NOTE, frame is not None)) if told]
-    notes += [AVERAGE_NOTE, PEAK_NOTE, *map(misprint_note, mine), *footnotes.notes(), *tuning_notes(shown)]
-    if left:
-        notes.append(
-            f"{left} runs of further settings are not in this table: they lack tasks, or belong to the ablation."
-        )
+    if absent := [method for method in planned if method not in ours]:
+        notes.append(f"No run, hence no row: {', '.join(absent)}; missing.md has the commands.")
+    notes += [MARK_NOTE, AVERAGE_NOTE, PEAK_NOTE, *map(misprint_note, mine), *footnotes.notes(), *tuning_notes(shown)]
+    if sources:
+        notes.append("Rows marked published: numbers of others as they print them, n where they say it; in no average of ours.")
+    notes += [*sources, *left_notes(left)]
+    notes += [conflict.line for results in [*shown, *left] for conflict in results.conflicts]
     return Table(sweep.name, sweep.title, columns, with_ranks(columns, rows), notes)
 
 
 def further_results(
     shown: Sequence[str], ours: ResultsByMethod, suite: Suite, further: bool
-) -> tuple[list[MethodResults], int]:
-    """Results beyond the planned rows: other methods, other settings with every task; and the number of runs left out."""
-    found, left = [], 0
+) -> tuple[list[MethodResults], list[MethodResults]]:
+    """Results beyond the planned rows: other methods, other settings with every task; and the settings left out."""
+    found: list[MethodResults] = []
+    left: list[MethodResults] = []
     for method, settings in ours.items():
         if method not in shown and not further:
             continue
@@ -153,8 +167,18 @@ def further_results(
             if results is settings[0] or (complete and not figure_data.only_axes_differ(settings[0], results)):
                 found.append(results)
             else:
-                left += len(results.runs)
+                left.append(results)
     return found, left
+
+
+def left_notes(left: Sequence[MethodResults], most: int = 12) -> list[str]:
+    """A line that names the settings without room in a table; nothing of theirs is in any of its cells."""
+    if not left:
+        return []
+    named = "; ".join(f"{results.label} ({len(results.runs)} on {len(results.tasks)} tasks)" for results in left[:most])
+    more = f"; and {len(left) - most} more" if len(left) > most else ""
+    runs = sum(len(results.runs) for results in left)
+    return [f"{runs} runs of further settings are in no cell here (they lack tasks, or are the ablation's): {named}{more}."]
 
 
 def tuning_notes(shown: Sequence[MethodResults]) -> list[str]:
@@ -182,9 +206,12 @@ def elsewhere_table(backbone: str, ours: ResultsByMethod) -> Table:
     shown = [results for settings in ours.values() for results in settings]
     for results in shown:
         cells = {key: estimate_cell(cell.estimate, test_error=cell.test_error) for key, cell in results.tasks.items()}
-        cells |= {"method": TableCell(results.label), "params_m": TableCell(value=results.params_m, digits=4)}
-        rows.append(TableRow("ours", cells | {"provenance_key": TableCell(footnotes.keys(results))}))
+        for conflict in results.conflicts:
+            cells[conflict.cell] = replace(cells.get(conflict.cell, TableCell()), text="conflict")
+        cells |= {"method": TableCell(results.label)}
+        cells |= {"params_m": TableCell(value=results.params_m, digits=4)} if results.tasks else {}
+        rows.append(TableRow("ours", cells | {"provenance_key": TableCell(footnotes.keys(results))}, results.tuned))
     name = ELSEWHERE + re.sub(r"[^A-Za-z0-9_.-]", "_", backbone)
     notes = ["Runs on datasets or backbones that no other table is about; no average is taken.", CHOSEN_NOTE]
-    notes += [*footnotes.notes(), *tuning_notes(shown)]
+    notes += [*footnotes.notes(), *tuning_notes(shown), *(c.line for results in shown for c in results.conflicts)]
     return Table(name, f"Other runs on {backbone}", columns, with_ranks(columns, rows), notes)

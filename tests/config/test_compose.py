@@ -204,3 +204,10 @@ def test_a_plugin_folder_brings_a_method_and_a_dataset(tmp_path: Path, monkeypat
     monkeypatch.setenv("KARST_BENCH_PLUGINS", str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="no such plug-in"):
         settings_of([])
+
+
+@pytest.mark.parametrize("word", ["protocol.train=fit", "protocol.checks=val", "protocol.final=val"])
+def test_a_named_protocol_keeps_its_fields(word):
+    with pytest.raises(UserError, match="needs another name"):
+        compose(["dataset=mini/digits", word])
+    assert compose(["dataset=mini/digits", word, "protocol.name=mine"]).protocol.name == "mine"

@@ -118,7 +118,7 @@ def test_what_the_wheel_holds(packages: dict[str, Path]) -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     if not listed:
         pytest.skip("not a git checkout")
-    inside = ("karst_bench/", "conf/", "results/paper/")
+    inside = ("karst_bench/", "conf/", "results/paper/", "results/published/")
     wanted = {name if name.startswith("karst_bench/") else f"karst_bench/{name}" for name in listed if name.startswith(inside)}
     with zipfile.ZipFile(packages["wheel"]) as wheel:
         held = {name for name in wheel.namelist() if ".dist-info/" not in name}

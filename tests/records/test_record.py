@@ -36,13 +36,13 @@ def test_what_is_not_known_is_absent(record):
     text = schema.dumps(record)
     for absent in ("null", "stored_bits", "active_params", "pixels_sha256", "adapter", "notes", "best_epoch"):
         assert absent not in text
-    assert json.loads(text)["schema"] == json.loads(text)["id_schema"] == 2
+    assert json.loads(text)["schema"] == json.loads(text)["id_schema"] == 3
 
 
 @pytest.mark.parametrize(
     ("path", "value", "place", "reason"),
     [
-        ("schema", 3, "schema", "version '3'; this reads 1 to 2"),
+        ("schema", 4, "schema", "version '4'; this reads 1 to 3"),
         ("schema", True, "schema", "version 'True'"),
         ("id", "../../etc/passwd", "id", "16 hex"),
         ("id", "0123456789abcdef\n", "id", "16 hex"),

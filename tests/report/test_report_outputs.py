@@ -18,7 +18,7 @@ from karst_bench.cli.app import main
 from karst_bench.config.sweep_files import SUITES
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
-from karst_bench.report import figure_data, formats, paper, style
+from karst_bench.report import figure_data, formats, paper, published, style
 from karst_bench.report.report import write_report
 from karst_bench.report.suite import load_suite
 from karst_bench.report.table_model import Column, Table, TableCell, TableRow, with_ranks
@@ -32,7 +32,7 @@ PICTURES = {"figure2", "figure3", "ablation", "pareto", "ranks"}
 
 def report_of(suite, results, pictures=True):
     """The report on results/runs/<suite>, in results/report/<suite>."""
-    return write_report(suite, results / "runs" / suite, results / "report" / suite, pictures)
+    return write_report(suite, {"own": results / "runs" / suite}, results / "report" / suite, pictures)
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +52,19 @@ def test_nothing_ran(tmp_path, suite, capsys, monkeypatch):
     monkeypatch.setattr(style, "FIGURE_FILES", SVG_ONLY)
     assert main(["report", f"suite={suite}", f"results={tmp_path}"]) == 0
     out = capsys.readouterr().out
-    assert "0 finished runs" in out and "karst" in out and "karst-bench run" in out
+    assert "0 finished runs" in out and "karst-bench run" in out
     folder = tmp_path / "report" / suite
-    made = FORMS | ({"fgvc"} if suite == "vtab" else set())
+    made = FORMS | ({"fgvc", "paper_diff"} if suite == "vtab" else set())
     expected = {f"{name}.{form}" for name in made for form in ("md", "csv", "tex")}
     expected |= {f"{name}.svg" for name in PICTURES}
     expected |= {"index.html", "missing.md", "missing.csv", "left_out.txt"}
     assert {path.name for path in folder.iterdir()} == expected
-    ours = [line for line in read_csv(folder / "table1.csv") if line["source"] == "ours"]
-    assert len(ours) == 15
-    assert all(value == "" for line in ours for key, value in line.items() if key not in ("method", "source"))
-    assert all("—" in line for line in (folder / "table1.md").read_text().splitlines() if "| ours |" in line)
-    assert ("| paper |" in (folder / "table1.md").read_text()) == (suite == "vtab")
+    page = (folder / "table1.md").read_text()
+    assert "| ours |" not in page and "No run, hence no row: full, linear, " in page
+    assert ("| paper |" in page) == (suite == "vtab")
+    missing = (folder / "missing.md").read_text()
+    assert "method=lora" in missing and "method=lst" not in missing and "not built here: lst, noah" in missing
+    assert "Read: 0 of reference, " in out and "Read: 0 of own, " in out
 
 
 def test_numbers_of_a_full_report(full):
@@ -95,7 +96,7 @@ def test_two_builds_are_equal_byte_for_byte(tmp_path, monkeypatch):
         "import sys; from karst_bench.cli.app import main; from karst_bench.report import style;"
         f"style.FIGURE_FILES = {SVG_ONLY}; sys.exit(main(sys.argv[1:]))"
     )
-    call = [sys.executable, "-c", code, "report", "suite=mini", f"results={tmp_path / 'there'}"]
+    call = [sys.executable, "-c", code, "report", "suite=mini", "records=own", f"results={tmp_path / 'there'}"]
     subprocess.run(call, env=os.environ | {"PYTHONHASHSEED": "77"}, stdout=subprocess.DEVNULL, check=True)
     monkeypatch.setattr(style, "FIGURE_FILES", SVG_ONLY)
     report_of("mini", tmp_path / "here")
@@ -158,6 +159,23 @@ def test_wrong_options(tmp_path, words, capsys):
     assert "vtab" in capsys.readouterr().err or words == ["suit=vtab"]
 
 
+def test_reports_read_either_folder_or_both_and_say_which(tmp_path, capsys):
+    write(tmp_path, record(seed=1, last=80.0))
+    (path,) = write(tmp_path, record(seed=0, last=70.0))
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "vtab").symlink_to(tmp_path / "kept", target_is_directory=True)
+    (tmp_path / "kept").mkdir()
+    path.rename(tmp_path / "kept" / path.name)
+    for words, value in (([], 75.0), (["records=own"], 80.0), (["records=reference"], 70.0)):
+        assert main(["report", *words, f"results={tmp_path}", "pictures=false"]) == 0
+        (row,) = [row for row in read_csv(tmp_path / "report/vtab/table1.csv") if row["source"] == "ours"]
+        assert float(row["cifar100"]) == value
+        out = capsys.readouterr().out
+        assert ("of own, " in out, "of reference, " in out) == ("reference" not in str(words), "own" not in str(words))
+    assert main(["report", "records=refrence", f"results={tmp_path}"]) == 2
+    assert "did you mean reference" in capsys.readouterr().err
+
+
 def test_unwritable_folder_is_one_clear_line(tmp_path):
     (tmp_path / "report").write_text("a file where a folder should be")
     with pytest.raises(UserError, match="cannot write"):
@@ -181,6 +199,14 @@ def test_commands_for_missing_cells(tmp_path):
     assert "method.N=1,3,4" in lines["figure3", "karst", "vtab/pets"]["command"]
 
 
+def test_marks_compare_like_with_like():
+    """Two tuned rows and one untuned, three seeds and one: each kind has its own best."""
+    given = [("none", 70.0, 3), ("none", 71.0, 3), ("none", 90.0, 1), ("ours", 80.0, 3), ("ours", 79.0, 3)]
+    rows = [TableRow("ours", {"x": TableCell(value=value, n=n)}, kind) for kind, value, n in given]
+    marks = [row.cells["x"].mark for row in with_ranks([Column("x", "X", ranked=True)], rows)]
+    assert marks == ["second", "best", "", "best", "second"]
+
+
 def test_best_and_second_within_their_source():
     values = [("paper", 80.04), ("paper", 79.0), ("ours", 70.0), ("ours", 71.04), ("ours", 70.96), ("ours", 60.0)]
     rows = [TableRow(source, {"x": TableCell(value=value)}) for source, value in values]
@@ -194,6 +220,7 @@ def test_boxes_as_text():
     assert formats.cell_text(TableCell(value=76.84, low=76.4, high=77.2, n=3)) == "76.8 ±0.4 (3)"
     assert formats.cell_text(TableCell(value=77.9, recomputed=77.4065)) == "77.9 [!77.41]"
     assert formats.cell_text(TableCell(value=0.00002, digits=3, floor=0.001)) == "<0.001"
+    assert formats.cell_text(TableCell(value=-18.2, low=-19.0, high=-17.4)) == "-18.2 ±0.8"
     assert formats.cell_text(TableCell(value=1.0, digits=2, low=0.5, high=1.5, bracket=True)) == "[0.50, 1.50]"
 
 
@@ -239,9 +266,9 @@ class Tags(HTMLParser):
 
 def test_html_stays_text(tmp_path):
     made = record(
-        data__encoding="png", weights__timm_name=EVIL, provenance__version=EVIL, config__recipe={"name": EVIL}
-    )
-    made["config"]["method"]["note"] = EVIL
+        data__encoding="png", weights__timm_name=EVIL, provenance__version=EVIL, config__recipe={"name": EVIL},
+        hyper={"note": EVIL},
+    )  # fmt: skip
     write(tmp_path, made, record(seed=1))
     report = report_of("vtab", tmp_path, pictures=False)
     page = (report.folder / "index.html").read_text()
@@ -258,7 +285,7 @@ def test_report_with_hostile_neighbours(tmp_path, capsys):
     (paths[0].parent / "bad.json").write_text('{"schema": 1, "id": "<script>"')
     assert main(["report", f"results={tmp_path}", "pictures=false"]) == 0
     out = capsys.readouterr().out
-    assert "1 files left out" in out and "left out: bad.json" in out
+    assert "1 files left out" in out and "left out: own/bad.json" in out
     (ours,) = [
         x for x in read_csv(tmp_path / "report/vtab/table1.csv") if (x["method"], x["source"]) == ("karst", "ours")
     ]
@@ -274,7 +301,7 @@ def test_kinds_of_tuning_are_kept_apart_in_words(tmp_path):
 
 def test_a_short_trial_is_told_apart_in_the_numbers_of_figure_2(tmp_path):
     """A run of one epoch is a setting of its own: beside whole runs it is named as left out, alone its key tells."""
-    trial = {"config__recipe": {"name": "fs_dtl", "lr": 1e-3, "epochs": 1, "augment": "fs_noah"}}
+    trial = {"config__recipe__epochs": 1, "config__recipe__augment": "fs_noah"}
     made = [record("karst", "pets", 0, 7.0, shots=4, split_seed=0, protocol="best_val", **trial)]
     for whole, left_out in ((0, False), (2, True)):
         made += [
@@ -283,10 +310,11 @@ def test_a_short_trial_is_told_apart_in_the_numbers_of_figure_2(tmp_path):
         write(tmp_path / str(whole), *made)
         report = report_of("vtab", tmp_path / str(whole), pictures=False)
         table = next(table for table in report.tables if table.name == "figure2")
-        (row,) = [row for row in table.rows if row.cells["method"].text == "karst"]
+        (row,) = [row for row in table.rows if row.cells["set"].text == "Pets"]
+        assert row.cells["method"].text == ("karst" if whole else "karst [recipe.augment=fs_noah, recipe.epochs=1]")
         assert row.cells["shots_4"].value == pytest.approx(80.0 if whole else 7.0)
         assert row.cells["provenance_key"].text == "a"
-        result = "recipe=fs_dtl (100 epochs)" if whole else "recipe=fs_dtl (1 epoch, augment fs_noah)"
+        result = "recipe=fs_dtl (110 epochs, augment fs_dtl)" if whole else "recipe=fs_dtl (1 epoch, augment fs_noah)"
         assert any(note.startswith("[a] ") and result in note for note in table.notes)
         assert any("further settings are not in this figure" in note for note in table.notes) == left_out
 
@@ -305,7 +333,7 @@ def test_complete_settings_join_the_table_unless_they_are_the_ablations(tmp_path
     table = next(t for t in report_of("vtab", tmp_path, pictures=False).tables if t.name == "table1")
     labels = [row.cells["method"].text for row in table.rows if row.source == "ours"]
     assert labels[-2:] == ["karst", "karst [normalization=half]"]
-    assert any("19 runs of further settings" in note for note in table.notes)
+    assert any("19 runs of further settings" in note and "karst [N=4] (19 on 19 tasks)" in note for note in table.notes)
 
 
 def test_ablation_uses_common_tasks(full):
@@ -365,15 +393,48 @@ def test_the_fine_grained_sets_have_a_table_and_a_mean(tmp_path):
     """Five sets whose val lists choose the epoch; a run of another protocol is not mixed in."""
     sets = ("cub", "nabirds", "flowers", "dogs", "cars")
     runs = [
-        record(task=task, seed=seed, last=80.0 + number + seed, protocol="best_val", group="fgvc",
-               config__dataset__name=f"fgvc/{task}")
+        record(task=task, seed=seed, last=80.0 + number + seed, protocol="best_val", group="fgvc")
         for number, task in enumerate(sets)
         for seed in (0, 1)
     ]  # fmt: skip
-    runs.append(record(task="cub", seed=2, last=10.0, protocol="last", group="fgvc", config__dataset__name="fgvc/cub"))
+    runs.append(record(task="cub", seed=2, last=10.0, protocol="last", group="fgvc"))
     write(tmp_path, *runs)
     report_of("vtab", tmp_path, pictures=False)
     rows = {row["method"]: row for row in read_csv(tmp_path / "report" / "vtab" / "fgvc.csv")}
     assert [float(rows["karst"][task]) for task in sets] == [80.5, 81.5, 82.5, 83.5, 84.5]
-    assert float(rows["karst"]["task_avg"]) == 82.5 and rows["linear"]["cub"] == ""
+    assert float(rows["karst"]["task_avg"]) == 82.5 and list(rows) == ["karst"]
     assert (tmp_path / "report" / "vtab" / "other_vit_b16.csv").is_file()
+
+
+def test_numbers_of_others_stand_with_their_source_and_in_no_average(tmp_path):
+    """A file of a user's own: good lines are rows of Table I, pictures included; bad ones are named."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    lines = ["method,backbone,task,value,n,protocol,source", "SNF,vit_b16,group_avg,76.5,,last epoch,their README",
+             "SNF,vit_b16,cifar100,84.0,1,last epoch,their README", "SNF,vit_b16,mean,74.1,1,last epoch,their README",
+             "SNF,vit_b16,dtd,174,1,last epoch,their README", "SNF,swin_b,dtd,nan%,1,last epoch,their README"]  # fmt: skip
+    (folder / "snf.csv").write_text("\n".join(lines))
+    write(tmp_path, *(record(task=task) for task in VTAB.task_names))
+    report = report_of("vtab", tmp_path, pictures=False)
+    rows = {(row["method"], row["source"]): row for row in read_csv(report.folder / "table1.csv")}
+    assert (rows["SNF", "published"]["cifar100"], rows["SNF", "published"]["group_avg"]) == ("84", "76.5")
+    assert float(rows["karst", "ours"]["group_avg"]) == pytest.approx(70.0)
+    assert rows["PACE (LoRAmul + VPTadd)", "published"]["structured"] == "65.1"
+    notes = next(table for table in report.tables if table.name == "table1").notes
+    assert any(note.endswith("their README: last epoch; SNF mean 74.1") for note in notes)
+    assert [line.partition(":")[0] for line in report.left_out] == [f"published/snf.csv line {n}" for n in (5, 6)]
+
+
+def test_shipped_numbers_of_others_are_whole():
+    rows, left_out = published.published_rows([packaged("results/published")])
+    assert left_out == [] and {row.backbone for row in rows} == {"vit_b16"} and len(rows) == 43
+    osu = [row.values["group_avg"][0] for row in rows if "OSU" in row.source]
+    last, best = osu[:16], osu[16:]
+    assert all(a <= b for a, b in zip(last, best, strict=True)), "the best test epoch is no worse than the last"
+
+
+def test_report_diff_paper_shows_cells_beside_the_printed_ones(tmp_path, capsys):
+    write(tmp_path, record(task="cifar100", last=70.0))
+    assert main(["report", "diff", "paper", f"results={tmp_path}", "pictures=false"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "cifar100" in line and line.startswith("table1")]
+    assert line.split() == ["table1", "karst", "cifar100", "70.0", "(1)", "76.8", "-6.8"]

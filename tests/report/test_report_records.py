@@ -52,7 +52,7 @@ HOSTILE = {
     "escape codes": {"config__backbone__name": "\x1b[2J"},
     "path in the dataset": {"config__dataset__name": "../../etc"},
     "path within the dataset": {"config__dataset__name": "vtab/../../etc"},
-    "foreign schema": {"schema": 3},
+    "foreign schema": {"schema": 4},
     "no integer schema": {"schema": "1"},
     "not done": {"status": "running"},
     "negative accuracy": {"metrics__test_top1_last_pct": -1.0},
@@ -64,7 +64,8 @@ HOSTILE = {
     "negative parameters": {"counts__trainable_params": -1},
     "no counts": {"counts": None},
     "markup in the group": {"config__dataset__group": "<b>"},
-    "unknown protocol": {"config__protocol__name": "best_of_all"},
+    "a protocol without fields": {"config__protocol": {"name": "best_of_all"}},
+    "another field under a known protocol's name": {"config__protocol__train": "fit"},
     "other suite": {"config__suite": "mini"},
     "a long id": {"id": "0" * 17},
     "huge integer": {"counts__trainable_params": 10**400},
@@ -132,6 +133,15 @@ def test_copies_folders_and_strange_names(tmp_path):
     assert all(line.isprintable() for line in left_out)
 
 
+def test_a_link_out_of_the_folder_is_left_out(tmp_path):
+    (path,) = write(tmp_path / "elsewhere", record())
+    folder = tmp_path / "runs" / "vtab"
+    folder.mkdir(parents=True)
+    (folder / path.name).symlink_to(path)
+    runs, (line,) = load(tmp_path)
+    assert runs == [] and "outside this folder" in line
+
+
 def rows(tmp_path, *records):
     write(tmp_path, *records)
     runs, left_out = load(tmp_path)
@@ -155,14 +165,25 @@ def test_a_seed_counts_once_and_keeps_its_peak(tmp_path):
 
 def test_versions_of_the_data_do_not_mix(tmp_path):
     png = [record(seed=seed, last=80) for seed in (0, 1)]
-    (row,) = rows(tmp_path, *png, record(seed=2, last=60, data__encoding="jpeg75"))["karst"]
-    assert row.tasks["cifar100"].scores == [80, 80]
+    first, other = rows(tmp_path, *png, record(seed=2, last=60, data__encoding="jpeg75"))["karst"]
+    assert first.tasks["cifar100"].scores == [80, 80] and first.label == "karst"
+    assert other.tasks["cifar100"].scores == [60] and other.label == "karst [encoding=jpeg75]"
 
 
 def test_settings_are_rows_of_their_own(tmp_path):
     sweep = [record(seed=s, task=t, last=75, hyper={"N": 4, "m": 8, "r": 8}) for s in range(3) for t in ("dtd", "pets")]
     found = rows(tmp_path, record(last=70), *sweep, record(seed=5, config__normalization="half"))["karst"]
-    assert [row.label for row in found] == ["karst", "karst [normalization=half]", "karst [N=4]"]
+    assert [row.label for row in found] == ["karst", "karst [N=4]", "karst [normalization=half]"]
+
+
+def test_a_run_of_before_an_option_and_one_at_its_first_value_are_seeds_of_one_row(tmp_path):
+    later = {"config__recipe__lag": 1, "config__recipe__drop_last": False}
+    (row,) = rows(tmp_path, record(last=70), record(seed=1, last=72, **later))["karst"]
+    assert row.tasks["cifar100"].scores == [70, 72]
+    init = [record("convpass", seed=seed, hyper=hyper) for seed, hyper in enumerate(({"h": 8}, {"h": 8, "init": "identity"}))]
+    assert len(rows(tmp_path, *init)["convpass"]) == 1
+    other = record("convpass", seed=2, hyper={"h": 8}, config__recipe__lag=0)
+    assert len(rows(tmp_path, *init, other)["convpass"]) == 2
 
 
 def test_a_setting_that_is_not_the_papers_says_so(tmp_path):
@@ -171,10 +192,16 @@ def test_a_setting_that_is_not_the_papers_says_so(tmp_path):
 
 
 def test_tuned_values_differ_by_task_within_a_row(tmp_path):
-    tuned = {"config__tuned": {"name": "paper"}}
-    first = record("fact_tk", "dtd", hyper={"s": 10.0}, **tuned)
-    (row,) = rows(tmp_path, first, record("fact_tk", "pets", hyper={"s": 0.1}, **tuned))["fact_tk"]
-    assert set(row.tasks) == {"dtd", "pets"} and row.label == "fact_tk [tuned=paper]"
+    def tuned(task, scale, seed=0, **changes):
+        values = {"name": "paper", "values": {"method.s": scale}, "listed": True}
+        return record("fact_tk", task, seed, hyper={"s": scale}, config__tuned=values, **changes)
+
+    unlisted = record("fact_tk", "svhn", config__tuned={"name": "paper", "values": {}, "listed": False})
+    made = [tuned("dtd", 10.0), tuned("dtd", 10.0, 1), tuned("pets", 0.1), unlisted, tuned("dtd", 5.0, 2)]
+    row, short, other = rows(tmp_path, *made, tuned("pets", 0.1, 1, config__recipe__batch=1))["fact_tk"]
+    assert set(row.tasks) == {"dtd", "pets", "svhn"} and row.label == "fact_tk [tuned=paper]"
+    assert len(row.tasks["dtd"].runs) == 2, "another value within a task is another cell"
+    assert short.label == "fact_tk [tuned=paper, method.s=5]" and other.label == "fact_tk [tuned=paper, recipe.batch=1]"
 
 
 def test_averages_by_hand_and_only_when_complete(tmp_path):

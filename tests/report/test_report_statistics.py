@@ -35,7 +35,7 @@ def test_cell_by_hand():
     assert found.value == 71 and found.n == 3
     assert found.half == pytest.approx(4.302652729911275 * 1 / 3**0.5)
     assert intervals.mean_interval([70.0]).half is None
-    assert intervals.mean_interval([70.0, 70.0]).half == 0
+    assert intervals.mean_interval([70.0, 70.0]).half is None, "two equal seeds are no certainty"
 
 
 def test_average_of_one_task_is_the_cell():
@@ -51,7 +51,7 @@ def test_average_of_two_tasks_is_welch():
 
 
 def test_average_without_spread_or_with_one_seed():
-    assert intervals.average_interval([[70.0, 70.0], [80.0, 80.0]], [0.5, 0.5]).half == 0
+    assert intervals.average_interval([[70.0, 70.0], [80.0, 80.0]], [0.5, 0.5]).half is None
     single = intervals.average_interval([[70.0], [80.0, 81.0]], [0.5, 0.5])
     assert single.value == 75.25 and single.half is None and single.n == 1
 
@@ -170,22 +170,32 @@ def test_pairs_use_shared_seeds_only():
     found = compare.compare_pair(("a", "b"), (left, right), [1.0], np.random.default_rng(0))
     assert found.difference == 1.5 and found.p_seeds == pytest.approx(stats.ttest_1samp([1.0, 2.0], 0).pvalue)
     apart = compare.compare_pair(("a", "b"), ([{0: 70.0}], [{5: 69.0}]), [1.0], np.random.default_rng(0))
-    assert apart.difference == 1.0 and apart.p_seeds is None
+    assert apart.difference == 1.0 and apart.p_seeds is None and (found.shared, apart.shared) == (2, 0)
 
 
-def test_all_pairs_are_corrected():
+def test_a_difference_has_an_interval_over_seeds_and_one_over_tasks():
+    """Two tasks, two seeds, by hand: the tasks' mean differences are 1 and 5, so over tasks s = 2 sqrt(2)."""
+    left, right = [{0: 71.0, 1: 73.0}, {0: 65.0, 1: 67.0}], [{0: 71.0, 1: 71.0}, {0: 60.0, 1: 62.0}]
+    found = compare.compare_pair(("a", "b"), (left, right), [0.5, 0.5], np.random.default_rng(0))
+    assert found.flat.value == 3.0 and found.task_half == pytest.approx(12.706204736 * 2)
+    spread, dof = 0.5 * (2 / 2) ** 0.5, 1  # one task alone has any spread
+    assert found.detectable == pytest.approx((stats.t.ppf(0.975, dof) + stats.t.ppf(0.8, dof)) * spread)
+
+
+def test_contrasts_are_corrected_over_themselves():
     rng = np.random.default_rng(1)
     scores = {n: [dict(enumerate(rng.normal(m, 1, 3))) for _ in range(9)] for n, m in (("a", 70), ("b", 75), ("c", 70))}
-    found = compare.compare_pairs(scores, [1 / 9] * 9, rng)
-    assert [(pair.first, pair.second) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
+    chosen = [("a", "b"), ("c", "b")]
+    found = compare.compare_pairs(scores, chosen, [1 / 9] * 9, rng)
+    assert [(pair.first, pair.second) for pair in found] == chosen
     assert [pair.p_tasks_holm for pair in found] == pytest.approx(compare.holm([pair.p_tasks for pair in found]))
-    assert compare.compare_pairs({"a": scores["a"]}, [1 / 9] * 9, rng) == []
+    assert compare.compare_pairs({"a": scores["a"]}, [], [1 / 9] * 9, rng) == []
 
 
 def test_equal_methods_differ_by_nothing():
     same = [{0: 70.0, 1: 71.0}, {0: 60.0, 1: 61.0}]
     found = compare.compare_pair(("a", "b"), (same, same), [0.5, 0.5], np.random.default_rng(0))
-    assert (found.difference, found.p_seeds, found.p_tasks, found.improvement) == (0, 1, 1, 0.5)
+    assert (found.difference, found.p_seeds, found.p_tasks, found.improvement) == (0, None, 1, 0.5)
 
 
 def test_ranks_by_hand():

@@ -11,7 +11,7 @@ from karst_bench.config.option_files import option_config, options
 from karst_bench.config.sweep_files import SUITES
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
-from karst_bench.report import load, paper, style, suite
+from karst_bench.report import experiment, load, paper, style, suite
 from karst_bench.report.report import place_runs, write_report
 from karst_bench.report.suite import load_suite, planned_rows
 
@@ -22,13 +22,17 @@ def fresh(monkeypatch, tmp_path):
     folder = tmp_path / "plugin" / "conf"
     folder.mkdir(parents=True)
     monkeypatch.setenv("KARST_BENCH_PLUGINS", str(folder.parent))
-    caches = load_suite, suite._method_file, suite._datasets
+    caches = load_suite, suite.method_file, suite._datasets, experiment.dataset_file, experiment.default_facts, experiment._like
+    caches += experiment.known_options, experiment._file
     for cache in caches:
         cache.cache_clear()
     yield folder
     monkeypatch.undo()
     for cache in caches:
         cache.cache_clear()
+
+
+PROTOCOLS = ("last", "peek10", "val", "best_val")
 
 
 def put(folder, option, text):
@@ -38,7 +42,7 @@ def put(folder, option, text):
 
 
 def report_of(name, results, pictures=False):
-    return write_report(name, results / "runs" / name, results / "report" / name, pictures)
+    return write_report(name, {"own": results / "runs" / name}, results / "report" / name, pictures)
 
 
 def table_of(report, name):
@@ -104,7 +108,7 @@ def test_a_printed_row_that_nobody_planned_is_shown_and_drawn(tmp_path, monkeypa
     monkeypatch.setattr(style, "FIGURE_FILES", {"svg": {"Date": None}})
     report = report_of("vtab", tmp_path, pictures=True)
     rows = [(row.source, label(row)) for row in table_of(report, "table1").rows]
-    assert ("paper", "SNF") in rows and ("ours", "SNF") not in rows and len(rows) == 31
+    assert ("paper", "SNF") in rows and ("ours", "SNF") not in rows and len([row for row in rows if row[0] == "paper"]) == 16
     assert "SNF" in paper.printed_costs(
         load_suite("vtab"), paper.printed_tables(load_suite("vtab"), tmp_path / "paper")
     )
@@ -112,11 +116,9 @@ def test_a_printed_row_that_nobody_planned_is_shown_and_drawn(tmp_path, monkeypa
 
 def test_a_method_of_someone_else_joins_by_its_own_record(tmp_path):
     """No file of it is here: its record says which extra is its own, and its runs on the same tasks make a row."""
-    made_up = {"config__method__about": {"title": "Made up", "extra": "rst"}, "config__extra__name": "rst"}
-    write(tmp_path, *(record("made_up", task, hyper={"rank": 3}, **made_up) for task in load_suite("vtab").task_names))
-    write(
-        tmp_path, record("other", "dtd", **{"config__method__about": {"title": "Other"}, "config__extra__name": "rst"})
-    )
+    about = {"config__method__about": {"title": "Made up", "extra": "rst"}}
+    made = [record("made_up", task, hyper={"rank": 3}, extra="rst", **about) for task in load_suite("vtab").task_names]
+    write(tmp_path, *made, record("other", "dtd", extra="rst", config__method__about={"title": "Other"}))
     rows = {label(row): row for row in table_of(report_of("vtab", tmp_path), "table1").rows}
     assert rows["made_up"].cells["group_avg"].value == pytest.approx(70.0)
     assert "other+rst" in rows and "other" not in rows
@@ -145,10 +147,10 @@ def test_nothing_valid_is_in_no_table(tmp_path):
         ("fewshot/pets", "pets", 3),
     ]
     backbones = ("vit_b16", "swin_b", "vit_other")
-    for (dataset, task, shots), backbone, protocol in itertools.product(sets, backbones, load.PROTOCOLS):
+    for (dataset, task, shots), backbone, protocol in itertools.product(sets, backbones, PROTOCOLS):
         peak = 71.0 if protocol == "peek10" else None
         item = record(task=task, shots=shots, split_seed=None if shots is None else 0, protocol=protocol, peak=peak,
-                      seed=backbones.index(backbone) + 3 * load.PROTOCOLS.index(protocol),
+                      seed=backbones.index(backbone) + 3 * PROTOCOLS.index(protocol),
                       config__dataset__name=dataset, config__backbone={"name": backbone})  # fmt: skip
         write(tmp_path, item)
     runs, left_out = load.load_runs(tmp_path / "runs" / "vtab", "vtab")
@@ -200,11 +202,12 @@ def test_a_new_table_is_one_file_and_may_know_one_suite(fresh, tmp_path):
     sets = (*load_suite("vtab").groups["natural"], "leaves")
     for name in sets:
         folder = "mine" if name == "leaves" else "vtab"
-        write(tmp_path, record("lora", name, 0, 60.0, protocol="best_val", config__dataset__name=f"{folder}/{name}"))
+        own = {"config__dataset__classes": 4, "config__dataset__source": None} if name == "leaves" else {}
+        write(tmp_path, record("lora", name, 0, 60.0, protocol="best_val", config__dataset__name=f"{folder}/{name}", **own))
     write(tmp_path, record("lora", "dtd", 0, 10.0))
     table = table_of(report_of("vtab", tmp_path), "table4")
     assert [column.key for column in table.columns if column.group] == list(sets)
-    assert [label(row) for row in table.rows] == ["lora", "full"]
+    assert [label(row) for row in table.rows] == ["lora [protocol=best_val]"]
     assert table.rows[0].cells["dtd"].value == table.rows[0].cells["task_avg"].value == 60.0
     assert table.notes[0].startswith("Mean over seeds of the test accuracy at the epoch that the protocol")
 

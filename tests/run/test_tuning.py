@@ -166,7 +166,7 @@ def test_forced_keys_cannot_be_given(words, word):
 
 @pytest.mark.parametrize("word", ["protocol.final=test", "protocol.checks=test", "protocol.train=all"])
 def test_a_bent_protocol_is_refused(words, word):
-    with pytest.raises(UserError, match="needs protocol=val"):
+    with pytest.raises(UserError, match="needs another name"):
         tuning.search([*words, word])
 
 

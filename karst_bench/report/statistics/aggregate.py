@@ -1,12 +1,12 @@
 """From runs to rows: which runs are seeds of one cell, which cells make a row, and what a row averages to."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from karst_bench.report.experiment import Facts
 from karst_bench.report.load import Run
 from karst_bench.report.statistics import intervals
 from karst_bench.report.statistics.intervals import Estimate
@@ -40,14 +40,36 @@ class TaskResults:
 
 
 @dataclass(frozen=True)
+class Conflict:
+    """Runs of one seed of one cell that disagree: none of them counts."""
+
+    cell: str
+    runs: tuple[Run, ...]
+
+    @property
+    def line(self) -> str:
+        """Which runs say what."""
+        first = self.runs[0]
+        said = " against ".join(f"{run.last:.2f} ({run.origin}/{run.id}, {run.created})" for run in self.runs)
+        return f"conflict: {first.method} on {self.cell}, seed {first.seed}: {said}; none of them counts"
+
+
+@dataclass(frozen=True)
 class MethodResults:
     """One method in one setting over tasks. `label` names the setting where it is not that of the method's file."""
 
     method: str
     label: str
     tuned: str
-    setting: tuple[tuple[str, str], ...]
+    setting: Facts
     tasks: dict[str, TaskResults]
+    layer: int = 0  # 0: the case that most seeds of each task have; further ones: other data, values, libraries
+    conflicts: tuple[Conflict, ...] = ()
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """What the setting has otherwise than the default configuration."""
+        return next(iter(self.tasks.values())).runs[0].deviations
 
     @property
     def runs(self) -> list[Run]:
@@ -67,19 +89,74 @@ class MethodResults:
         return float(np.mean([np.median(column) for column in columns]))
 
 
-ResultsByMethod = Mapping[str, list[MethodResults]]  # a method's settings, that of its file first
+ResultsByMethod = Mapping[str, list[MethodResults]]  # a method's rows, the default configuration first
 
 
 def method_results(runs: Iterable[Run], *, full_names: bool = False) -> ResultsByMethod:
-    """Method -> its results, one entry for each setting (see `row_order`), with the cells of `runs_by_cell`."""
-    by_setting: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Run]] = {}
-    for run in runs:
-        by_setting.setdefault((run.method, run.tuned, run.setting), []).append(run)
+    """Method -> its results, one entry for each setting and case (see `row_order`), with the cells of `runs_by_cell`."""
+    by_setting: dict[tuple[str, str, Facts], list[Run]] = {}
+    for (method, tuned), members in _grouped(runs).items():
+        for run, setting in _joined(members):
+            by_setting.setdefault((method, tuned, setting), []).append(run)
     found: dict[str, list[MethodResults]] = {}
     for (method, tuned, setting), members in by_setting.items():
-        cells = {key: task_results(group) for key, group in sorted(runs_by_cell(members, full_names).items())}
-        found.setdefault(method, []).append(MethodResults(method, method, tuned, setting, cells))
-    return {method: labelled(sorted(found[method], key=row_order)) for method in sorted(found)}
+        found.setdefault(method, []).extend(_layers(method, tuned, setting, runs_by_cell(members, full_names)))
+    return {method: labelled(sorted(found[method], key=row_order)) for method in sorted(found) if found[method]}
+
+
+def _grouped(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.method, run.tuned), []).append(run)
+    return found
+
+
+def _joined(members: Sequence[Run]) -> Iterable[tuple[Run, Facts]]:
+    """Each run with the setting of its row. A tuned table that lists nothing for a dataset leaves the method's defaults there:
+    such a run stands with those whose values were tuned, if it deviates in nothing."""
+    keys: dict[Facts, set[str]] = {}
+    for run in members:
+        if run.listed and run.tuned != "none":
+            keys.setdefault(run.setting, set()).update(key for key, _ in run.case)
+    for run in members:
+        setting = run.setting
+        if not run.listed and not run.deviations:
+            reduced = ((tuple(item for item in setting if item[0] not in tuned), other) for other, tuned in sorted(keys.items()))
+            setting = next((other for less, other in reduced if less == other), setting)
+        yield run, setting
+
+
+def _layers(method: str, tuned: str, setting: Facts, cells: Mapping[str, list[Run]]) -> list[MethodResults]:
+    """A row from each task's most frequent case, another from the second ones, ...: no cell holds two cases."""
+    layers: list[dict[str, list[Run]]] = []
+    for name, runs in sorted(cells.items()):
+        cases: dict[Facts, list[Run]] = {}
+        for run in runs:
+            cases.setdefault(run.case, []).append(run)
+        ordered = sorted(cases.items(), key=lambda item: (-len({(run.split_seed, run.seed) for run in item[1]}), item[0]))
+        for index, (_, members) in enumerate(ordered):
+            layers += [{}] if index == len(layers) else []
+            layers[index][name] = members
+    found = []
+    for index, layer in enumerate(layers):
+        chosen = {name: one_run_per_seed(name, members) for name, members in layer.items()}
+        tasks = {name: TaskResults(runs) for name, (runs, _) in chosen.items() if runs}
+        conflicts = tuple(conflict for _, found_here in chosen.values() for conflict in found_here)
+        marks = _case_marks(layers[0], layer) if index else ()
+        if tasks or conflicts:
+            found.append(MethodResults(method, method, tuned, setting + marks, tasks, index, conflicts))
+    return found
+
+
+def _case_marks(first: Mapping[str, list[Run]], layer: Mapping[str, list[Run]]) -> Facts:
+    """What the cases of a further row have otherwise than those of the first."""
+    found: dict[str, set[str]] = {}
+    for name, runs in layer.items():
+        usual = dict(first[name][0].case)
+        for key, value in runs[0].case:
+            if usual.get(key) != value:
+                found.setdefault(key, set()).add(value)
+    return tuple((f"case.{key}", "/".join(sorted(values))) for key, values in sorted(found.items()))
 
 
 def runs_by_cell(runs: Iterable[Run], full_names: bool = False) -> dict[str, list[Run]]:
@@ -91,42 +168,47 @@ def runs_by_cell(runs: Iterable[Run], full_names: bool = False) -> dict[str, lis
     return found
 
 
-def task_results(runs: Sequence[Run]) -> TaskResults:
-    """One run per seed, on the version of the data (list hash, encoding) that most seeds used.
+def one_run_per_seed(cell: str, runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[Conflict, ...]]:
+    """The runs that count, in the order of their seeds, and the seeds whose runs disagree.
 
-    A seed run twice (protocols last and peek10 train alike and print the same last epoch) counts once: the run that
-    measured the peak, else the older one.
+    Protocols last and peek10 train alike and print the same last epoch, and a record may lie in two folders: then the run
+    that measured the peak counts, else the older one.
     """
-    version, _ = max(Counter(run.data_version for run in runs).items(), key=lambda item: (item[1], item[0]))
-    chosen: dict[tuple[int, int], Run] = {}
-    for run in sorted(runs, key=lambda run: (run.peak is None, run.created, run.id)):
-        if run.data_version == version:
-            chosen.setdefault((run.split_seed or 0, run.seed), run)
-    return TaskResults(tuple(chosen[key] for key in sorted(chosen)))
+    seeds: dict[tuple[int, int], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.peak is None, run.created, run.id, run.origin != "reference")):
+        seeds.setdefault((run.split_seed or 0, run.seed), []).append(run)
+    agreeing = {seed: found for seed, found in sorted(seeds.items()) if len({round(run.last or 0.0, 4) for run in found}) == 1}
+    conflicts = tuple(Conflict(cell, tuple(found)) for seed, found in sorted(seeds.items()) if seed not in agreeing)
+    return tuple(found[0] for found in agreeing.values()), conflicts
 
 
-def row_order(results: MethodResults) -> tuple[bool, bool, bool, int, int, tuple[tuple[str, str], ...]]:
-    """Sort key of the settings of one method: untuned, the values of its file, normalisation of the backbone, most tasks
-    and most runs first."""
-    foreign = ("normalization", "model") not in results.setting
-    sizes = -len(results.tasks), -len(results.runs)
-    return results.tuned != "none", bool(results.runs[0].deviations), foreign, *sizes, results.setting
+def row_order(results: MethodResults) -> tuple[bool, bool, int, int, int, Facts]:
+    """Sort key of the rows of one method: the default configuration first, then untuned ones that deviate, tuned ones after
+    them; among equals the most frequent case, most tasks and most runs first."""
+    deviating = bool(results.tasks) and bool(results.deviations)
+    return results.tuned != "none", deviating, results.layer, -len(results.tasks), -len(results.runs), results.setting
 
 
-def labelled(settings: list[MethodResults]) -> list[MethodResults]:
-    """Labels: the first setting carries the bare name where it is that of the method's file, the others what differs."""
-    first = dict(settings[0].setting)
-    found = []
-    for index, results in enumerate(settings):
-        differing = list(results.runs[0].deviations)
-        if index > 0:
+def labelled(rows: list[MethodResults]) -> list[MethodResults]:
+    """Labels: the bare name is the default configuration; every deviation stands in brackets. What still reads the same as an
+    earlier row says what it has otherwise than that one."""
+    found: list[MethodResults] = []
+    for results in rows:
+        differing = [f"tuned={results.tuned}"] if results.tuned != "none" else []
+        differing += results.deviations if results.tasks else []
+        differing += [f"{key.removeprefix('case.')}={value[:12]}" for key, value in results.setting if key.startswith("case.")]
+        same = next((row for row in found if row.label == _label(results.method, differing)), None)
+        if same is not None:
+            first = dict(same.setting)
             changed = [(key, value) for key, value in results.setting if first.get(key) != value]
-            differing = [f"{key.removeprefix('method.')}={value}" for key, value in changed]
-        if results.tuned != "none":
-            differing = [f"tuned={results.tuned}", *(item for item in differing if "." not in item)]
-        suffix = f" [{', '.join(differing[:4])}{', ...' if len(differing) > 4 else ''}]" if differing else ""
-        found.append(replace(results, label=results.method + suffix))
+            gone = [key for key in first if key not in dict(results.setting)]
+            differing += [f"{key.removeprefix('method.')}={value[:12]}" for key, value in changed] or [f"no {key}" for key in gone]
+        found.append(replace(results, label=_label(results.method, differing)))
     return found
+
+
+def _label(method: str, differing: Sequence[str]) -> str:
+    return method + (f" [{', '.join(differing[:4])}{', ...' if len(differing) > 4 else ''}]" if differing else "")
 
 
 def mean_over(results: MethodResults, tasks: Sequence[str], weights: Sequence[float]) -> Estimate | None:
@@ -179,6 +261,24 @@ def variance_ratio(
             expected += intervals.satterthwaite(groups, by)[1] ** 2
             used += 1
     return (seen / expected, used) if expected > 0 else None
+
+
+def variance_ratio_range(
+    found: Sequence[MethodResults], tasks: Sequence[str], by: Sequence[float], rng: np.random.Generator, draws: int = 2000
+) -> tuple[float, float]:
+    """5 and 95 % of `variance_ratio` if the seeds of every cell were independent and normal with the spread they have."""
+    seen, expected = np.zeros(draws), np.zeros(draws)
+    weight = np.asarray(by)
+    for results in found:
+        groups = [results.tasks[task].scores for task in tasks]
+        seeds = {tuple(run.seed for run in results.tasks[task].runs) for task in tasks}
+        if len(seeds) == 1 and len(groups[0]) > 1:
+            spread = np.std(np.array(groups), axis=1, ddof=1)
+            drawn = rng.normal(size=(draws, len(groups[0]), len(tasks))) * spread
+            seen += np.var(drawn @ weight, axis=1, ddof=1) / len(groups[0])
+            expected += (weight**2 * np.var(drawn, axis=1, ddof=1)).sum(axis=1) / len(groups[0])
+    low, high = np.quantile(seen / np.where(expected > 0, expected, 1), [0.05, 0.95])
+    return float(low), float(high)
 
 
 def missing_seeds(results: MethodResults | None, task: str, seeds: Sequence[int]) -> tuple[int, ...]:

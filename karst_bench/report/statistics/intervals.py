@@ -16,7 +16,8 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its n and a two-sided 95 % interval; low and high are None where no interval exists (n = 1)."""
+    """A value with its n and a two-sided 95 % interval; low and high are None where no interval exists: n = 1, or all seeds
+    equal, which at n = 3 says little."""
 
     value: float
     n: int
@@ -33,11 +34,9 @@ def mean_interval(scores: Sequence[float]) -> Estimate:
     """Mean of the seeds of one cell with Student's t interval: mean +- t(0.975, n - 1) s / sqrt(n)."""
     values = np.asarray(scores, dtype=float)
     n, mean = len(values), float(np.mean(values))
-    if n < 2:
+    if n < 2 or not np.ptp(values):
         return Estimate(mean, n)
     spread = float(stats.sem(values))
-    if spread == 0:
-        return Estimate(mean, n, mean, mean)
     low, high = stats.t.interval(LEVEL, n - 1, loc=mean, scale=spread)
     return Estimate(mean, n, float(low), float(high))
 
@@ -70,7 +69,7 @@ def average_interval(groups: Sequence[Sequence[float]], weights: Sequence[float]
         return Estimate(float(np.dot(weights, [np.mean(group) for group in groups])), n)
     mean, spread, dof = satterthwaite(groups, weights)
     if spread == 0:
-        return Estimate(mean, n, mean, mean)
+        return Estimate(mean, n)
     low, high = stats.t.interval(LEVEL, dof, loc=mean, scale=spread)
     return Estimate(mean, n, float(low), float(high))
 

@@ -1,4 +1,4 @@
-"""The statistics pages: every interval of an average beside the others, ranks, and all pairs of methods."""
+"""The statistics page: every interval of an average beside the others, ranks, how far tasks agree."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from karst_bench.report.statistics import aggregate, compare, intervals
 from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMethod
-from karst_bench.report.statistics.compare import Pair, Ranks
+from karst_bench.report.statistics.compare import Ranks
 from karst_bench.report.statistics.intervals import Estimate
 from karst_bench.report.suite import Suite
 from karst_bench.report.table_model import Column, Table, TableCell, TableRow, estimate_cell, with_ranks
@@ -29,8 +29,25 @@ def task_means(ours: ResultsByMethod, tasks: Sequence[str]) -> dict[str, dict[st
     return {m: {task: cells[task].estimate.value for task in tasks if task in cells} for m, cells in first.items()}
 
 
+def consequence(correlation: float) -> str:
+    """What a mean rank correlation between tasks means for whoever reads an order off them."""
+    if correlation >= 0.8:
+        return (
+            "The tasks order the methods nearly alike: they are closer to one task than to as many as there are, so tests over "
+            "tasks are too sure of themselves, and the order is that of this kind of task."
+        )
+    if correlation >= 0.5:
+        return "An order read off some tasks is a fair guess on others of the suite, and less outside it."
+    return (
+        "One task's order says little about another's: an average decides by which tasks are in it, and another suite may well "
+        "order the methods otherwise."
+    )
+
+
 def interval_cell(value: float, bounds: tuple[float, float], digits: int = 2) -> TableCell:
     """A cell that shows an interval and keeps its value for the CSV."""
+    if bounds[0] == bounds[1]:  # a resampling that cannot move is no certainty
+        return TableCell("no spread")
     return TableCell(value=value, digits=digits, low=bounds[0], high=bounds[1], bracket=True)
 
 
@@ -44,7 +61,8 @@ def method_cells(results: MethodResults, suite: Suite, found: Ranks | None) -> d
     cells["task_avg"] = estimate_cell(intervals.average_interval(scores, suite.task_weights), 2)
     if len({len(group) for group in scores}) == 1 and mean.n > 1:
         alone = intervals.per_seed_interval(scores, by)
-        cells["per_seed"] = interval_cell(alone.value, (alone.low or 0.0, alone.high or 0.0))
+        if alone.low is not None and alone.high is not None:
+            cells["per_seed"] = interval_cell(alone.value, (alone.low, alone.high))
     if mean.n > 1:
         cells["bootstrap"] = interval_cell(
             mean.value, intervals.bootstrap_interval(scores, intervals.weighted_mean(by), rng)
@@ -75,7 +93,7 @@ def methods_table(ours: ResultsByMethod, suite: Suite) -> Table:
     ]
     tasks = suite.task_names
     complete, found = aggregate.complete_results(ours, tasks), rank_methods(ours, suite)
-    rows = [TableRow("ours", method_cells(results, suite, found)) for results in complete]
+    rows = [TableRow("ours", method_cells(results, suite, found), results.tuned) for results in complete]
     notes = ["Methods with runs on every task, one setting each, protocol last, in points of top-1 accuracy."]
     if found is not None:
         notes.append(
@@ -86,63 +104,21 @@ def methods_table(ours: ResultsByMethod, suite: Suite) -> Table:
         notes.append(
             f"Agreement of tasks on the order of methods: mean Spearman correlation {agreed.mean:.2f} (lowest "
             f"{agreed.lowest:.2f}) over {agreed.pairs} pairs of tasks with at least {agreed.methods} methods in common, "
-            "each method in its first setting."
+            f"each method in its first setting. {consequence(agreed.mean)}"
         )
+    notes.append(
+        f"Every ± here ranges over seeds, on these {len(tasks)} tasks; it says nothing about other tasks. The page of contrasts "
+        "has the interval over tasks beside it."
+    )
     shared = aggregate.variance_ratio(complete, tasks, suite.group_weights)
     if shared is not None:
+        low, high = aggregate.variance_ratio_range(complete, tasks, suite.group_weights, np.random.default_rng(SEED))
+        verdict = "within it" if low <= shared[0] <= high else "outside it: read the per-seed column"
         notes.append(
-            f"Independence of seeds across tasks: variance ratio {shared[0]:.2f} over {shared[1]} methods; 1 where "
-            "they are independent, as the printed intervals take them; well above 1, read the per-seed column."
+            f"Independence of seeds across tasks: variance ratio {shared[0]:.2f} over {shared[1]} methods; independent seeds, as "
+            f"the printed intervals take them, give 1 on average and {low:.2f} to {high:.2f} in 90 % of tries: this is {verdict}."
         )
     notes.append("Test-set s.e.: binomial error of the finite test sets in the average; not part of the ± over seeds.")
     if not rows:
         notes.append("No method has runs on every task yet.")
     return Table("statistics", f"Statistics of Table I ({suite.name})", columns, with_ranks(columns, rows), notes)
-
-
-def method_pairs(ours: ResultsByMethod, suite: Suite) -> list[Pair]:
-    """All pairs of the methods with every task."""
-    tasks = suite.task_names
-    scores = {
-        results.label: [{run.seed: float(run.last or 0.0) for run in results.tasks[task].runs} for task in tasks]
-        for results in aggregate.complete_results(ours, tasks)
-    }
-    return compare.compare_pairs(scores, suite.group_weights, np.random.default_rng(SEED))
-
-
-def p_value_cell(value: float | None) -> TableCell:
-    """A p value: three digits, or 'n/a' where the seeds allow no test."""
-    return TableCell("n/a") if value is None else TableCell(value=value, digits=3, floor=0.001)
-
-
-def pairs_table(found: Sequence[Pair], suite: Suite) -> Table:
-    """Every pair: difference with interval, both tests raw and corrected, probability of improvement."""
-    columns = [
-        Column("first", "First"),
-        Column("second", "Second"),
-        Column("difference", "Difference of Avg."),
-        Column("p_seeds", "p (seeds)", forms=("csv",)),
-        Column("p_seeds_holm", "p over seeds (Holm)"),
-        Column("p_tasks", "p (tasks)", forms=("csv",)),
-        Column("p_tasks_holm", "p over tasks (Holm)"),
-        Column("improvement", "P(improvement)"),
-        Column("improvement_interval", "95 %"),
-    ]
-    rows = []
-    for item in found:
-        cells = {"first": TableCell(item.first), "second": TableCell(item.second)}
-        cells["difference"] = TableCell(value=item.difference, digits=2, low=item.low, high=item.high)
-        for key in ("p_seeds", "p_seeds_holm", "p_tasks", "p_tasks_holm"):
-            cells[key] = p_value_cell(getattr(item, key))
-        cells["improvement"] = TableCell(value=item.improvement, digits=2)
-        cells["improvement_interval"] = interval_cell(item.improvement, (item.improvement_low, item.improvement_high))
-        rows.append(TableRow("ours", cells))
-    notes = [
-        "p over seeds: t test of the mean paired difference over tasks x shared seeds (Satterthwaite): would other "
-        "seeds keep the order on these tasks? p over tasks: Wilcoxon's signed-rank test of the task means: does the "
-        "order hold across tasks? Both corrected by Holm over all pairs of this table.",
-        "P(improvement): chance that a run of the first beats a run of the second on the same task, mean over tasks.",
-    ]
-    if not rows:
-        notes.append("Fewer than two methods have runs on every task.")
-    return Table("pairs", f"Pairs of methods ({suite.name})", columns, rows, notes)

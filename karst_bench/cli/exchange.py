@@ -1,0 +1,64 @@
+"""`karst-bench compare`, `export` and `import`: records against records, out of here, and in from elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def expanded(text: str) -> Path:
+    """A path of the command line; ~ is a home folder."""
+    return Path(text).expanduser()
+
+
+Results = Annotated[
+    Path, typer.Option(parser=expanded, envvar="KARST_BENCH_RESULTS", help="The folder of paths.results.")
+]
+SuiteName = Annotated[str, typer.Option(help="vtab or mini.")]
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A folder of records, a results folder, or a commit.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
+    suite: SuiteName = "vtab",
+    results: Results = Path("results"),
+) -> int:
+    """Compare two sets of records. Paired by cell and seed; exit code 1 where a method fell beyond its interval."""
+    from karst_bench.report import regression
+
+    found = regression.compared(*(regression.records_named(name, suite, results) for name in (first, second)))
+    print(found.text)
+    return int(any(change.fell for change in found.changes))
+
+
+def export(
+    to: Annotated[Path, typer.Option(parser=expanded, help="The file to write, .json or .csv.")] = Path("cells.json"),
+    suite: SuiteName = "vtab",
+    records: Annotated[str, typer.Option(help="As for report.")] = "reference,own",
+    results: Results = Path("results"),
+) -> None:
+    """Write all cells to one file. With seeds, intervals, protocol, provenance and ids."""
+    from karst_bench.report import exchange
+    from karst_bench.report.load import load_folders
+    from karst_bench.report.report import record_folders
+
+    runs, left_out = load_folders(record_folders(results, suite, records), suite)
+    cells = exchange.exported_cells(runs)
+    exchange.write_export(cells, to)
+    print(f"{to}: {len(cells)} cells of {len(runs)} runs; {len(left_out)} files left out")
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(parser=expanded, metavar="FROM", help="A folder of records.")],
+    suite: SuiteName = "vtab",
+    results: Results = Path("results"),
+) -> int:
+    """Take in records of others. Checked one by one into <results>/imported; exit code 1 where any is left out.
+
+    karst-bench report records=reference,own,imported reads them too.
+    """
+    from karst_bench.report import exchange
+
+    copied, left_out = exchange.import_records(source, results / "imported" / suite, suite)
+    print("\n".join([f"{len(copied)} records imported", *(f"left out: {line}" for line in left_out)]))
+    return int(bool(left_out))
