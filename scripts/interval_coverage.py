@@ -24,6 +24,7 @@ DRAWS = 1000
 # Spread of the seeds of each of the 19 tasks in points; 0.3 to 3 is what reruns of VTAB-1K methods show.
 EQUAL = np.full(TASKS, 0.6)
 UNEQUAL = np.geomspace(0.2, 3.0, TASKS)
+DOMINANT = np.array([6.0] + [0.2] * (TASKS - 1))
 
 
 def normal(rng: np.random.Generator, n: int, spread: np.ndarray) -> np.ndarray:
@@ -36,6 +37,16 @@ def together(rng: np.random.Generator, n: int, spread: np.ndarray) -> np.ndarray
     return (np.sqrt(0.9) * rng.normal(size=(n, TASKS)) + np.sqrt(0.1) * rng.normal(size=(n, 1))) * spread
 
 
+def barely_together(rng: np.random.Generator, n: int, spread: np.ndarray) -> np.ndarray:
+    """As `together` with a correlation of 0.05."""
+    return (np.sqrt(0.95) * rng.normal(size=(n, TASKS)) + np.sqrt(0.05) * rng.normal(size=(n, 1))) * spread
+
+
+def skewed(rng: np.random.Generator, n: int, spread: np.ndarray) -> np.ndarray:
+    """Most runs a little above, few far below: minus a standard exponential, centred; skewness -2, as near a ceiling."""
+    return (1.0 - rng.exponential(size=(n, TASKS))) * spread
+
+
 def accidents(rng: np.random.Generator, n: int, spread: np.ndarray) -> np.ndarray:
     """One run in twenty collapses by 8 spreads, as single VPT seeds on SVHN do; centred on the true mean."""
     fall = 8.0 * (rng.random((n, TASKS)) < 0.05)
@@ -45,7 +56,10 @@ def accidents(rng: np.random.Generator, n: int, spread: np.ndarray) -> np.ndarra
 SCENARIOS: dict[str, tuple[Callable[..., np.ndarray], np.ndarray]] = {
     "normal, equal spread": (normal, EQUAL),
     "normal, spread 0.2 to 3 points": (normal, UNEQUAL),
+    "as before, seeds correlated 0.05 across tasks": (barely_together, UNEQUAL),
     "as before, seeds correlated 0.1 across tasks": (together, UNEQUAL),
+    "one task has nearly all of the spread (6 points, others 0.2)": (normal, DOMINANT),
+    "skewed seeds, spread 0.2 to 3 points": (skewed, UNEQUAL),
     "as before, 5 % of runs collapse": (accidents, UNEQUAL),
 }
 

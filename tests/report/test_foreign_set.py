@@ -75,7 +75,8 @@ def test_contrasts_are_scipys_and_statsmodels(made, scores, oracle):
         pairs = [(list(x[task].values()), list(y[task].values())) for task in VTAB.task_names]
         chances = [stats.mannwhitneyu(a, b).statistic / (len(a) * len(b)) for a, b in pairs]
         assert cells["improvement"].value == pytest.approx(np.mean(chances), abs=1e-6)
-        assert cells["paired"].text == f"{min(map(len, gaps.values()))} seeds"
+        fewest = min(map(len, gaps.values()))
+        assert cells["paired"].text == f"{fewest} seed{'s' if fewest > 1 else ''}"
     holm = oracle("statsmodels", "statsmodels.stats.multitest").multipletests
     expected = holm([cells["p_tasks"].value for cells in found], method="holm")[1]
     assert [cells["p_tasks_holm"].value for cells in found] == pytest.approx(list(expected), abs=1e-6)

@@ -50,6 +50,11 @@ def method_contrasts(ours: ResultsByMethod, suite: Suite, declared: Sequence[Con
     return compare.compare_pairs(scores, pairs, suite.group_weights, np.random.default_rng(SEED))
 
 
+def whole_methods(ours: ResultsByMethod, suite: Suite) -> set[str]:
+    """The methods with a row that has every task."""
+    return {results.method for results in aggregate.complete_results(ours, suite.task_names)}
+
+
 def p_value_cell(value: float | None) -> TableCell:
     """A p value: three digits, or 'n/a' where the seeds allow no test."""
     return TableCell("n/a") if value is None else TableCell(value=value, digits=3, floor=0.001)
@@ -78,13 +83,16 @@ def contrasts_table(ours: ResultsByMethod, suite: Suite, declared: Sequence[Cont
         cells["difference"] = TableCell(value=item.difference, digits=2, low=item.low, high=item.high)
         cells["flat_difference"] = TableCell(value=item.flat.value, digits=2, low=item.flat.low, high=item.flat.high)
         cells["task_half"] = TableCell(value=item.task_half, digits=2)
-        cells["paired"] = TableCell(f"{item.shared} seeds" if item.shared else "no: means")
+        cells["paired"] = TableCell(f"{item.shared} seed{'s' if item.shared > 1 else ''}" if item.shared else "no: means")
         for key in ("p_seeds", "p_seeds_holm", "p_tasks", "p_tasks_holm"):
             cells[key] = p_value_cell(getattr(item, key))
         cells["improvement"] = TableCell(value=item.improvement, digits=2)
         cells["improvement_interval"] = interval_cell(item.improvement, (item.improvement_low, item.improvement_high))
         rows.append(TableRow("ours", cells))
     notes = contrast_notes(found, len(suite.task_names), bool(declared))
+    lacking = {method for pair in declared or [(REFERENCE, REFERENCE)] for method in pair} - whole_methods(ours, suite)
+    if lacking:
+        notes.append(f"No contrast with {', '.join(sorted(lacking))}: no row of theirs has every task.")
     notes += disagreements(found, ours, suite)
     return Table("pairs", f"Contrasts of methods ({suite.name})", columns, rows, notes)
 
