@@ -19,8 +19,9 @@ from karst_bench.report.suite import method_file
 Facts = tuple[tuple[str, str], ...]
 LIBRARIES = ("torch", "torchvision", "timm")  # another version is another experiment
 APART = ("seed", "tuned", "dataset")  # facts that do not stand in the setting as they are
-NAMES = {"extra.name", "also.name", "method.name", "recipe.name", "protocol.name"}  # told by the row's name, or apart
-NODES = ("method", "extra", "also", "recipe", "backbone", "dataset")
+# Told by the row's name, or apart.
+NAMES = {f"{node}.name" for node in ("method", "extra", "also", "regularizer", "recipe", "protocol")}
+NODES = ("method", "extra", "also", "regularizer", "recipe", "backbone", "dataset")
 PROBE = "lora"  # any method that sets nothing but itself, to compose what does not depend on the method
 
 
@@ -129,10 +130,12 @@ def _differing(
         said = [f"{node}={typed(name)}" for node, name in chosen.items() if name != default.get(f"{node}.name")]
     if known["recipe"] and names["recipe"] != default.get("recipe.name"):
         default = default_facts(names["method"], names["dataset"], names["backbone"], names["recipe"])
-    own = {"extra": _file("extra", names["extra"]) if known["extra"] else {}, "also": method_file(names["also"])}
+    own = {node: _file(node, names[node]) if known[node] else {} for node in ("extra", "regularizer")}
+    own |= {"also": method_file(names["also"])}
     default = {key: value for key, value in default.items() if key.partition(".")[0] not in ("protocol", *own)}
     default |= flat(deciding_facts(own))
-    unknown = {node for node in names if not known[node]} | {"protocol"} | ({"also"} if names["also"] == "none" else set())
+    unknown = {node for node in names if not known[node]} | {"protocol"}
+    unknown |= {node for node in ("also", "regularizer") if names[node] == "none"}
     compared = {key for key in setting.keys() | default.keys() if key.partition(".")[0] not in unknown} - NAMES - set(tuned)
     if not known["dataset"]:
         compared -= {"precision"}
@@ -158,7 +161,9 @@ def default_facts(method: str, dataset: str, backbone: str, recipe: str = "") ->
 
 def _sets_more(method: str) -> bool:
     """Whether a method's file sets a recipe, or whatever else, beside its own node and its extra."""
-    return bool(set(option_config("method", method)) & {"recipe", "method"} or option_defaults("method", method).keys() - {"extra"})
+    file = option_config("method", method)
+    more = set(file) & {"recipe", "method", "suites", "stages", "subnet"}
+    return bool(more or option_defaults("method", method).keys() - {"extra"})
 
 
 @cache
