@@ -41,7 +41,7 @@ def _named(name: str, bare: tuple[str, ...]) -> list[str]:
     members = members or [option for option, config in dataset_configs(bare).items() if config["folder"] == name]
     if not members:
         near = nearest(name, [*known, *(option.rpartition("/")[2] for option in known)])
-        raise UserError(f"tasks={name}: no such set{near}; choose from {', '.join(known)}")
+        raise UserError(f"tasks={name}: no such set{near} (choose from {', '.join(known)})")
     return members
 
 

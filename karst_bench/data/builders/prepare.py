@@ -11,6 +11,7 @@ from karst_bench.data.builders.from_zip import TaskZip, build_zip, find_zip
 from karst_bench.data.builders.options import check_options
 from karst_bench.data.builders.prepare_tfds import build_tfds
 from karst_bench.data.builders.publish import audited
+from karst_bench.data.builders.staging import OccupiedError, check_free
 from karst_bench.data.builders.to_parquet import write_parquet
 from karst_bench.data.setup.audit import Finding
 from karst_bench.data.sources.layouts import find_lists
@@ -115,7 +116,14 @@ def _one(dataset: DatasetConfig, makers: _Makers) -> Prepared:
     if present is not None:
         return _kept(dataset, present, makers)
     home = makers.root / ("fgvc" if dataset["suite"] == "fgvc" else "vtab-1k") / dataset["folder"]
-    makers.make(dataset, home)
+    check_free(home)  # before anything is fetched for it
+    try:
+        makers.make(dataset, home)
+    except OccupiedError:
+        present = _present(dataset, makers.root)
+        if present is None:
+            raise
+        return _kept(dataset, present, makers)  # another process was quicker
     manifest = read_manifest(home)
     assert manifest is not None
     return Prepared(dataset["name"], "built", home, f"built in {home}: {_facts(manifest)}")

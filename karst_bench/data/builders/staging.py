@@ -35,6 +35,16 @@ def encode(image: Image.Image, encoding: str) -> bytes:
     return out.getvalue()
 
 
+class OccupiedError(UserError):
+    """What was to be built is there already: by another process meanwhile, or as something else."""
+
+
+def check_free(home: Path) -> None:
+    """Raises: OccupiedError where `home` is there with something in it, which a build would not replace."""
+    if home.exists() and (not home.is_dir() or any(home.iterdir())):
+        raise OccupiedError(f"{home}: is there, but is no finished set; look at what it holds, and move it away")
+
+
 class Staging:
     """A folder that is being filled. home: where it will be. files: {relative path: SHA-256} of what it holds.
 
@@ -116,12 +126,14 @@ def staging(home: Path, plan: Mapping[str, Any]) -> Iterator[Staging]:
     """A folder to fill, which becomes `home` when the block ends well. plan: what is being made, as JSON values.
 
     Where a broken-off run with the same plan left something, it is gone on with; what another plan left is removed.
-    Two runs do not fill one folder: the second waits. Raises: UserError where the disk is full or not writable.
+    Two runs do not fill one folder: the second waits. Raises: OccupiedError where `home` is there by then; UserError
+    where the disk is full or not writable.
     """
     folder = home.with_name(f".{home.name}.building")
     text = json.dumps(plan, sort_keys=True)
     try:
         with files.locked(home.with_name(f".{home.name}.lock")):
+            check_free(home)
             if folder.exists() and _plan(folder) != text:
                 shutil.rmtree(folder)
             folder.mkdir(parents=True, exist_ok=True)

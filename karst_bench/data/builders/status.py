@@ -51,9 +51,10 @@ def _folder(option: str, dataset: DatasetConfig, root: Path) -> SetStatus | None
         manifest, audit = read_manifest(home), read_audit(home)
     except UserError as error:
         return SetStatus(option, "folder", str(home), "unknown", text=str(error))
-    text = (
-        [] if audit is None or audit.sound else [f"the audit found {len(audit.problems)} problems: {audit.problems[0]}"]
-    )
+    text = []
+    if audit is not None and not audit.sound:
+        more = f" and {len(audit.problems) - 1} more" if len(audit.problems) > 1 else ""
+        text.append(f"the audit found {audit.problems[0]}{more}")
     if manifest is None:
         return SetStatus(
             option, "folder", str(home), "unknown", _look(home), audit.time if audit else "", "; ".join(text)

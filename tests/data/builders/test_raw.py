@@ -188,6 +188,34 @@ def test_an_interrupted_run_resumes(
     assert sorted(path.name for path in (tmp_path / "vtab-1k").iterdir()) == [".dtd.lock", "dtd"]
 
 
+def test_a_folder_that_is_something_else_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before anything is fetched, not after hours when it stands in the way."""
+    from karst_bench.data.builders import obtain
+
+    monkeypatch.setattr(obtain, "download", lambda *_, **__: pytest.fail("fetched"))
+    (tmp_path / "vtab-1k" / "dtd").mkdir(parents=True)
+    (tmp_path / "vtab-1k" / "dtd" / "mine.txt").write_text("x")
+    (done,) = prepare_data({"dtd": dataset_of("vtab/dtd")}, "raw", tmp_path)
+    assert done.state == "failed" and "vtab-1k/dtd: is there, but is no finished set" in done.text
+
+
+def test_another_process_was_quicker(originals: Originals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of two waits for the first, and finds the set in place."""
+    from karst_bench.data.builders import from_raw
+
+    ask: dict[str, Any] = {"archive": originals["dtd"][0], "verify": False}
+    config, check = {"dtd": dataset_of("vtab/dtd")}, from_raw.check
+
+    def slow(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(from_raw, "check", check)
+        assert prepare_data(config, "raw", tmp_path, **ask)[0].state == "built"
+        return check(*args, **options)
+
+    monkeypatch.setattr(from_raw, "check", slow)
+    (done,) = prepare_data(config, "raw", tmp_path, **ask)
+    assert done.state == "present" and not (tmp_path / "vtab-1k" / ".dtd.building").exists()
+
+
 @pytest.mark.parametrize("task", ["dsprites_location"])
 def test_dsprites_as_hdf5_gives_the_same(task: str, built: Path, tmp_path: Path) -> None:
     pytest.importorskip("h5py", reason="one of dSprites' two files is HDF5")
