@@ -1,11 +1,10 @@
 """conf/augment and its name in the recipe: one choice, whichever way it is made, and never two behind one id."""
 
 import pytest
-import yaml
 
 from karst_bench.config.augment import check_augment
 from karst_bench.config.compose import settings_of
-from karst_bench.config.option_files import option_config, option_file, options
+from karst_bench.config.option_files import option_config, options
 from karst_bench.errors import UserError
 from karst_bench.records.identity import cell_key
 
@@ -84,5 +83,5 @@ def test_bad_values_say_what_is_allowed(word: str, text: str) -> None:
 def test_recipes_leave_the_name_to_the_group() -> None:
     """A recipe that named an augmentation by itself would not bring it along."""
     for name in options("recipe"):
-        node = yaml.safe_load(option_file("recipe", name).read_text())
+        node = option_config("recipe", name)  # with the recipe that it is made of
         assert node.get("recipe", node)["augment"] == "${augment.name}", name
