@@ -3,11 +3,8 @@
 A sweep's plan composes the same files dozens of times: a text is parsed once, and Hydra's own node is left out.
 """
 
-import io
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Self, cast
 
@@ -31,6 +28,8 @@ from hydra.version import VersionBase, setbase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from karst_bench.yaml_text import loaded
+
 VERSION_BASE = "1.3"
 
 
@@ -41,28 +40,13 @@ def private_store() -> ConfigStore:
     return store
 
 
-def load_yaml(path: Path) -> DictConfig:
-    """OmegaConf.load of a file that holds a mapping; a text that was read before is not parsed again."""
-    return _loaded(path.read_text(encoding="utf-8"))
-
-
-def _loaded(text: str) -> DictConfig:
-    return cast(DictConfig, pickle.loads(_parsed(text)))
-
-
-@lru_cache(maxsize=256)
-def _parsed(text: str) -> bytes:
-    """Pickled: composing writes into what it gets, and a copy by deepcopy takes five times as long."""
-    return pickle.dumps(OmegaConf.load(io.StringIO(text)))
-
-
 class _Files(FileConfigSource):
-    """A folder of YAML, read by `load_yaml`."""
+    """A folder of YAML, read as yaml_text.py reads them."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         text = Path(self.path, self._normalize_file_name(config_path)).read_text(encoding="utf-8")
         where, header = f"{self.scheme()}://{self.path}", self._get_header_dict(text[:512])
-        return ConfigResult(self.provider, where, _loaded(text), header)
+        return ConfigResult(self.provider, where, loaded(text), header)
 
 
 class _Repository(ConfigRepository):

@@ -19,17 +19,18 @@ ALLOWED = {
     "records": {"records", "files", "tensors_file", "errors"},
     "trackers": {"trackers", "errors"},
     "report": {"report", "records", "config", "files", "errors"},
-    "config": {"config", "compat", "engine", "files", "plugins", "errors"},
+    "config": {"config", "compat", "yaml_text", "engine", "files", "plugins", "errors"},
     "run": {"run", "adapt", "methods", "nn", "data", "engine", "records", "trackers", "report", "config", "files", "tensors_file",
             "errors", "load_adapter"},
 }
-TOP = {"__init__.py", "__main__.py", "compat.py", "download.py", "errors.py", "files.py", "plugins.py", "tensors_file.py"}
+TOP = {"__init__.py", "__main__.py", "compat.py", "download.py", "errors.py", "files.py", "plugins.py", "tensors_file.py",
+       "yaml_text.py"}
 # Where an outside library may be imported, by path prefix.
 HOMES = {
     "timm": ("adapt/", "data/augment/policy.py"),
     "wandb": ("trackers/worker.py",),
     "hydra": ("cli/", "config/", "compat.py"),
-    "omegaconf": ("cli/", "config/", "run/", "data/", "compat.py"),
+    "omegaconf": ("cli/", "config/", "run/", "data/", "compat.py", "yaml_text.py"),
     "optuna": ("run/tuning.py", "run/search_space.py"),
     "matplotlib": ("report/figures.py", "report/style.py", "data/mini/"),
 }

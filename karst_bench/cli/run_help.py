@@ -6,10 +6,10 @@ from string import Template
 
 from omegaconf import OmegaConf
 
-from karst_bench.compat import load_yaml
 from karst_bench.config.compose import composed
 from karst_bench.config.messages import GROUPS, friendly
 from karst_bench.config.option_files import config_dir, options
+from karst_bench.yaml_text import load_yaml
 
 
 def help_text(overrides: Sequence[str]) -> str:

@@ -5,10 +5,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from karst_bench.compat import load_yaml
 from karst_bench.errors import UserError, nearest
 from karst_bench.files import packaged
 from karst_bench.plugins import plugin_conf
+from karst_bench.yaml_text import load_yaml
 
 BASE = (
     "@_here_"  # in a defaults list: `vtab/_base@_here_`, a file whose keys the option has too unless it gives its own
