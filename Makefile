@@ -9,6 +9,7 @@ VENV   := $(if $(USABLE),$(ACTIVE),.venv)
 BIN    := $(VENV)/bin
 STAMP  := $(if $(USABLE),,.venv/.installed)
 SUITE  ?= vtab
+HERE   := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 RUN    := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python
 
 .PHONY: help demo test test-slow test-packages tables status bench chaos lint docs clean
@@ -38,13 +39,13 @@ test-packages: $(STAMP)  ## build wheel and sdist, install each apart from the c
 	$(RUN) -m pytest -m slow tests/packaging
 
 tables: $(STAMP)  ## Tables I-III and Figures 2-3 from the records (SUITE=vtab or mini)
-	@$(BIN)/python -m karst_bench report suite=$(SUITE)
+	@cd $(HERE) && $(abspath $(BIN))/python -m karst_bench report suite=$(SUITE) results=$(abspath $(or $(KARST_BENCH_RESULTS),$(HERE)results))
 
 status: $(STAMP)  ## which cells of a suite are done, running, failed or missing
 	@$(BIN)/python -m karst_bench status suite=$(SUITE)
 
 bench: $(STAMP)  ## what a step costs, against the frozen backbone, in one process
-	$(RUN) -m benchmarks
+	$(RUN) -m benchmarks out=outputs/benchmarks  # without out= the committed figures are replaced
 
 chaos: $(STAMP)  ## kills a sweep at random moments and checks that nothing is lost
 	$(RUN) -m pytest -m slow tests/run/test_chaos.py -s

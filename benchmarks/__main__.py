@@ -1,4 +1,4 @@
-"""make bench: writes benchmarks/results/<name>.json, a page and a plot.
+"""Writes benchmarks/results/<name>.json, a page and a plot; `make bench` writes to outputs/benchmarks instead.
 
 python -m benchmarks                               every part: training steps of ViT-B/16 and Swin-B, evaluation passes,
                                                    forms of one layer, scaling, phases of whole runs, steps on a GPU

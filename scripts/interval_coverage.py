@@ -1,6 +1,6 @@
 """How often the 95 % intervals of the tables hold: the simulation behind the table of docs/statistics.md.
 
-    python scripts/interval_coverage.py               # prints the Markdown table, two or three minutes
+    python scripts/interval_coverage.py               # prints the Markdown table, about six minutes
     python scripts/interval_coverage.py trials=500
 
 True values are known here: every task has its mean 0 and a spread; an interval holds if it contains 0.
@@ -60,7 +60,7 @@ SCENARIOS: dict[str, tuple[Callable[..., np.ndarray], np.ndarray]] = {
     "as before, seeds correlated 0.1 across tasks": (together, UNEQUAL),
     "one task has nearly all of the spread (6 points, others 0.2)": (normal, DOMINANT),
     "skewed seeds, spread 0.2 to 3 points": (skewed, UNEQUAL),
-    "as before, 5 % of runs collapse": (accidents, UNEQUAL),
+    "spread 0.2 to 3 points, 5 % of runs collapse": (accidents, UNEQUAL),
 }
 
 

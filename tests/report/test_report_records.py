@@ -6,6 +6,9 @@ from dataclasses import replace
 import pytest
 from report_records import record, write
 
+from karst_bench.config.compose import settings_of
+from karst_bench.records.identity import deciding_facts
+from karst_bench.report.experiment import default_facts, flat
 from karst_bench.report.load import load_runs
 from karst_bench.report.statistics import aggregate
 from karst_bench.report.suite import load_suite
@@ -189,6 +192,26 @@ def test_a_run_of_before_an_option_and_one_at_its_first_value_are_seeds_of_one_r
 def test_a_setting_that_is_not_the_papers_says_so(tmp_path):
     (row,) = rows(tmp_path, record(hyper={"N": 4, "m": 8, "r": 8}))["karst"]
     assert row.label == "karst [N=4]"
+
+
+def test_the_default_comes_first_however_few_its_runs(tmp_path):
+    """`full` with another rate on many tasks does not stand as plain `full`, whose one default run does."""
+    bent = [record("full", task, last=78.0, config__recipe__lr=1e-3) for task in VTAB.task_names[:5]]
+    found = rows(tmp_path, *bent, record("full", last=33.0))["full"]
+    assert [row.label for row in found] == ["full", "full [recipe.lr=0.001]"]
+    assert found[0].tasks["cifar100"].scores == [33.0]
+    assert ("other than the default", "recipe.lr=0.001") in found[1].runs[0].provenance_key
+
+
+@pytest.mark.parametrize(
+    "words", [("lora", "mini/digits", "vit_mini"), ("full", "mini/digits", "swin_mini"), ("karst", "vtab/dtd", "vit_b16")]
+)
+def test_the_default_is_what_is_composed(words):
+    overrides = [f"{key}={word}" for key, word in zip(("method", "dataset", "backbone"), words, strict=True)]
+    facts = deciding_facts(settings_of(overrides).as_config())
+    expected = flat({key: value for key, value in facts.items() if key not in ("seed", "tuned", "dataset", "extra")})
+    found = {key: value for key, value in default_facts(*words).items() if not key.startswith("extra.")}
+    assert found == expected
 
 
 def test_tuned_values_differ_by_task_within_a_row(tmp_path):
