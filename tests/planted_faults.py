@@ -71,7 +71,8 @@ def result(root: Path, tests: Sequence[str]) -> int:
     os.dup2(quiet, 2)
     code = int(pytest.ExitCode.INTERNAL_ERROR)
     try:
-        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+        imported = "ignore::pytest.PytestAssertRewriteWarning"  # torch's import brought plug-ins of pytest along
+        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", imported, *tests]))
     finally:
         os._exit(code)
 

@@ -12,6 +12,7 @@ from karst_bench.run.logs import run_log
 def test_lines_for_the_run_log_stay_off_the_console(tmp_path, monkeypatch, capsys, debug):
     """A run's file takes every line; the console takes those from INFO on, unless debug=true."""
     monkeypatch.setattr(console, "LOGGER", "karst_bench.tests_console")
+    monkeypatch.setattr(logging.getLogger("karst_bench"), "handlers", [])  # a command that ran here before left its console
     logger = logging.getLogger("karst_bench.tests_console")
     console.attach_console(debug=debug)
     try:

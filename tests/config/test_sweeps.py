@@ -108,7 +108,7 @@ def test_other_words_pass_unchanged():
         (["dataset=vtab/fewshot"], "0 jobs.*no such task group"),
         (["dataset=nowhere/all"], "0 jobs"),
         (["seed=range(0)"], "0 jobs"),
-        (["sweep=tabel1"], "unknown; did you mean table1.. Valid: ablate_N"),
+        (["sweep=tabel1"], r"unknown; did you mean table1\? Valid: ablate_N"),
         (["sweep=table1,table2", "suite=mini"], "one sweep at a time.*run sweep=table1 then sweep=table2"),
         (["sweep=table1", "suite=mni"], "suite=mni is not a choice; use one of vtab, mini"),
         (["method=[a"], "cannot be read"),

@@ -1,6 +1,7 @@
 """A method and a dataset of someone else: three files in a folder of their own reach a run, its record and a table."""
 
 import csv
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,6 @@ from PIL import Image
 
 from karst_bench.cli.app import main
 from karst_bench.records.store import Store
-from karst_bench.report import suite
 
 METHOD = '''
 from dataclasses import dataclass
@@ -62,6 +62,14 @@ def image_folder(home: Path) -> None:
         (home / f"{name}.txt").write_text("".join(f"images/{i}.png {i % 2}\n" for i in numbers))
 
 
+def forget() -> None:
+    """What reports remember of conf/."""
+    for name, module in list(sys.modules.items()):
+        for value in vars(module).values() if name.startswith("karst_bench.report") else ():
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
+
+
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The plug-in folder; a report forgets afterwards what its configuration said."""
@@ -72,12 +80,10 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text)
     monkeypatch.setenv("KARST_BENCH_PLUGINS", str(home))
-    for cached in (suite.load_suite, suite._method_file, suite._datasets):
-        cached.cache_clear()
+    forget()
     yield home
     monkeypatch.undo()
-    for cached in (suite.load_suite, suite._method_file, suite._datasets):
-        cached.cache_clear()
+    forget()
 
 
 def test_a_made_up_method_and_dataset_reach_a_run_a_record_and_a_table(
