@@ -28,12 +28,14 @@ def test_the_results_are_those_of_the_records() -> None:
     """Mean over the nine tasks of the mean over seeds, at the searched learning rates."""
     records = [load(path) for path in sorted((ROOT / "results" / "reference" / "mini").glob("*.json"))]
     rows = {"linear probe on random weights": ("linear", "none"), "linear probe": ("linear", "pretrained"),
-            "KARST": ("karst", "pretrained")}  # fmt: skip
+            "LoRA": ("lora", "pretrained"), "KARST": ("karst", "pretrained"), "full fine-tuning": ("full", "pretrained")}  # fmt: skip
     for title, (method, weights) in rows.items():
         tasks: dict[str, list[float]] = {}
         for record in records:
             config = record.config
-            if (config["method"]["name"], config["backbone"]["weights"]) == (method, weights) and config["tuned"]["name"] != "none":
+            backbone = config["backbone"]
+            ran = (config["method"]["name"], backbone["name"], backbone["weights"])
+            if ran == (method, "vit_mini", weights) and config["tuned"]["name"] != "none":
                 tasks.setdefault(config["dataset"]["task"], []).append(record.metrics.accuracy()[1])
         printed = re.search(rf"^\| {title} \| (\S+) \| (\d) \|$", README, re.M)
         assert printed and len(tasks) == 9 and {len(runs) for runs in tasks.values()} == {int(printed[2])}, title
