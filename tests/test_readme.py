@@ -28,7 +28,8 @@ def test_the_results_are_those_of_the_records() -> None:
     """Mean over the nine tasks of the mean over seeds, at the searched learning rates."""
     records = [load(path) for path in sorted((ROOT / "results" / "reference" / "mini").glob("*.json"))]
     rows = {"linear probe on random weights": ("linear", "none"), "linear probe": ("linear", "pretrained"),
-            "LoRA": ("lora", "pretrained"), "KARST": ("karst", "pretrained"), "full fine-tuning": ("full", "pretrained")}  # fmt: skip
+            "LoRA": ("lora", "pretrained"), "KARST": ("karst", "pretrained"),
+            "full fine-tuning": ("full", "pretrained")}  # fmt: skip
     for title, (method, weights) in rows.items():
         tasks: dict[str, list[float]] = {}
         for record in records:
