@@ -31,7 +31,7 @@ from karst_bench.errors import UserError, nearest
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("steps", "evaluation", "forms", "scaling", "phases", "gpu")
-SHOWN = re.compile(r"ratio|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$")
+SHOWN = re.compile(r"ratio|failed|last_loss|share|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$")
 Count = Annotated[int, typer.Option(min=1)]
 
 
@@ -108,9 +108,15 @@ def _measure_gpu(asked: Asked, write: Callable[[str, dict[str, Any]], None]) -> 
     if not torch.cuda.is_available():
         print("gpu: not measured, torch sees no CUDA device here")
         return
+    device = torch.device("cuda")
     for model in asked.models:
-        for batch in gpu.BATCHES:
-            write(f"gpu_{model}_b{batch}", gpu.measured(Case(model, batch, asked.depth), asked.rounds, torch.device("cuda")))
+        cases = [Case(model, batch, asked.depth) for batch in gpu.BATCHES]
+        for case in cases:
+            write(f"gpu_{model}_b{case.batch}", gpu.measured(case, asked.rounds, device))
+        write(f"gpu_methods_{model}_b{cases[-1].batch}", gpu.methods(cases[-1], asked.rounds, device))
+        large = Case(model, gpu.EVALUATED, asked.depth)
+        write(f"gpu_evaluation_{model}_b{large.batch}", gpu.evaluation(large, asked.rounds, device))
+    write("gpu_forms", gpu.forms(asked.rounds, device))
     write("gpu_long_run", gpu.long_run())
 
 

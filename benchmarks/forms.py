@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import interleaved, summary
-from karst_bench.adapt.linear_forms import forms
+from karst_bench.adapt.linear_forms import COSTS, Form, form_of
 from karst_bench.nn.fused_linear import LinearForm, fused_linear
 from karst_bench.nn.kronecker import KroneckerSum
+from karst_bench.nn.wide_linear import wide_linear
 
 SHAPES = [
     (96, 288, 3),
@@ -22,6 +23,10 @@ SHAPES = [
     (3072, 768, 1),
 ]
 TOKENS = [197, 394, 788]
+FORMS = {
+    "merged, dense gradient": Form(True, True), "merged, rank path": Form(True, False), "added, rank path": Form(False, False),
+    "U V": Form(True, False, wide=True), "U V, dense gradient": Form(True, True, wide=True),
+}  # fmt: skip
 SIZES = [(1, 8), (2, 8), (4, 8), (8, 8), (2, 1)]
 
 
@@ -30,35 +35,48 @@ def measured(rounds: int) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
     for d_in, d_out, chunks in SHAPES:
         for tokens in [1088] if d_in < 192 else TOKENS:
-            rows[f"{d_in}->{d_out} T {tokens}"] = _layer(d_in, d_out, chunks, tokens, 2, 8, rounds)
+            rows[f"{d_in}->{d_out} T {tokens}"] = layer(d_in, d_out, chunks, tokens, 2, 8, rounds)
     for N, r in SIZES:
-        rows[f"768->768 T 394 N {N} r {r}"] = _layer(768, 768, 1, 394, N, r, rounds)
+        rows[f"768->768 T 394 N {N} r {r}"] = layer(768, 768, 1, 394, N, r, rounds)
     return {"what": "one linear layer, forward and backward, fp32", "rounds": rounds, "rows": rows}
 
 
-def _layer(d_in: int, d_out: int, chunks: int, tokens: int, N: int, r: int, rounds: int) -> dict[str, Any]:
+def layer(
+    d_in: int, d_out: int, chunks: int, tokens: int, N: int, r: int, rounds: int, device: torch.device | None = None,
+    finish: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:  # fmt: skip
+    """The forms of one layer; on a GPU in bf16 and by the wall clock."""
     torch.manual_seed(0)
-    update = KroneckerSum(d_out, d_in, N=N, m=8, r=r, sigma=1.0, init="gaussian", chunks=chunks)
-    x, dy = torch.randn(tokens, d_in, requires_grad=True), torch.randn(tokens, d_out)
-    weight, bias = torch.randn(d_out, d_in), torch.randn(d_out)
+    at: dict[str, Any] = {"device": device or torch.device("cpu")}
+    gpu = at["device"].type != "cpu"
+    dtype = torch.bfloat16 if gpu else torch.float32
+    update = KroneckerSum(d_out, d_in, N=N, m=8, r=r, sigma=1.0, init="gaussian", chunks=chunks).to(**at)
+    x = torch.randn(tokens, d_in, dtype=dtype, requires_grad=True, **at)
+    dy, weight, bias = (
+        torch.randn(tokens, d_out, dtype=dtype, **at),
+        torch.randn(d_out, d_in, **at),
+        torch.randn(d_out, **at),
+    )
     wanted = [x, *update.parameters()]
 
-    def in_form(merge: bool, dense: bool) -> Callable[[], object]:
+    def in_form(form: Form) -> Callable[[], object]:
+        compute = wide_linear if form.wide else fused_linear
+
         def step() -> None:
             factors = update.factors(weight)
-            plan = LinearForm((type(factors),), (None,), merge, dense, x.dtype)
-            torch.autograd.grad(fused_linear(plan, x, weight, bias, None, None, [factors]), wanted, dy)
+            plan = LinearForm((type(factors),), (None,), form.merge, form.dense, x.dtype)
+            torch.autograd.grad(compute(plan, x, weight, bias, None, None, [factors]), wanted, dy)
 
         return step
 
-    steps = {
-        "frozen": lambda: torch.autograd.grad(F.linear(x, weight, bias), [x], dy),
-        "merged, dense gradient": in_form(True, True), "merged, rank path": in_form(True, False),
-        "added, rank path": in_form(False, False),
-    }  # fmt: skip
-    merge, dense = forms(tokens, d_out, d_in, ((d_out, N * r, 8),))
-    table = summary(interleaved(steps, rounds), "frozen")
-    ratios = {f"{name}: cpu_ratio_median": row["cpu_ratio_median"] for name, row in table.items() if name != "frozen"}
-    return {
-        "chosen": "merged, dense gradient" if dense else "merged, rank path" if merge else "added, rank path"
-    } | ratios
+    fixed, fixed_bias = weight.to(dtype), bias.to(dtype)
+    steps = {"frozen": lambda: torch.autograd.grad(F.linear(x, fixed, fixed_bias), [x], dy)}
+    steps |= {name: in_form(form) for name, form in FORMS.items()}
+    clock = "wall" if gpu else "cpu"
+    form = form_of(COSTS["cuda" if gpu else "cpu"], tokens, d_out, d_in, ((d_out, N * r, 8),))
+    table = summary(interleaved(steps, rounds, finish), "frozen")
+    chosen = next(name for name, known in FORMS.items() if known == form)
+    ratios = {
+        f"{name}: {clock}_ratio_median": row[f"{clock}_ratio_median"] for name, row in table.items() if name != "frozen"
+    }
+    return {"chosen": chosen} | ratios

@@ -1,66 +1,187 @@
-"""The same steps on a GPU: bf16, eager and compiled into CUDA graphs, and one long run. Nothing is written without a GPU."""
+"""What the suite costs on a GPU: steps eager, captured and compiled, every method, one layer, whole runs, evaluation.
 
+Nothing is written without a GPU. All rows of a table are measured in turns in one process, and each ratio is to the floor run
+in the same mode. bf16 autocast; the clock is the wall, the device waited for.
+"""
+
+import gc
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks.measure import interleaved, summary, training_step
+from benchmarks.forms import layer
+from benchmarks.measure import interleaved, summary, trainer
 from benchmarks.phases import image_folder, run
-from benchmarks.rows import CLASSES, ROWS, Case
+from benchmarks.rows import CLASSES, ROWS, Case, karst, of_method
 from benchmarks.steps import counted, memory
-from karst_bench.engine.compiled import compile_step
+from karst_bench.adapt.merge import merge
+from karst_bench.adapt.speed.compiled_trunk import CompiledTrunk
+from karst_bench.config.option_files import options
+from karst_bench.engine.captured import CapturedForward, CudaRecorder, Recorder
+from karst_bench.errors import UserError
 
 BATCHES = (32, 64)
-EAGER = ("floor", "floor again (A/A)", "LoRA qkv r 8, ours", "LoRA qkv r 8, peft", "KARST, published arithmetic (a)",
-         "KARST, ours, all tokens", "KARST, ours", "full")  # fmt: skip
-COMPILED = ("floor", "LoRA qkv r 8, ours", "KARST, ours")
-WARM = 5  # rounds before the first that counts: compiling, and recording the graphs
+STEPS = ("floor", "floor again (A/A)", "LoRA qkv r 8, ours", "LoRA qkv r 8, peft", "LoRA on four linears r 8, ours",
+         "LoRA on four linears r 8, peft", "KARST, published arithmetic (a)", "KARST, ours, all tokens", "KARST, ours",
+         "KARST, ours, recompute", "full")  # fmt: skip
+MODES = ("eager", "captured", "compiled and captured")
+NO_MODE = {
+    "KARST, ours, recompute": ("compiled and captured",),
+    "LoRA qkv r 8, peft": (),
+    "full": (),
+}  # a compiler decides itself
+WARM = 3
+EVALUATED = 256  # images in a batch of evaluation
 
 
-def measured(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Steps of each row under bf16 autocast against the eager floor; wall seconds, the device waited for."""
-    torch.manual_seed(1)
-    nets = {name: ROWS[name](case).to(device) for name in EAGER}
-    for name in COMPILED:
-        nets[f"{name}, compiled"] = _compiled(ROWS[name](case).to(device), device)
-    x = torch.randn(case.batch, 3, *_size(nets["floor"]), device=device)
-    y = torch.randint(CLASSES, (case.batch,), device=device)
-    steps = {name: training_step(net, x, y, autocast=True) for name, net in nets.items()}
-    finish: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    table = summary(interleaved(steps, rounds, finish, WARM), "floor")
-    # neither hooks nor the counter of operations see into a graph
-    for name, kept in memory({name: nets[name] for name in EAGER}, x, autocast=True).items():
-        table[name] |= counted(steps[name], device) | kept
-    return {
-        "what": "training step (forward, backward, fused AdamW), drop-path 0", "model": case.model, "depth": case.depth,
-        "batch": case.batch, "rounds": rounds, "precision": "bf16", "clock": "wall", "rows": table,
-    }  # fmt: skip
+class NoRecorder:
+    """Does the work again instead of replaying it: where there is no GPU, for the program's own test."""
+
+    def warm_up(self, work: Callable[[], object]) -> None:
+        work()
+
+    def record(self, work: Callable[[], object]) -> Callable[[], object]:
+        return work
+
+
+def recorder_of(device: torch.device) -> Recorder:
+    return CudaRecorder(device) if device.type == "cuda" else NoRecorder()  # type: ignore[return-value]
+
+
+def finish_of(device: torch.device) -> Callable[[], object]:
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
+def measured(case: Case, rounds: int, device: torch.device, backend: str = "inductor") -> dict[str, Any]:
+    """Steps of each row in each mode, operations, memory, and the seconds that compiling and capturing took."""
+    x, y = batch_of(case, device)
+    table: dict[str, Any] = {}
+    for mode in MODES:
+        steps, facts = {}, {}
+        for name in STEPS:
+            if mode in NO_MODE.get(name, ()):
+                continue
+            start = time.perf_counter()
+            try:
+                steps[name], facts[name] = in_mode(ROWS[name](case).to(device), mode, x, y, name, backend)
+            except Exception as error:  # a row that cannot run is a result
+                facts[name] = {"failed": f"{type(error).__name__}: {str(error)[:120]}"}
+            facts[name]["prepare_s"] = round(time.perf_counter() - start, 1)
+        rows = summary(interleaved(steps, rounds, finish_of(device), WARM), "floor")
+        for fact in facts.values():
+            if "with_weights_bytes" in fact:
+                fact["with_weights_ratio"] = round(fact["with_weights_bytes"] / facts["floor"]["with_weights_bytes"], 3)
+        table |= {f"{name}, {mode}": rows.get(name, {}) | facts[name] for name in facts}
+        del steps
+        gc.collect()
+    return about("training step (forward, backward, fused AdamW), drop-path 0", case, rounds) | {"rows": table}
+
+
+def in_mode(
+    net: nn.Module, mode: str, x: Tensor, y: Tensor, key: object, backend: str = "inductor"
+) -> tuple[Callable[[], object], dict[str, Any]]:
+    """(one step, facts of it): operations and memory where the mode lets them be seen."""
+    captured = mode != "eager"
+    plain = trainer(net if "compiled" not in mode else CompiledTrunk(net, key=(key, x.shape), backend=backend), autocast=True,
+                    captured=captured)  # fmt: skip
+
+    def step() -> None:
+        plain(x, y)
+
+    if not captured:
+        kept = memory({"floor": net}, x, autocast=True)["floor"]
+        return step, counted(step, x.device) | {key: value for key, value in kept.items() if key.endswith("_bytes")}
+    recorder = recorder_of(x.device)
+    recorder.warm_up(step)
+    return recorder.record(step), {}
+
+
+def methods(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
+    """A step of every method, eager and captured, against the floor in the same mode."""
+    x, y = batch_of(case, device)
+    table: dict[str, Any] = {}
+    for mode in MODES[:2]:
+        floor, _ = in_mode(ROWS["floor"](case).to(device), mode, x, y, "floor")
+        for name in (name for name in options("method") if name != "none"):
+            try:
+                net = of_method(case, name)
+                step, facts = in_mode(net.to(device), mode, x, y, name)
+                rows = summary(interleaved({"floor": floor, name: step}, rounds, finish_of(device), WARM), "floor")
+                table[f"{name}, {mode}"] = rows[name] | facts
+                del net, step
+            except UserError:
+                continue  # it is not defined on this family
+            except Exception as error:  # a row that cannot run is a result
+                table[f"{name}, {mode}"] = {"failed": f"{type(error).__name__}: {str(error)[:120]}"}
+            gc.collect()
+    return about("training step of every method, drop-path 0", case, rounds) | {"rows": table}
+
+
+def evaluation(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
+    """A batch of evaluation, KARST merged, eager and captured, and the share of the device's own product rate that it reaches."""
+    net = merge(karst(case)).to(device).eval()
+    x = torch.randn(case.batch, 3, *net.patch_embed.img_size, device=device)  # type: ignore[union-attr,misc]
+
+    @torch.no_grad()
+    def eager(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            logits: Tensor = net(x)
+        return logits
+
+    captured = CapturedForward(eager, recorder_of(device))
+    size = 8192 if device.type == "cuda" else 256
+    a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    work = {"eager": lambda: eager(x), "captured": lambda: captured(x), "product": lambda: a @ a}
+    rows = summary(interleaved(work, rounds, finish_of(device), WARM), "eager")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        eager(x)
+    product_rate = 2 * size**3 / max(rows["product"]["wall_median_s"], 1e-9)
+    for name in ("eager", "captured"):
+        rate = counter.get_total_flops() / max(rows[name]["wall_median_s"], 1e-9)
+        rows[name] |= {"share_of_product_rate": round(rate / product_rate, 3)}
+    return about("evaluation pass, merged", case, rounds) | {"rows": rows}
+
+
+def forms(rounds: int, device: torch.device, tokens: Sequence[int] = (6304, 12608)) -> dict[str, Any]:
+    """One KARST linear in each of its forms: where the constants of karst_bench.adapt.linear_forms come from."""
+    shapes = [(192, 768, 1), (768, 2304, 3), (768, 768, 1), (768, 3072, 1), (3072, 768, 1)]
+    rows = {f"{d_in}->{d_out} T {T}": layer(d_in, d_out, chunks, T, 2, 8, rounds, device, finish_of(device))
+            for d_in, d_out, chunks in shapes for T in tokens}  # fmt: skip
+    return {"what": "one linear layer, forward and backward, bf16", "rounds": rounds, "clock": "wall", "rows": rows}
 
 
 def long_run(images: int = 1000, epochs: int = 100, more: Sequence[str] = ()) -> dict[str, Any]:
-    """Seconds by phase of a whole run of ViT-B/16 on images in the cache, eager and compiled."""
-    rows = {}
+    """Seconds by phase of whole runs of ViT-B/16 on images in the cache, by speed, and of a run of the embedded suite."""
+    rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         image_folder(home / "data" / "cifar", images)
         where = [f"paths.{name}={home / name}" for name in ("results", "outputs", "cache", "data")]
-        words = ["method=karst", "dataset=vtab/cifar100", "backbone.weights=none", f"recipe.epochs={epochs}",
-                 "save_adapter=false", *where, *more]  # fmt: skip
+        common = ["save_adapter=false", "force=true", *where, *more]
+        words = ["method=karst", "dataset=vtab/cifar100", "backbone.weights=none", f"recipe.epochs={epochs}", *common]
         run([*words, "recipe.epochs=1", "seed=1"])  # fills the cache
-        for name, compiled in (("eager", "false"), ("compiled", "true")):
-            rows[name] = run([*words, f"compile={compiled}"])
+        speeds = ("eager", "graph", "compile") if torch.cuda.is_available() else ("eager", "compile")
+        for speed in speeds:
+            for again in ("", ", again"):  # the second finds the compiler's cache, and must give the same digits
+                rows[f"{speed}{again}"] = run([*words, f"speed={speed}"])
+        rows["embedded suite, 15 epochs"] = run(["method=karst", "dataset=mini/digits", "recipe.epochs=15", *common])
     return {"what": f"a whole run: {images} images of 224 px, {epochs} epochs, as many test images", "rows": rows}
 
 
-def _compiled(net: nn.Module, device: torch.device) -> nn.Module:
-    compile_step(net, [], device)
-    return net
+def batch_of(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The same random images and labels every time."""
+    size: Any = case.net().patch_embed.img_size  # type: ignore[union-attr]
+    torch.manual_seed(1)
+    return torch.randn(case.batch, 3, *size).to(device), torch.randint(CLASSES, (case.batch,)).to(device)
 
 
-def _size(net: Any) -> tuple[int, int]:
-    size: tuple[int, int] = net.patch_embed.img_size
-    return size
+def about(what: str, case: Case, rounds: int) -> dict[str, Any]:
+    return {"what": what, "model": case.model, "depth": case.depth, "batch": case.batch, "rounds": rounds, "precision": "bf16",
+            "clock": "wall"}  # fmt: skip

@@ -60,10 +60,12 @@ def summary(clocks: Mapping[str, Clock], base: str) -> dict[str, dict[str, float
     return table
 
 
-def trainer(net: nn.Module, *, autocast: bool) -> Callable[[Tensor, Tensor], None]:
-    """step(x, y): forward, backward and a fused AdamW step."""
+def trainer(net: nn.Module, *, autocast: bool, captured: bool = False) -> Callable[[Tensor, Tensor], None]:
+    """step(x, y): forward, backward and a fused AdamW step. captured: with the learning rate in a tensor, to be recorded."""
     net.train()
-    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-5, fused=True)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    lr = torch.tensor(1e-5, device=trained[0].device) if captured else 1e-5
+    optimizer = torch.optim.AdamW(trained, lr=lr, fused=True, capturable=captured)
 
     def step(x: Tensor, y: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)

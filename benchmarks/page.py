@@ -11,11 +11,12 @@ COLUMNS = {
     "wall_median_s": ("wall (ms)", 1e3, ".0f"), "cpu_ratio_median": ("/ floor", 1, ".3f"),
     "cpu_ratio_min": ("/ floor, minima", 1, ".3f"), "activations_ratio": ("kept for backward / floor", 1, ".2f"),
     "with_weights_ratio": ("kept, weights counted", 1, ".2f"), "peak_bytes": ("peak of a step (MB)", 1e-6, ".0f"),
-    "launches": ("operations", 1, ".0f"),
+    "launches": ("operations", 1, ".0f"), "prepare_s": ("preparing (s)", 1, ".1f"),
+    "share_of_product_rate": ("share of the product rate", 1, ".2f"),
 }  # fmt: skip
 PHASES = {
     "setup_s": "set-up (s)", "train_s": "training (s)", "evaluate_s": "test pass (s)", "steps_s": "steps alone (s)",
-    "test_s": "test alone (s)", "wall_s": "whole run (s)", "wall_ratio": "whole / alone",
+    "test_s": "test alone (s)", "wall_s": "whole run (s)", "wall_ratio": "whole / alone", "last_loss": "last loss",
 }  # fmt: skip
 
 
@@ -41,10 +42,12 @@ def _about(result: Mapping[str, Any]) -> str:
 def _table(name: str, result: Mapping[str, Any]) -> str:
     rows: Mapping[str, Mapping[str, Any]] = result["rows"]
     if name in ("phases", "gpu_long_run"):
-        return _aligned([[row, *(values.get(key, "") for key in PHASES)] for row, values in rows.items()], [*PHASES.values()])
-    if name == "forms":
+        return _aligned(
+            [[row, *(values.get(key, "") for key in PHASES)] for row, values in rows.items()], [*PHASES.values()]
+        )
+    if name in ("forms", "gpu_forms"):
         return _forms(rows)
-    base = "plain" if "plain" in rows else "floor"
+    base = next((row for row in ("plain", "eager") if row in rows), "floor")
     columns = {
         key.replace("cpu", result.get("clock", "cpu")): (title.replace("floor", base), scale, form)
         for key, (title, scale, form) in COLUMNS.items()

@@ -45,7 +45,9 @@ def measured(*, large: bool) -> dict[str, Any]:
             if rounds > 1:
                 rows[f"{title}: first run of the process"] = run([*overrides, "seed=0"])
             pairs = [(_alone(overrides), run([*overrides, f"seed={seed}"])) for seed in range(1, rounds + 1)]
-            alone, whole = ({key: _median(pair[which][key] for pair in pairs) for key in pairs[0][which]} for which in (0, 1))
+            alone, whole = (
+                {key: _median(pair[which][key] for pair in pairs) for key in pairs[0][which]} for which in (0, 1)
+            )
             ratios = [one["wall_s"] / (pure["steps_s"] + pure["test_s"]) for pure, one in pairs]
             rows[f"{title}: a run, median of {rounds}"] = whole | {"wall_ratio": _median(ratios)}
             rows[f"{title}: steps and test pass alone"] = alone
@@ -57,13 +59,14 @@ def _median(values: Iterable[float]) -> float:
 
 
 def run(overrides: list[str]) -> dict[str, float]:
-    """Seconds of one run by phase, and from the first line to the last."""
+    """Seconds of one run by phase, and from the first line to the last; its last training loss."""
     settings = settings_of(overrides)
     start = time.perf_counter()
-    seconds = pipeline.run(settings).seconds
+    record = pipeline.run(settings)
     wall = time.perf_counter() - start
-    phases = {key: getattr(seconds, key) for key in ("setup_s", "train_s", "evaluate_s")}
-    return {key: round(value, 3) for key, value in (phases | {"wall_s": wall}).items()}
+    phases = {key: getattr(record.seconds, key) for key in ("setup_s", "train_s", "evaluate_s")}
+    loss = {"last_loss": record.curves.train_loss[-1]}
+    return {key: round(value, 3) for key, value in (phases | {"wall_s": wall}).items()} | loss
 
 
 def _fill_cache(overrides: list[str]) -> None:
@@ -75,7 +78,7 @@ def _fill_cache(overrides: list[str]) -> None:
 def _alone(overrides: list[str]) -> dict[str, float]:
     """The same steps on batches that stand ready, with nothing around them, and the same test pass."""
     inputs = prepare(settings_of(overrides))
-    model, _ = inputs.model(Streams(0), {})
+    model = inputs.model(Streams(0), {})
     ready = list(inputs.batches(inputs.plan.train, train=True).epoch(torch.Generator().manual_seed(0)))
     step = trainer(model, autocast=False)
     step(*ready[-1])

@@ -36,9 +36,11 @@ def draw(folder: Path) -> None:
 
 
 def _bars(panel: Axes, result: dict[str, Any]) -> None:
-    names = [name for name in result["rows"] if name != "floor"]
     clock = result.get("clock", "cpu")
+    names = [name for name, row in result["rows"].items() if row.get(f"{clock}_ratio_median", 1.0) != 1.0]
     ratios = [result["rows"][name][f"{clock}_ratio_median"] for name in names]
+    if not names:
+        return
     bars = panel.barh(names[::-1], ratios[::-1], color="#4c72b0")
     panel.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
     panel.axvline(1.0, color="black", linewidth=0.8)

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.layers import AdaptedLayer
+from karst_bench.adapt.scoring import score_methods
 from karst_bench.adapt.speed.activation_recompute import recompute
 from karst_bench.adapt.speed.cls_token_block import class_token_only
+from karst_bench.config.compose import settings_of
+from karst_bench.methods.build import build_methods
 from karst_bench.methods.karst import Karst
 from karst_bench.methods.lora import LoRA
 from karst_bench.methods.rst import RST
@@ -95,11 +98,30 @@ def lora(case: Case) -> nn.Module:
     return net
 
 
-def lora_peft(case: Case) -> nn.Module:
+def lora_all(case: Case) -> nn.Module:
+    net = case.net()
+    attach_methods(net, [LoRA(name="lora_all", r=8, s=1.0, dropout=0.0, sites="all")])
+    class_token_only(net)
+    return net
+
+
+def lora_peft(case: Case, *sites: str) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
-    settings = LoraConfig(r=8, lora_alpha=8, target_modules=["qkv"], modules_to_save=["head"])
+    settings = LoraConfig(r=8, lora_alpha=8, target_modules=list(sites), modules_to_save=["head"])
     return get_peft_model(case.net(), settings)  # type: ignore[arg-type]
+
+
+def of_method(case: Case, name: str) -> nn.Module:
+    """The backbone with a method of conf/method, as a run attaches it; a scored one is given two random batches."""
+    settings = settings_of([f"method={name}"]).as_config()
+    net, attached = case.net(), build_methods({node: settings[node] for node in ("method", "also", "extra")})
+    size: Any = net.patch_embed.img_size  # type: ignore[union-attr]
+    batch = torch.randn(4, 3, *size), torch.arange(4)
+    artefacts = score_methods(case.net(), attached, lambda _: [batch]) if any(m.scored for m in attached) else {}
+    attach_methods(net, attached, artefacts=artefacts)
+    class_token_only(net)
+    return net
 
 
 def lokr_lycoris(case: Case) -> nn.Module:
@@ -149,7 +171,9 @@ ROWS: dict[str, Callable[[Case], nn.Module]] = {
     "floor again (A/A)": floor,
     "head only": head_only,
     "LoRA qkv r 8, ours": lora,
-    "LoRA qkv r 8, peft": lora_peft,
+    "LoRA qkv r 8, peft": lambda case: lora_peft(case, "qkv"),
+    "LoRA on four linears r 8, ours": lora_all,
+    "LoRA on four linears r 8, peft": lambda case: lora_peft(case, "qkv", "attn.proj", "fc1", "fc2"),
     "LoKr, lycoris": lokr_lycoris,
     "KARST, published arithmetic (a)": karst_straight,
     "KARST, ours, all tokens": lambda case: karst(case, short=False),

@@ -66,8 +66,18 @@ def test_results_go_where_they_are_asked_to(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_gpu_program_runs_anywhere(tmp_path: Path) -> None:
-    """On the CPU: its rows, and a long run shortened to four images."""
-    rows = gpu.measured(SMALL, 1, torch.device("cpu"))["rows"]
-    assert {"floor, compiled", "KARST, ours, compiled"} <= rows.keys() and all(row["wall_median_s"] > 0 for row in rows.values())
-    short = gpu.long_run(10, 1, ["backbone=vit_mini", "backbone.weights=none", "device=cpu", "precision=fp32"])
-    assert all(phases["train_s"] > 0 for phases in short["rows"].values())
+    """On the CPU: its rows in every mode, every method, one layer, a pass, and a long run shortened to ten images."""
+    cpu = torch.device("cpu")
+    rows = gpu.measured(SMALL, 1, cpu, backend="aot_eager")["rows"]
+    failed = {name: row["failed"] for name, row in rows.items() if "failed" in row}
+    assert not failed and {f"KARST, ours, {mode}" for mode in gpu.MODES} <= rows.keys()
+    assert all(row["wall_median_s"] > 0 for row in rows.values())
+    methods = gpu.methods(SMALL, 1, cpu)["rows"]
+    assert {"karst, captured", "spt_lora, eager", "bitfit, captured"} <= methods.keys()
+    assert not [name for name, row in methods.items() if "failed" in row]
+    assert gpu.evaluation(SMALL, 1, cpu)["rows"]["captured"]["share_of_product_rate"] > 0
+    assert gpu.forms(1, cpu, tokens=[64])["rows"]
+    small = ["backbone=vit_mini", "backbone.weights=none", "device=cpu", "precision=fp32", "backbone.model_args.depth=1"]
+    short = gpu.long_run(10, 1, small)["rows"]
+    assert all(phases["train_s"] > 0 for phases in short.values())
+    assert short["eager"]["last_loss"] == short["eager, again"]["last_loss"]

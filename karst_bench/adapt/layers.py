@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from karst_bench.adapt.linear_forms import linear_with_deltas
-from karst_bench.adapt.timm_compat import FakeTensor
+from karst_bench.adapt.linear_forms import is_narrow, linear_with_deltas
+from karst_bench.adapt.timm_compat import FakeTensor, is_plain_layer_norm
 from karst_bench.nn.affine import Affine, fold_after, fold_before
 from karst_bench.nn.fused_linear import full_precision
 from karst_bench.nn.noise import PartNoise
@@ -48,6 +49,7 @@ class AdaptedLayer(nn.Module):
         self.merges: list[Merge | None] = []
         self.noise: PartNoise | None = None  # on what is declared here, in training
         self.source: InputSource | None = None  # set where the input is computed again instead of kept
+        self.recompute_output = False  # of what an affine after it scales
 
     def add_delta(self, update: WeightDelta, rows: Rows) -> None:
         """One more change of the weight, or of a range of its rows."""
@@ -73,23 +75,51 @@ class AdaptedLayer(nn.Module):
         if len(self.deltas) or fold:
             with full_precision(x.device.type):
                 factors, bias = self.factors(), self.bias()
-            y = linear_with_deltas(x, self.base, bias, factors, self.after if fold else (), recompute)
+            after = self.after if fold else ()
+            y = linear_with_deltas(x, self.base, bias, factors, after, recompute, recompute_output=self.recompute_output)
+        elif fold := self._folds_into_norm():
+            y = self._folded_norm(x)
         else:
             y = self.base(x)
-        for fn, rows, reads in zip(self.branches, self.branch_rows, self.branch_reads, strict=True):
-            seen = x if reads == "input" else y if rows is None else y[..., rows[0] : rows[1]]
-            y = _add_rows(y, fn(seen), rows)
+        y = self._branched(x, y)
         axis = 1 if isinstance(self.base, nn.Conv2d) else -1
         for affine in () if fold else self.after:
             y = affine(y, axis)
         return y
 
+    def _branched(self, x: Tensor, y: Tensor) -> Tensor:
+        """y with every branch added, those of low rank in one product."""
+        low: list[tuple[Tensor, Tensor]] = []
+        for fn, rows, reads in zip(self.branches, self.branch_rows, self.branch_reads, strict=True):
+            if reads != "input":
+                y, low = _add_low_rank(y, low), []
+            seen = x if reads == "input" else y if rows is None else y[..., rows[0] : rows[1]]
+            parts = fn.low_rank(seen) if hasattr(fn, "low_rank") else None  # type: ignore[operator]
+            if parts is None:
+                y = _add_rows(y, fn(seen), rows)
+            else:
+                hidden, up = parts
+                low.append((hidden, up if rows is None else F.pad(up, (0, 0, rows[0], y.shape[-1] - rows[1]))))
+        return _add_low_rank(y, low)
+
+    def _folds_into_norm(self) -> bool:
+        return bool(len(self.after)) and not len(self.branches) and is_plain_layer_norm(self.base)
+
+    def _folded_norm(self, x: Tensor) -> Tensor:
+        """The norm with the affines in its own weight and bias: no pass over its output, nothing more kept of it."""
+        weight, bias = self.base.weight, self.base.bias
+        for affine in self.after:
+            weight, bias = fold_after(weight, bias, affine)
+        return F.layer_norm(x, self.base.normalized_shape, weight, bias, self.base.eps)
+
     def _folds(self, x: Tensor) -> bool:
-        """Whether the affines go into the product. On a GPU, in a compiled graph or without values they do not: the host would
-        wait for their guard's value."""
-        waits = x.device.type not in ("cpu", "meta") or torch.compiler.is_compiling() or isinstance(x, FakeTensor)
-        ours = len(self.after) and not len(self.branches) and not waits
-        return bool(ours and isinstance(self.base, nn.Linear))
+        """Whether the affines go into the product: everywhere but with a branch after it, and where the host would wait for
+        their guard's value (nn/fused_linear.py)."""
+        if not len(self.after) or len(self.branches) or not isinstance(self.base, nn.Linear):
+            return False
+        if x.device.type in ("cpu", "meta") and not torch.compiler.is_compiling():
+            return not isinstance(x, FakeTensor)
+        return not is_narrow(self.base.weight)
 
     def factors(self) -> list[tuple[FactoredDelta, Rows]]:
         """Every change as factors, for whoever evaluates them without the dense weight."""
@@ -226,3 +256,11 @@ def _add_rows(y: Tensor, update: Tensor, rows: Rows) -> Tensor:
         return y + update
     start, stop = rows
     return torch.cat([y[..., :start], y[..., start:stop] + update, y[..., stop:]], dim=-1)
+
+
+def _add_low_rank(y: Tensor, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """y + sum hidden up^T as one product; hidden (..., R), up (d_out, R)."""
+    if not parts:
+        return y
+    hidden, up = parts[0] if len(parts) == 1 else (torch.cat([part[i] for part in parts], -1) for i in (0, 1))
+    return torch.addmm(y.flatten(0, -2), hidden.flatten(0, -2), up.T).view_as(y)

@@ -1,7 +1,8 @@
-"""Which form a changed linear layer is computed in: the one with the fewest operations, by site and batch."""
+"""Which form a changed linear layer is computed in: by device, site and batch."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,30 +12,75 @@ from karst_bench.nn.delta_ops import height
 from karst_bench.nn.fused_linear import LinearForm, Rows, autocast_dtype, fused_linear
 from karst_bench.nn.recompute import Recompute
 from karst_bench.nn.weight_delta import DenseDelta, FactoredDelta, KronDelta, LowRankDelta
+from karst_bench.nn.wide_linear import wide_linear
 
-# Measured on AVX2 cores with MKL (make bench, rows `forms`). In units of one multiply-add of a wide product:
-SKINNY = 3.0  # one multiply-add of a product with inner or outer size N r, its reshuffles included
-PASS = 24.0  # reading and writing one element of a weight
+
+class Form(NamedTuple):
+    """merge: build the changed weight; dense: factor gradients through the weight's; wide: by nn/wide_linear.py."""
+
+    merge: bool
+    dense: bool
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a device's arithmetic costs, in units of one multiply-add of a wide product.
+
+    wide: whether plain products of the whole inner size R' = m N r are all that is used; skinny: one multiply-add of a
+    product with inner or outer size N r (wide: R'), its reshuffles included; pass_: reading and writing one element of a weight.
+    """
+
+    wide: bool
+    skinny: float
+    pass_: float
+
+
+COSTS = {
+    # measured on AVX2 cores with MKL (make bench, rows `forms`)
+    "cpu": Costs(wide=False, skinny=3.0, pass_=24.0),
+    # one H200, ViT-B/16, batch 64, compiled and captured: 18.2 ms a step by U V, 19.1 with dense gradients, which a factor
+    # of 1 reproduces; layer by layer it is not measured (make bench only=gpu, rows `forms`, will)
+    "cuda": Costs(wide=True, skinny=1.0, pass_=0.0),
+}
+
+
+def costs_of(device: str) -> Costs:
+    """The row of this device; a device without one is taken for a GPU, and so is whatever is traced for a compiler,
+    which wants neither a value on the host nor a tensor changed in place."""
+    if torch.compiler.is_compiling():
+        return COSTS["cuda"]
+    return COSTS["cpu" if device == "meta" else device if device in COSTS else "cuda"]
 
 
 def linear_with_deltas(
     x: Tensor, base: nn.Linear, bias: Tensor | None, deltas: Sequence[tuple[FactoredDelta, Rows]],
-    affines: Sequence[Affine], recompute: Recompute | None = None,
+    affines: Sequence[Affine], recompute: Recompute | None = None, *, recompute_output: bool = False,
+    costs: Costs | None = None,
 ) -> Tensor:  # fmt: skip
     """The affines after (W0 + sum dW) x + bias; with all of them folded into one product where that is cheaper.
 
     Shapes: x (..., d_in) -> (..., d_out); each delta covers its rows of the output. recompute: how to make x again.
+    costs: of another device than x lies on.
     """
     factors = [update for update, _ in deltas]
     rows = tuple(rows for _, rows in deltas)
     device, weight = x.device.type, base.weight
     dtype = autocast_dtype(device) or x.dtype
     shapes = tuple(_shape(update) for update in factors)
-    narrow = torch.finfo(weight.dtype).bits < 32  # an update added to such a weight would be rounded away
-    merge, dense = (False, False) if narrow else forms(x.numel() // x.shape[-1], *weight.shape, shapes)
-    plan = LinearForm(tuple(type(update) for update in factors), rows, merge, dense, dtype, recompute)
+    costs = costs or costs_of(device)
+    tokens, (d_out, d_in) = x.numel() // x.shape[-1], weight.shape
+    form = Form(False, False) if is_narrow(weight) else form_of(costs, tokens, d_out, d_in, shapes)
+    kinds = tuple(type(update) for update in factors)
+    plan = LinearForm(kinds, rows, form.merge, form.dense, dtype, recompute, recompute_output)
     gain, offset = composed_affine(affines, weight.shape[0])
-    return fused_linear(plan, x, weight, bias, gain, offset, factors)
+    compute = wide_linear if form.wide else fused_linear
+    return compute(plan, x, weight, bias, gain, offset, factors)
+
+
+def is_narrow(weight: Tensor) -> bool:
+    """Whether an update added to such a weight would be rounded away."""
+    return torch.finfo(weight.dtype).bits < 32
 
 
 def composed_affine(affines: Sequence[Affine], channels: int) -> tuple[Tensor | None, Tensor | None]:
@@ -51,26 +97,35 @@ def composed_affine(affines: Sequence[Affine], channels: int) -> tuple[Tensor | 
     return gain, offset
 
 
-@lru_cache(maxsize=4096)
-def forms(tokens: int, d_out: int, d_in: int, shapes: tuple[tuple[int, int, int], ...]) -> tuple[bool, bool]:
-    """(merge_forward, dense_backward) for changes of (rows, inner size, m), counted in multiply-adds.
+def form_of(costs: Costs, tokens: int, d_out: int, d_in: int, shapes: tuple[tuple[int, int, int], ...]) -> Form:
+    """The form for changes of (rows, inner size R, m), counted in multiply-adds.
 
     Adding to the output: R T (d_in + rows + m^2) a change, against R d_in rows and a pass over the weight for merging.
     Rank path: R T (3 d_in + 2 rows + 3 m^2), against T d_in d_out once and 2 R d_in rows for the dense gradient.
+    Wide: R' T (2 d_in + 2 d_out) with R' = m R of a Kron, all changes together, against the dense gradient.
     An inner size of 0 stands for a change given as dW itself.
     """
+    if costs.wide:
+        return _wide_form(costs, d_out, d_in, shapes)
     if not shapes:
-        return False, False
-    added = sum(SKINNY * R * tokens * (d_in + rows + m * m) if R else tokens * d_in * rows for rows, R, m in shapes)
-    merged = PASS * d_in * d_out + sum(R * d_in * rows for rows, R, m in shapes)
+        return Form(False, False)
+    skinny = costs.skinny
+    added = sum(skinny * R * tokens * (d_in + rows + m * m) if R else tokens * d_in * rows for rows, R, m in shapes)
+    merged = costs.pass_ * d_in * d_out + sum(R * d_in * rows for rows, R, m in shapes)
     by_rank = sum(
-        SKINNY * R * tokens * (3 * d_in + 2 * rows + 3 * m * m) if R else 2 * tokens * d_in * rows
+        skinny * R * tokens * (3 * d_in + 2 * rows + 3 * m * m) if R else 2 * tokens * d_in * rows
         for rows, R, m in shapes
     )
     dense = tokens * d_in * d_out + sum(2 * R * d_in * rows for rows, R, m in shapes)
     if dense < by_rank:
-        return True, True  # the merged weight is there for the input gradient too
-    return merged < added, False
+        return Form(True, True)  # the merged weight is there for the input gradient too
+    return Form(merged < added, False)
+
+
+def _wide_form(costs: Costs, d_out: int, d_in: int, shapes: tuple[tuple[int, int, int], ...]) -> Form:
+    inner = sum(R * max(m, 1) for _, R, m in shapes)
+    dense = not all(R for _, R, _ in shapes) or d_in * d_out < costs.skinny * inner * 2 * (d_in + d_out)
+    return Form(True, bool(shapes) and dense, wide=True)
 
 
 def _shape(update: FactoredDelta) -> tuple[int, int, int]:

@@ -11,11 +11,12 @@ from timm.models import swin_transformer, vision_transformer
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from timm.models.vision_transformer import Attention, Block  # Attention moved to timm.layers in 1.0.20 and stayed here
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 __all__ = [
-    "Attention", "Block", "FakeTensor", "FakeTensorMode", "PatchMerging", "SwinTransformerBlock", "is_plain_gelu",
-    "is_plain_layer_norm", "renamed_checkpoint",
+    "Attention", "Block", "FakeTensor", "FakeTensorMode", "PatchMerging", "SwinTransformerBlock", "TorchDynamoException",
+    "is_plain_gelu", "is_plain_layer_norm", "renamed_checkpoint",
 ]  # fmt: skip
 
 HEAD = "head.fc.weight"  # what timm's Swin filter up to 1.0.30 takes for the mark of a file with timm's own names

@@ -16,6 +16,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "action": ("train", "describe", "evaluate", "predict", "merge"),
     "device": ("auto", "cpu", "cuda"),
     "precision": ("bf16", "fp32"),
+    "speed": ("auto", "eager", "graph", "compile"),
     "normalization": ("model", "half", "imagenet", "none"),
     "format": ("text", "json", "csv"),
     "suite": ("vtab", "mini"),
@@ -71,7 +72,7 @@ class Settings:
     threads: int | None
     normalization: str
     recompute: bool
-    compile: bool
+    speed: str
     suite: str
     save_adapter: bool
     adapter: str | None
@@ -92,7 +93,10 @@ class Settings:
         """Plain data, as a record stores it and an id is made from."""
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         paths = {key: str(value) for key, value in vars(self.paths).items()}
-        return {key: _plain(value) for key, value in config.items()} | {"recipe": vars(self.recipe).copy(), "paths": paths}
+        return {key: _plain(value) for key, value in config.items()} | {
+            "recipe": vars(self.recipe).copy(),
+            "paths": paths,
+        }
 
     @property
     def title(self) -> str:
@@ -120,7 +124,9 @@ def recipe_of(node: Mapping[str, Any]) -> Recipe:
     """A recipe from its group. Raises: UserError for keys that are missing or unknown, and for bad values."""
     known = {field.name for field in dataclasses.fields(Recipe)}
     if odd := sorted(node.keys() ^ known):
-        raise UserError(f"recipe={node.get('name')}: {', '.join(odd)} missing or unknown; its keys are {', '.join(sorted(known))}")
+        raise UserError(
+            f"recipe={node.get('name')}: {', '.join(odd)} missing or unknown; its keys are {', '.join(sorted(known))}"
+        )
     return Recipe(**node)
 
 
@@ -138,11 +144,13 @@ def _check(values: Mapping[str, Any]) -> None:
         raise UserError(f"seed={values['seed']} must be 0 or more")
     if values["threads"] is not None and values["threads"] < 1:
         raise UserError(f"threads={values['threads']} must be at least 1")
-    if values["compile"] and values["recompute"]:
-        raise UserError("compile=true decides by itself what to recompute; leave out recompute=true")
+    if values["speed"] == "compile" and values["recompute"]:
+        raise UserError("speed=compile decides by itself what to recompute; leave out recompute=true")
     shots = values["dataset"].get("shots")
     if shots is not None and shots not in SHOTS:
-        raise UserError(f"dataset.shots={shots} has no split list; use {', '.join(map(str, SHOTS[:-1]))} or {SHOTS[-1]}")
+        raise UserError(
+            f"dataset.shots={shots} has no split list; use {', '.join(map(str, SHOTS[:-1]))} or {SHOTS[-1]}"
+        )
 
 
 def _frozen(value: Any) -> Any:

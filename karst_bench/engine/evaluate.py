@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from karst_bench.engine.captured import CapturedForward, Recorder
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Batches
 from karst_bench.nn.eval_mode import eval_mode
+
+CAPTURE_FROM = 8  # batches of a pass; recording takes as long as about five
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,26 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     raise UserError(f"precision={precision} is unknown; use bf16 or fp32")
 
 
-def top1(model: nn.Module, batches: Batches, *, precision: str, device: torch.device) -> Score:
-    """Accuracy and loss over the batches in order; the host waits for the device once, at the end."""
+def top1(
+    model: nn.Module, batches: Batches, *, precision: str, device: torch.device, recorder: Recorder | None = None
+) -> Score:
+    """Accuracy and loss over the batches in order; the host waits for the device once, at the end.
+
+    recorder: records the pass of a full batch, where there are enough of them to be worth it.
+    """
+
+    def plain(x: Tensor) -> Tensor:
+        with autocast(precision, device):
+            logits: Tensor = model(x)
+        return logits
+
+    forward = CapturedForward(plain, recorder) if recorder is not None and len(batches) >= CAPTURE_FROM else plain
     correct = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     n = 0
     with eval_mode(model):
         for x, y in batches.epoch(None):
-            with autocast(precision, device):
-                logits = model(x)
+            logits = forward(x)
             correct += (logits.argmax(1) == y).sum()
             loss += cross_entropy(logits.float(), y, reduction="sum")
             n += len(y)

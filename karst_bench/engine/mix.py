@@ -10,10 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mix:
-    """Second labels (b,) and the share of the first: loss = share CE(y) + (1 - share) CE(second)."""
+    """Second labels (b,) and the share of the first: loss = share CE(y) + (1 - share) CE(second).
+
+    share: 0-d on the device where the step is recorded, which a number would stay in.
+    """
 
     second: Tensor
-    share: float
+    share: float | Tensor
 
 
 def mix(x: Tensor, y: Tensor, generator: torch.Generator, alphas: tuple[float, float]) -> tuple[Tensor, Mix]:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from karst_bench.engine.recipe import Recipe
@@ -24,27 +25,40 @@ class Schedule:
         self.per_step = moves_per_step(recipe)
         self._units = recipe.epochs * (steps_per_epoch if self.per_step else 1)
         self._optimizer, self._recipe = optimizer, recipe
+        self._rate = 0.0
         self.set(0, 0)
 
     def set(self, epoch: int, step: int) -> None:
-        """Give every group its rate for this moment (both counted from 0; step counts the whole run)."""
+        """Give every group its rate for this moment (both counted from 0; step counts the whole run).
+
+        A rate that is a tensor is written to, not replaced: a captured step reads it where it lies.
+        """
         t = step if self.per_step else max(epoch - self._recipe.lag, 0)
-        rate = rate_at(self._recipe, t, self._units)
+        self._rate = rate_at(self._recipe, t, self._units)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
+            rate = self._rate * group["lr_scale"]
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     @property
     def lr(self) -> float:
         """The rate of the first group without its own scale."""
-        groups = self._optimizer.param_groups
-        return float(next((g["lr"] for g in groups if g["lr_scale"] == 1.0), groups[0]["lr"]))
+        scales = [group["lr_scale"] for group in self._optimizer.param_groups]
+        return float(self._rate * (1.0 if 1.0 in scales else scales[0]))
 
 
-def build_optimizer(groups: Sequence[dict[str, Any]], recipe: Recipe) -> Optimizer:
-    """AdamW or SGD, fused: one launch (one loop on the CPU) instead of one per tensor."""
+def build_optimizer(groups: Sequence[dict[str, Any]], recipe: Recipe, *, captured: bool = False) -> Optimizer:
+    """AdamW or SGD, fused: one launch (one loop on the CPU) instead of one per tensor.
+
+    captured: for a step that is recorded, with learning rates in tensors of their own beside the parameters.
+    """
+    if captured:
+        groups = [g | {"lr": torch.tensor(float(g["lr"]), device=g["params"][0].device)} for g in groups]
     if recipe.optimiser == "sgd":
         return SGD(list(groups), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.wd, fused=True)
-    return AdamW(list(groups), lr=recipe.lr, weight_decay=recipe.wd, fused=True)
+    return AdamW(list(groups), lr=recipe.lr, weight_decay=recipe.wd, fused=True, capturable=captured)
 
 
 def param_groups(named: Named, methods: Sequence[Method], recipe: Recipe) -> list[dict[str, Any]]:

@@ -41,6 +41,8 @@ class Fit:
     train_s: float
     check_s: float
     step_ms_median: float | None
+    captured: bool = False  # whether the steps were replays of a recorded one
+    mode: str = "eager"  # how they were run: eager, graph, compile
 
     @property
     def train_images_per_s(self) -> float:

@@ -43,6 +43,14 @@ def forked(seed: int) -> Iterator[None]:
 
 
 @contextmanager
+def deterministic_convolutions() -> Iterator[None]:
+    """cuDNN's deterministic algorithms within: the fastest backward of a convolution adds up in another order each time."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
+        yield
+
+
+@contextmanager
 def seeded(generator: torch.Generator) -> Iterator[None]:
     """Run code that draws from the global generator (timm's and torch's initialisers) under a seed drawn from ours."""
     with forked(int(torch.randint(2**62, (1,), generator=generator))):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from karst_bench.engine.callbacks import Callbacks, EpochRow
+from karst_bench.engine.captured import CapturedStep, Recorder
 from karst_bench.engine.checkpoint import (
     State,
     copy_in,
@@ -25,35 +26,37 @@ from karst_bench.engine.checkpoint import (
 )
 from karst_bench.engine.evaluate import top1
 from karst_bench.engine.meter import EpochMeter, Stopwatch, synchronize
-from karst_bench.engine.mix import mix
+from karst_bench.engine.mix import Mix, mix
 from karst_bench.engine.objective import CrossEntropy
 from karst_bench.engine.optim import Schedule, build_optimizer, param_groups
 from karst_bench.engine.outcome import Check, DivergedError, Fit, Interrupted
 from karst_bench.engine.recipe import Recipe
 from karst_bench.engine.step import train_mode, train_step
-from karst_bench.engine.streams import Streams, forked
+from karst_bench.engine.streams import Streams, deterministic_convolutions, forked
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Batches, Method
 
-CHECK_LOSS_EVERY = 50  # steps between looks at the loss inside an epoch; each look waits for the device
+CHECK_LOSS_EVERY = 50  # steps between looks at the loss inside an epoch on a CPU; a GPU would be waited for
 
 
 def fit(
     model: nn.Module, methods: Sequence[Method], batches: Batches, *, recipe: Recipe, precision: str,
     device: torch.device, streams: Streams, checks: Sequence[Check] = (), state: State | None = None,
     callbacks: Callbacks | None = None, mixing: tuple[float, float] | None = None, objective: CrossEntropy | None = None,
+    recorder: Recorder | None = None,
 ) -> Fit:  # fmt: skip
     """Train the parameters that need a gradient, in place.
 
     state: continue from there (exact on the same machine type and thread count). mixing: the a of mixup's and of cutmix's
     Beta(a, a), for batches that are mixed with themselves. objective: what is minimised besides penalties; cross-entropy.
+    recorder: records the step, which is then replayed.
     Raises: Interrupted if a callback wants to stop; DivergedError on a loss or weight that is not finite; UserError if
     nothing can be trained; whatever a callback raises.
     """
     objective = objective or CrossEntropy(recipe, precision)
-    loop = _Loop(model, methods, batches, recipe, precision, device, streams, checks, mixing, objective)
+    loop = _Loop(model, methods, batches, recipe, precision, device, streams, checks, mixing, objective, recorder)
     watch = callbacks or Callbacks()
-    with forked(streams.seed_of("dropout")):
+    with forked(streams.seed_of("dropout")), deterministic_convolutions():
         if state is not None:
             loop.restore(state)
         watch.on_start(recipe.epochs, loop.per_epoch, loop.step)
@@ -75,7 +78,7 @@ class _Loop:
     def __init__(
         self, model: nn.Module, methods: Sequence[Method], batches: Batches, recipe: Recipe, precision: str,
         device: torch.device, streams: Streams, checks: Sequence[Check], mixing: tuple[float, float] | None,
-        objective: CrossEntropy,
+        objective: CrossEntropy, recorder: Recorder | None,
     ) -> None:  # fmt: skip
         self.model, self.methods, self.batches, self.recipe = model, methods, batches, recipe
         self.precision, self.device, self.streams, self.checks = precision, device, streams, checks
@@ -86,7 +89,11 @@ class _Loop:
             raise UserError(f"nothing to train: {len(named)} trainable tensors, {self.per_epoch} steps in an epoch")
         self.names = {id(p): name for name, p in named}
         self.trained = trained(model)
-        self.optimizer = build_optimizer(param_groups(named, methods, recipe), recipe)
+        self.optimizer = build_optimizer(param_groups(named, methods, recipe), recipe, captured=recorder is not None)
+        self.recorder = recorder
+        self.captured: CapturedStep | None = None
+        if recorder is not None:
+            self.captured = CapturedStep(self.plain_step, self.trained, self.optimizer, recorder)
         self.schedule = Schedule(self.optimizer, recipe, self.per_epoch)
         self.backbone_mode = "eval" if any(m.backbone_mode == "eval" for m in methods) else "train"
         self.epoch = 0
@@ -122,7 +129,8 @@ class _Loop:
                     last = time.perf_counter()
                 if watch.should_stop():
                     raise Interrupted(self.state())
-            self.check_losses(len(self.now.losses) // CHECK_LOSS_EVERY * CHECK_LOSS_EVERY)
+            seen = len(self.now.losses) // CHECK_LOSS_EVERY * CHECK_LOSS_EVERY if self.device.type == "cpu" else 0
+            self.check_losses(seen)
             synchronize(self.device)
             if self.device.type != "cpu" and done < self.per_epoch:
                 self.step_ms.append(1e3 * (time.perf_counter() - start) / (self.per_epoch - done))
@@ -135,18 +143,24 @@ class _Loop:
         mixed = None
         if self.mixing is not None:
             x, mixed = mix(x, y, self.streams.augment, self.mixing)
-        loss, hits, seen = train_step(
-            self.model, x, y, methods=self.methods, optimizer=self.optimizer, recipe=self.recipe,
-            objective=self.objective, mixed=mixed, step=step, index=index,
-        )  # fmt: skip
+        if self.captured is not None:
+            loss, hits, seen = self.captured(x, y, mixed)
+        else:
+            loss, hits, seen = self.plain_step(x, y, mixed, index)
         for method in self.methods:
             method.after_step(step, total)
         self.now.losses.append(loss)
         self.now.hits.append(hits)
         self.now.sizes.append(seen)
         self.images += len(y)
-        if len(self.now.losses) % CHECK_LOSS_EVERY == 0:
+        if self.device.type == "cpu" and len(self.now.losses) % CHECK_LOSS_EVERY == 0:
             self.check_losses(len(self.now.losses) - CHECK_LOSS_EVERY)
+
+    def plain_step(self, x: Tensor, y: Tensor, mixed: Mix | None, index: Tensor | None = None) -> tuple[Tensor, Tensor, int]:
+        return train_step(
+            self.model, x, y, methods=self.methods, optimizer=self.optimizer, recipe=self.recipe,
+            objective=self.objective, mixed=mixed, step=self.step, index=index,
+        )  # fmt: skip
 
     def check_losses(self, first: int) -> None:
         """Raise DivergedError at the first step since `first` (of this epoch) whose loss is not finite."""
@@ -177,7 +191,10 @@ class _Loop:
     def look(self, check: Check, epoch: int) -> float:
         """Evaluate a check, and keep the weights if it chooses and has never seen better."""
         with self.check_watch:
-            seen = top1(self.model, check.batches, precision=self.precision, device=self.device).top1_pct
+            score = top1(
+                self.model, check.batches, precision=self.precision, device=self.device, recorder=self.recorder
+            )
+            seen = score.top1_pct
         self.curves["checks"].append({"epoch": epoch, "split": check.split, "top1_pct": seen})
         if check.choose and (self.best_at is None or seen > self.best_at[1]):
             self.best_at, self.best = (epoch, seen), copy_out(self.trained)
@@ -207,6 +224,7 @@ class _Loop:
             curves=self.curves, best_epoch=epoch, best_top1_pct=best, steps=self.step, images=self.images,
             train_s=self.train_watch.seconds, check_s=self.check_watch.seconds,
             step_ms_median=statistics.median(self.step_ms) if self.step_ms else None,
+            captured=self.captured is not None and self.captured.captured,
         )  # fmt: skip
 
     def state(self) -> State:

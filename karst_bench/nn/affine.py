@@ -28,9 +28,13 @@ class Affine(nn.Module):
     def forward(self, x: Tensor, axis: int = -1) -> Tensor:
         shape = [1] * x.ndim
         shape[axis] = -1
+        y, shift = x, None if self.shift is None else self.shift.view(shape)
         if self.scale is not None:
-            x = x * (self.centre + self.scale).view(shape)
-        return x if self.shift is None else x + self.shift.view(shape)
+            scale = (self.centre + self.scale).view(shape)
+            y = x * scale if shift is None else torch.addcmul(shift, x, scale)
+        elif shift is not None:
+            y = x + shift
+        return y.to(x.dtype)  # computed in the parameters' precision, rounded once
 
     def extra_repr(self) -> str:
         sizes = {"scale": self.scale, "shift": self.shift}

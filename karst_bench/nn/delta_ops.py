@@ -80,6 +80,45 @@ def dense_gradients(update: FactoredDelta, gradient: Tensor) -> Grads:
     return _kron_dense_gradients(update, gradient)
 
 
+def wide_factors(update: FactoredDelta, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(U, V) with dW = U V, each a plain matrix: (rows, R') and (R', d_in).
+
+    Of a Kron U = I_m (x) A and V = C (x) B, R' = m N r: mostly zeros in U, and in return nothing to permute or to group.
+    """
+    assert not isinstance(update, DenseDelta)
+    if isinstance(update, LowRankDelta):
+        return update.up.to(dtype), update.down.to(dtype)
+    C, A, B = update.C, update.A, update.B
+    m, (N, k, i, r) = C.shape[-1], A.shape
+    U = A.new_zeros(k, m, i, N, m, r, dtype=dtype)
+    U.diagonal(0, 1, 4).copy_(A.permute(1, 2, 0, 3).unsqueeze(-1))
+    V = C[:, :, None, :, None] * B[:, None, :, None, :]  # (N, m, r, m, w)
+    return U.view(k * m * i, -1), V.view(N * m * r, -1).to(dtype)
+
+
+def wide_gradients(update: FactoredDelta, dU: Tensor, dV: Tensor) -> Grads:
+    """Gradients of the factors from those of U and V: the diagonal blocks of dU, and C's and B's share of dV."""
+    if isinstance(update, LowRankDelta):
+        return dU, dV
+    assert isinstance(update, KronDelta)
+    C, A, B = update.C, update.A, update.B
+    m, (N, k, i, r) = C.shape[-1], A.shape
+    dA = dU.reshape(k, m, i, N, m, r).diagonal(0, 1, 4).sum(-1, dtype=A.dtype).permute(2, 0, 1, 3)
+    blocks = dV.reshape(N, m, r, m, -1).transpose(2, 3).reshape(N, m * m, -1).to(B.dtype)
+    dC, dB = torch.bmm(blocks, B.reshape(N, -1, 1)), torch.bmm(C.reshape(N, 1, -1), blocks)
+    return dC.view_as(C), dA, dB.view_as(B)
+
+
+def added(update: FactoredDelta, weight: Tensor) -> Tensor:
+    """weight (rows, d_in) + dW, the weight left as it is."""
+    if isinstance(update, DenseDelta):
+        return weight + update.delta
+    if isinstance(update, LowRankDelta):
+        return torch.addmm(weight, update.up, update.down)
+    left, right = update.left(), update.B.flatten(0, 1)
+    return torch.addmm(weight.view(left.shape[0], right.shape[1]), left, right).view_as(weight)
+
+
 def _kron_dense_gradients(update: KronDelta, gradient: Tensor) -> Grads:
     """With P_n = A_n B_n and g_pq the (p, q) blocks of the gradient: dC_pq = <P, g_pq>, dP = sum_pq C_pq g_pq."""
     C, A, B = update.C, update.A.flatten(1, 2), update.B

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from karst_bench.nn.lowrank import HiddenAndUp
+
 
 def drop_path(y: Tensor, p: float) -> Tensor:
     """m y / (1 - p), m ~ Bernoulli(1 - p) for each entry of the first axis."""
@@ -22,7 +24,16 @@ class DroppedBranch(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fn(x)
+        return self._dropped(self.fn(x))
+
+    def low_rank(self, x: Tensor) -> HiddenAndUp | None:
+        """As the branch's own, with the hidden values dropped; None where it has none."""
+        if not hasattr(self.fn, "low_rank"):
+            return None
+        hidden, up = self.fn.low_rank(x)  # type: ignore[operator]
+        return self._dropped(hidden), up
+
+    def _dropped(self, y: Tensor) -> Tensor:
         return drop_path(y, self.p) if self.training and self.p else y
 
     def delta(self, W0: Tensor) -> Tensor:

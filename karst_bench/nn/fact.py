@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from karst_bench.errors import UserError
+from karst_bench.nn.lowrank import HiddenAndUp
 from karst_bench.nn.model_spec import ModelSpec, Site
 
 ROLES = ("qkv", "proj", "fc1", "fc2")
@@ -40,10 +41,15 @@ class FactorUpdate(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must say its core")
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.linear(*self.low_rank(x))
+
+    def low_rank(self, x: Tensor) -> HiddenAndUp:
+        """(hidden (..., o r), up (o d, o r)): the output is hidden up^T."""
         U, V = self.factors.U, self.factors.V
         h = F.linear(x.unflatten(-1, (-1, U.shape[1])), U).flatten(-2)  # (..., i r)
-        h = self.drop(F.linear(h, self.core()))  # (..., o r)
-        return self.s * F.linear(h.unflatten(-1, (-1, V.shape[1])), V).flatten(-2)
+        h = self.drop(F.linear(h, self.core()))
+        up = self.s * V
+        return h, torch.block_diag(*[up] * (h.shape[-1] // V.shape[1]))
 
     def delta(self, W0: Tensor) -> Tensor:
         G, U, V = self.core(), self.factors.U, self.factors.V

@@ -23,7 +23,8 @@ class LinearForm:
 
     merge_forward: build the changed weight, or add each change to the output. dense_backward: factor gradients through
     the (d_out, d_in) gradient, or by the rank path. dtype: of the products (bf16 under autocast); the weight is always
-    built in the precision it is stored in. recompute: makes x again in backward instead of keeping it.
+    built in the precision it is stored in. recompute: makes x again in backward instead of keeping it; recompute_output:
+    also what the gain scales (wide_linear alone keeps it).
     """
 
     kinds: tuple[type[Any], ...]
@@ -32,6 +33,7 @@ class LinearForm:
     dense_backward: bool
     dtype: torch.dtype
     recompute: Recompute | None = None
+    recompute_output: bool = False
 
     def deltas(self, tensors: tuple[Tensor, ...]) -> list[FactoredDelta]:
         """The changes again, from their tensors in order."""
@@ -45,7 +47,7 @@ class LinearForm:
 
 def autocast_dtype(device: str) -> torch.dtype | None:
     """The precision of products under the autocast in force, None without one (as always on the meta device)."""
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    if device == "meta" or not torch.is_autocast_enabled(device):
         return None
     return torch.get_autocast_dtype(device)
 

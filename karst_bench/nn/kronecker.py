@@ -47,7 +47,8 @@ class KroneckerSum(WeightDelta):
         ])  # fmt: skip
 
     def factors(self, W0: Tensor) -> KronDelta:
-        return KronDelta(C=self.sigma * self.C.expand(len(self.A), -1, -1), A=self.A, B=self.B)
+        C = self.C.expand(len(self.A), -1, -1)
+        return KronDelta(C=C if self.sigma == 1 else self.sigma * C, A=self.A, B=self.B)
 
     def extra_repr(self) -> str:
         N, chunks, _, r = self.A.shape

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from karst_bench.nn.weight_delta import LowRankDelta, WeightDelta
 
+HiddenAndUp = tuple[Tensor, Tensor]
+
 
 class LowRankProduct(WeightDelta):
     """dW = s * B A                                                        [LoRA, arXiv 2106.09685, Eq. 3]
@@ -45,10 +47,13 @@ class DroppedLowRank(nn.Module):
         self.drop_hidden = nn.Dropout(hidden_p)
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.linear(*self.low_rank(x))
+
+    def low_rank(self, x: Tensor) -> HiddenAndUp:
+        """(hidden (..., R), up (d_out, R)): the output is hidden up^T."""
         factors = self.update.factors(x)
         assert isinstance(factors, LowRankDelta)
-        hidden = F.linear(self.drop_input(x), factors.down)  # (..., R)
-        return F.linear(self.drop_hidden(hidden), factors.up)
+        return self.drop_hidden(F.linear(self.drop_input(x), factors.down)), factors.up
 
     def delta(self, W0: Tensor) -> Tensor:
         return self.update.delta(W0)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 
@@ -43,7 +42,8 @@ class KronDelta:
     def left(self) -> Tensor:
         """U (d_out * m, N r) with dW.view(d_out * m, d_in / m) = U @ B.view(N r, d_in / m): one product, no Kronecker temporary."""
         N, r = self.A.shape[0], self.A.shape[-1]
-        return torch.einsum("npq,nkir->kpiqnr", self.C, self.A).reshape(-1, N * r)
+        spread = self.C[:, None, :, None, :, None] * self.A[:, :, None, :, None, :]  # (N, k, m, i, m, r)
+        return spread.permute(1, 2, 3, 4, 0, 5).reshape(-1, N * r)
 
     def materialise(self) -> Tensor:
         """dW (d_out, d_in)."""

@@ -120,10 +120,12 @@ class Seconds(Facts, frozen=True, kw_only=True):
 
 
 class Speed(Facts, frozen=True, kw_only=True):
-    """How fast training went, checks left out."""
+    """How fast training went, checks left out. mode: how steps were run: eager, graph (captured), compile (captured too on a
+    GPU)."""
 
     train_images_per_s: Amount | None = None
     step_ms_median: Amount | None = None
+    mode: str | None = None
 
 
 class RunFailure(Facts, frozen=True, kw_only=True):

@@ -19,9 +19,9 @@ from karst_bench.data.augment.policy import augmentation
 from karst_bench.data.loader import SplitBatches
 from karst_bench.data.resize import normalisation
 from karst_bench.data.task import Task
-from karst_bench.engine.compiled import compile_step
 from karst_bench.engine.objective import PaceSettings
 from karst_bench.engine.protocols import EvaluationPlan, plan, split_of
+from karst_bench.engine.speed import choose_speed
 from karst_bench.engine.streams import Streams, seeded
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Artefact, Method
@@ -88,10 +88,19 @@ class PreparedRun:
             drop_path=settings.recipe.drop_path, device=str(self.device),
         )  # fmt: skip
 
-    def model(self, streams: Streams, artefacts: Mapping[str, Artefact]) -> tuple[nn.Module, bool]:
-        """(the backbone with its methods attached, on the device; whether its step was compiled).
+    @property
+    def speed(self) -> str:
+        """How steps are run: eager, graph or compile. PACE's objective differs from step to step: eager."""
+        settings = self.settings
+        if self.pace is not None:
+            return "eager"
+        steps = settings.recipe.epochs * -(-len(self.task.splits[self.plan.train]) // settings.recipe.batch)
+        return choose_speed(settings.speed, self.device, self.methods, steps=steps, recompute=settings.recompute)
 
-        artefacts: what scored methods found (run/scoring.py).
+    def model(self, streams: Streams, artefacts: Mapping[str, Artefact]) -> nn.Module:
+        """The backbone with its methods attached, on the device. artefacts: what scored methods found (run/scoring.py).
+
+        A GPU computes norms and GELUs again in backward, as a compiler would; recompute=true also what an affine scales.
         """
         settings = self.settings
         with seeded(streams.init):
@@ -99,10 +108,9 @@ class PreparedRun:
             attach_methods(net, self.methods, artefacts=artefacts, method_settings=method_settings(settings))
         BACKBONES.own_trained(net)
         class_token_only(net)
-        if settings.recompute:
-            recompute(net)
-        net = net.to(self.device)
-        return net, settings.compile and compile_step(net, self.methods, self.device)
+        if settings.recompute or (self.device.type == "cuda" and self.speed != "compile"):
+            recompute(net, outputs=settings.recompute)
+        return net.to(self.device)
 
 
 def prepare(settings: Settings) -> PreparedRun:

@@ -58,7 +58,7 @@ def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store)
         curves=Curves(**curves, checks=tuple(CheckResult(**check) for check in fit.curves["checks"])),
         counts=Counts(**result.counts),
         seconds=Seconds(**result.meter.seconds(*phases)),
-        speed=Speed(train_images_per_s=fit.train_images_per_s, step_ms_median=fit.step_ms_median),
+        speed=Speed(train_images_per_s=fit.train_images_per_s, step_ms_median=fit.step_ms_median, mode=fit.mode),
         peak_bytes=result.meter.peak_bytes(),
         adapter=adapter,
         adapter_sha256=adapter_sha256,

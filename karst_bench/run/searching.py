@@ -49,7 +49,7 @@ class SubnetSearch:
 
     def supernet(self) -> nn.Module:
         """The supernet as it starts, on the backbone and from the head that the run's training has."""
-        return self.prepared.model(Streams(self.prepared.settings.seed), {})[0]
+        return self.prepared.model(Streams(self.prepared.settings.seed), {})
 
 
 def search_stages(prepared: PreparedRun, store: Store, watchers: Sequence[Callbacks]) -> Found:

@@ -1,5 +1,6 @@
 """Training and scoring of a prepared run: the model, what trains of it, the fit, and the pass over the reported split."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,10 +13,11 @@ from karst_bench.adapt.merge import merged
 from karst_bench.adapt.noise import add_noise
 from karst_bench.adapt.speed.cached_activations import split_cached_activations
 from karst_bench.adapt.speed.cls_token_block import all_tokens
+from karst_bench.adapt.speed.compiled_trunk import CompiledTrunk
 from karst_bench.adapt.speed.frozen_features import FeatureBatches, split_head
 from karst_bench.engine.callbacks import Callbacks, Several
+from karst_bench.engine.captured import CudaRecorder, Recorder
 from karst_bench.engine.checkpoint import State, copy_in, trained
-from karst_bench.engine.compiled import uncompiled
 from karst_bench.engine.evaluate import Score, autocast, top1
 from karst_bench.engine.meter import Meter
 from karst_bench.engine.objective import Consistency, CrossEntropy
@@ -25,7 +27,7 @@ from karst_bench.engine.streams import Streams
 from karst_bench.engine.train import fit
 from karst_bench.methods.base import Batches
 from karst_bench.records.store import Store
-from karst_bench.run.prepare import TEST_BATCH, PreparedRun
+from karst_bench.run.prepare import TEST_BATCH, PreparedRun, method_settings
 from karst_bench.run.scoring import score_stage
 from karst_bench.run.searching import search_stages
 from karst_bench.run.stages import Found
@@ -63,19 +65,19 @@ def train_and_score(
     found = before_training(prepared, store, meter, tracked)
     with meter.phase("setup"):
         streams = Streams(settings.seed)
-        model, compiled = prepared.model(streams, found.artefacts)
+        model = prepared.model(streams, found.artefacts)
+        recorder = CudaRecorder(prepared.device) if prepared.device.type == "cuda" and prepared.speed != "eager" else None
         objective, notes = _objective(model, prepared)
     fitted = found.fit
     if found.kept is not None:
         copy_in(trained(model), found.kept["tensors"])
     if fitted is None:
-        fitted = _fit(prepared, store, model, streams, state, meter, [tracked, *watchers], objective)
+        fitted = _fit(prepared, store, model, streams, state, meter, [tracked, *watchers], objective, recorder)
     tensors = adapter_tensors(model) if settings.save_adapter else None
     size = (settings.backbone["input_size"],) * 2
-    with uncompiled(compiled):
-        counts = counting.counts(model, prepared.methods) | counting.training_counts(model, size)
-    with meter.phase("evaluate"), merged(model), uncompiled(compiled):
-        score = _final_score(model, prepared, fitted)
+    counts = counting.counts(model, prepared.methods) | counting.training_counts(model, size)
+    with meter.phase("evaluate"), merged(model):
+        score = _final_score(model, prepared, fitted, recorder)
         all_tokens(model)  # multiply-adds are counted with every token in every block, as others count them
         counts["forward_macs"] = counting.forward_macs(model, size)
     return Result(fitted, found, score, counts, meter, tensors, adapter_metadata(model), notes)
@@ -94,23 +96,28 @@ def before_training(prepared: PreparedRun, store: Store, meter: Meter, tracked: 
 
 def _fit(
     prepared: PreparedRun, store: Store, model: nn.Module, streams: Streams, state: State | None, meter: Meter,
-    watchers: Sequence[Callbacks], objective: CrossEntropy,
+    watchers: Sequence[Callbacks], objective: CrossEntropy, recorder: Recorder | None,
 ) -> Fit:  # fmt: skip
     """Trains the attached model; a checkpoint is written where it is interrupted."""
     with meter.phase("setup"):
         trainee, train, looks = _trainee(model, prepared)
+        if trainee is model and prepared.speed == "compile":
+            trainee = compiled(model, prepared)
         checks = _checks(prepared, looks)
     with meter.phase("train"), stop_signals() as signals:
         watching = [progress(prepared.title), Checkpoints(store, prepared.id), *watchers, signals]
         try:
-            return fit(
+            fitted = fit(
                 trainee, prepared.methods, train, recipe=prepared.settings.recipe, precision=prepared.settings.precision,
                 device=prepared.device, streams=streams, checks=checks, state=state, callbacks=Several(watching),
-                mixing=prepared.mixing, objective=objective,
+                mixing=prepared.mixing, objective=objective, recorder=recorder,
             )  # fmt: skip
         except Interrupted as interrupted:
             store.save_checkpoint(prepared.id, **interrupted.state)
             raise
+    in_one_piece = isinstance(trainee, CompiledTrunk) and trainee.compiled
+    fitted.mode = "compile" if in_one_piece else "graph" if fitted.captured else "eager"
+    return fitted
 
 
 def _objective(model: nn.Module, prepared: PreparedRun) -> tuple[CrossEntropy, tuple[str, ...]]:
@@ -150,7 +157,16 @@ def _checks(prepared: PreparedRun, looks: Looks) -> list[Check]:
     return [Check(plan.check, looks(plan.check), plan.check_epochs, plan.choose)] if plan.check else []
 
 
-def _final_score(model: nn.Module, prepared: PreparedRun, fitted: Fit) -> Score:
+def compiled(model: nn.Module, prepared: PreparedRun) -> CompiledTrunk:
+    """The model as one compiled function, its compiler's cache below paths.cache; the runs of a sweep share a compilation."""
+    settings = prepared.settings
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.paths.cache.absolute() / "compiled"))
+    told = method_settings(settings) | {"backbone": settings.backbone, "drop_path": settings.recipe.drop_path}
+    key = (repr(told), settings.recipe.batch, settings.precision, prepared.device)
+    return CompiledTrunk(model, key=key)
+
+
+def _final_score(model: nn.Module, prepared: PreparedRun, fitted: Fit, recorder: Recorder | None) -> Score:
     """One pass over the reported split.
 
     A protocol whose last look was at that split after the last epoch has its score already.
@@ -159,4 +175,5 @@ def _final_score(model: nn.Module, prepared: PreparedRun, fitted: Fit) -> Score:
     seen = fitted.check(plan.final, settings.recipe.epochs) if plan.check == plan.final else None
     if seen is not None:
         return Score(top1_pct=seen, n=len(prepared.task.splits[plan.final]), loss=float("nan"))
-    return top1(model, prepared.batches(plan.final), precision=settings.precision, device=prepared.device)
+    batches = prepared.batches(plan.final)
+    return top1(model, batches, precision=settings.precision, device=prepared.device, recorder=recorder)

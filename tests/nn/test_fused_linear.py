@@ -6,15 +6,17 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from karst_bench.adapt.linear_forms import composed_affine, forms, linear_with_deltas
+from karst_bench.adapt.linear_forms import COSTS, Form, composed_affine, form_of, linear_with_deltas
 from karst_bench.nn.affine import Affine
 from karst_bench.nn.fused_linear import LinearForm, fused_linear
 from karst_bench.nn.kronecker import KroneckerSum
 from karst_bench.nn.lowrank import LowRankProduct
 from karst_bench.nn.recompute import InputSource, Recompute
-from karst_bench.nn.weight_delta import WeightDelta
+from karst_bench.nn.weight_delta import DenseDelta, WeightDelta
+from karst_bench.nn.wide_linear import wide_linear
 
-FORMS = [(merge, dense) for merge in (True, False) for dense in (True, False)]
+FORMS = [Form(merge, dense) for merge in (True, False) for dense in (True, False)]
+FORMS += [Form(True, dense, wide=True) for dense in (True, False)]
 
 
 class DenseChange(WeightDelta):
@@ -61,10 +63,12 @@ def oracle(x, linear, update, rows, affines):
     return y
 
 
-def fast(x, linear, update, rows, affines, form, recompute=None):
+def fast(x, linear, update, rows, affines, form, recompute=None, *, recompute_output=False, dtype=None):
     factors = update.factors(linear.weight)
-    plan = LinearForm((type(factors),), (rows,), *form, x.dtype, recompute)
-    return fused_linear(plan, x, linear.weight, linear.bias, *composed_affine(affines, linear.out_features), [factors])
+    dense = form.dense or (form.wide and isinstance(factors, DenseDelta))
+    plan = LinearForm((type(factors),), (rows,), form.merge, dense, dtype or x.dtype, recompute, recompute_output)
+    compute = wide_linear if form.wide else fused_linear
+    return compute(plan, x, linear.weight, linear.bias, *composed_affine(affines, linear.out_features), [factors])
 
 
 def trained(x, linear, update, affines):
@@ -184,9 +188,7 @@ def test_bf16_autocast_within_rounding(form, kind):
     parts = torch.nn.ModuleList([linear, update, *affines]).float()
     x32 = x.detach().float().requires_grad_(True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        factors = update.factors(linear.weight)
-        plan = LinearForm((type(factors),), (rows,), *form, torch.bfloat16)
-        out = fused_linear(plan, x32, linear.weight, linear.bias, *composed_affine(affines, linear.out_features), [factors])
+        out = fast(x32, linear, update, rows, affines, form, dtype=torch.bfloat16)
     assert out.dtype is torch.bfloat16
     grads = torch.autograd.grad(out, trained(x32, parts[0], parts[1], affines), dy.bfloat16())
     assert {grad.dtype for grad in grads} == {torch.float32}
@@ -209,14 +211,15 @@ def test_update_below_bf16_resolution_survives():
     assert 0.9 < slope < 1.1  # merged onto the bf16 weight, most of it would be gone
 
 
-def test_backward_keeps_nothing_but_the_source():
+@pytest.mark.parametrize("form", [Form(False, False), Form(True, False, wide=True)])
+def test_backward_keeps_nothing_but_the_source(form):
     x, linear, update, _, _ = case("kron", gain=False)
     source = torch.randn_like(x).requires_grad_(True)
     activated = F.gelu(source)
     recompute = Recompute(F.gelu, (source.detach(),))
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        y = fast(activated, linear, update, None, [], (False, False), recompute)
+        y = fast(activated, linear, update, None, [], form, recompute)
     assert source.data_ptr() in {t.data_ptr() for t in kept}
     assert activated.data_ptr() not in {t.data_ptr() for t in kept}
     wanted = [source, *update.parameters()]
@@ -236,9 +239,37 @@ def test_a_source_answers_for_the_recorded_tensor_once():
     assert torch.equal(recompute.redo(*recompute.sources), y)
 
 
+def test_several_changes_on_rows_of_one_layer_and_a_recomputed_output():
+    """q and v of a fused projection, and what the gain scales made again in backward: one pair U, V for all changes."""
+    torch.manual_seed(2)
+    base = torch.nn.Linear(8, 36).double().requires_grad_(False)
+    changes = [filled(LowRankProduct(12, 8, r=r, s=1.3)).double() for r in (2, 3)]
+    affine = Affine(*(torch.nn.Parameter(torch.randn(36, dtype=torch.float64)) for _ in range(2)), centre=1.0)
+    x = torch.randn(7, 8, dtype=torch.float64, requires_grad=True)
+    placed = [(change.factors(base.weight), rows) for change, rows in zip(changes, [(0, 12), (24, 36)], strict=True)]
+    dW = torch.cat([changes[0].delta(None), torch.zeros(12, 8, dtype=torch.float64), changes[1].delta(None)])
+    expected = affine(F.linear(x, base.weight + dW, base.bias))
+    wanted, dy = [x, *changes[0].parameters(), *changes[1].parameters(), *affine.parameters()], torch.randn_like(expected)
+    exact = torch.autograd.grad(expected, wanted, dy)
+    for recompute_output in (False, True):
+        y = linear_with_deltas(x, base, base.bias, placed, [affine], recompute_output=recompute_output, costs=COSTS["cuda"])
+        torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
+        for grad, other in zip(torch.autograd.grad(y, wanted, dy, retain_graph=True), exact, strict=True):
+            torch.testing.assert_close(grad, other, rtol=1e-10, atol=1e-10)
+
+
 def test_forms_follow_the_operation_count():
-    kron = (3072, 16, 8)
-    assert forms(788, 3072, 768, (kron,)) == (True, False)  # wide layer: rank path
-    assert forms(100, 3072, 768, (kron,)) == (False, False)  # few tokens: nothing is built
-    assert forms(1088, 96, 96, ((96, 16, 8),)) == (True, True)  # narrow layer: the dense gradient is cheaper
-    assert forms(788, 768, 768, ()) == (False, False)
+    kron, cpu = (3072, 16, 8), COSTS["cpu"]
+    assert form_of(cpu, 788, 3072, 768, (kron,)) == Form(True, False)  # wide layer: rank path
+    assert form_of(cpu, 100, 3072, 768, (kron,)) == Form(False, False)  # few tokens: nothing is built
+    assert form_of(cpu, 1088, 96, 96, ((96, 16, 8),)) == Form(True, True)  # narrow layer: the dense gradient is cheaper
+    assert form_of(cpu, 788, 768, 768, ()) == Form(False, False)
+
+
+def test_forms_of_a_gpu_are_plain_products():
+    cuda = COSTS["cuda"]
+    assert form_of(cuda, 12608, 3072, 768, ((3072, 16, 8),)) == Form(True, False, wide=True)
+    assert form_of(cuda, 12608, 2304, 768, ((768, 256, 0), (768, 256, 0))).dense  # VeRA: wider than its layer is cheap
+    assert form_of(cuda, 1088, 96, 96, ((96, 16, 8),)).dense  # R' = 128 > 96
+    assert form_of(cuda, 1088, 96, 96, ((96, 0, 0),)).dense  # a change given as dW itself
+    assert not form_of(cuda, 1088, 96, 96, ()).dense

@@ -16,6 +16,6 @@ def test_a_linear_probe_is_trained_on_images_where_they_change(words: tuple[str,
         "dataset=mini/digits", "method=linear", "backbone.weights=none", "backbone.model_args.depth=1", "device=cpu",
         f"paths.cache={tmp_path}", *words,
     ]))  # fmt: skip
-    model, _ = prepared.model(Streams(0), {})
+    model = prepared.model(Streams(0), {})
     assert (_trainee(model, prepared)[0] is model) == whole
     assert prepared.mixing == ((0.8, 0.0) if "augment.mixup=0.8" in words else None)

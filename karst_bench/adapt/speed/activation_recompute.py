@@ -27,13 +27,16 @@ class RecomputeLink:
         self.layer.source = None
 
 
-def recompute(net: nn.Module) -> list[RecomputeLink]:
+def recompute(net: nn.Module, *, outputs: bool = False) -> list[RecomputeLink]:
     """Lets every adapted linear layer that follows a plain LayerNorm or GELU keep that one's input instead of its own.
 
     That input is kept by the LayerNorm or GELU anyway, so the output costs no memory. The values are the same bit by
-    bit. Returns the links, each of which can be removed. Raises: UserError if no method is attached.
+    bit. outputs: what a layer's affines scale is computed again too, by one more product, where it would be kept (on a
+    GPU). Returns the links, each of which can be removed. Raises: UserError if no method is attached.
     """
     model = adapted_model(net)
+    for layer in model.layers.values():
+        layer.recompute_output = outputs
     links = []
     for path, layer in model.layers.items():
         producer = model.producer(path)
@@ -61,7 +64,11 @@ class NormRecorder:
     def __call__(self, norm: Any, arguments: tuple[Tensor, ...], y: Tensor) -> None:
         if not torch.is_grad_enabled():
             return
-        shape, eps, dtype = norm.normalized_shape, norm.eps, y.dtype  # autocast's choice of precision is repeated by hand
+        shape, eps, dtype = (
+            norm.normalized_shape,
+            norm.eps,
+            y.dtype,
+        )  # autocast's choice of precision is repeated by hand
 
         def redo(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
             return F.layer_norm(x.to(dtype), shape, weight, bias, eps)

@@ -1,0 +1,177 @@
+"""A whole training step, or one forward pass, recorded once and replayed: on a GPU as one CUDA graph, one launch a step."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from karst_bench.engine.mix import Mix
+
+log = logging.getLogger(__name__)
+
+WARM_UP = 3  # runs before a recording: libraries choose their algorithms and workspaces, compilers compile
+Step = Callable[[Tensor, Tensor, Mix | None], tuple[Tensor, Tensor, int]]
+
+
+class Recorder(Protocol):
+    """What can record tensor operations and do them again on the same memory."""
+
+    def warm_up(self, work: Callable[[], object]) -> None:
+        """Runs the work as often as is needed before it can be recorded."""
+        ...
+
+    def record(self, work: Callable[[], object]) -> Callable[[], None]:
+        """Records the work, whose results stay where they are, and returns what does it again."""
+        ...
+
+
+class CudaRecorder:
+    """CUDA graphs, all of them in one memory pool: they are replayed one after the other and share what they free."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._side = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, work: Callable[[], object]) -> None:
+        current = torch.cuda.current_stream(self._side.device)
+        self._side.wait_stream(current)
+        with torch.cuda.stream(self._side):
+            for _ in range(WARM_UP):
+                work()
+        current.wait_stream(self._side)
+
+    def record(self, work: Callable[[], object]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            work()
+        return graph.replay
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """A recorded step: where it reads its batch and leaves what it found, and the gradients that it writes."""
+
+    x: Tensor
+    y: Tensor
+    mixed: Mix | None
+    loss: Tensor
+    hits: Tensor
+    seen: int
+    grads: list[tuple[nn.Parameter, Tensor | None]]
+    replay: Callable[[], None]
+
+
+class CapturedStep:
+    """Does a step by replaying its recording, one for each shape of batch; runs it as it is where recording fails.
+
+    The step must choose nothing in Python, read the learning rate from tensors and draw from the global generator. The runs
+    that a recording takes leave no trace: weights, buffers, optimiser and generators are put back, so every step of a run,
+    resumed or not, is a replay. `captured` says whether that holds so far.
+    """
+
+    def __init__(self, step: Step, live: Mapping[str, Tensor], optimizer: Optimizer, recorder: Recorder) -> None:
+        """live: what training changes besides the optimiser's tensors, by name."""
+        self._step, self._live, self._optimizer, self._recorder = step, live, optimizer, recorder
+        self._recordings: dict[tuple[object, ...], _Recording] = {}
+        self._last: _Recording | None = None
+        self.captured = True
+
+    def __call__(self, x: Tensor, y: Tensor, mixed: Mix | None) -> tuple[Tensor, Tensor, int]:
+        key = (x.shape, x.dtype, mixed is None)
+        if self.captured and key not in self._recordings:
+            self._try_to_record(key, x, y, mixed)
+        if not self.captured:
+            return self._step(x, y, mixed)
+        recording = self._recordings[key]
+        recording.x.copy_(x)
+        recording.y.copy_(y)
+        if recording.mixed is not None and mixed is not None:
+            recording.mixed.second.copy_(mixed.second)
+            assert isinstance(recording.mixed.share, Tensor)
+            recording.mixed.share.fill_(mixed.share)
+        if recording is not self._last:  # another recording, or a failed one, left its gradients
+            for parameter, grad in recording.grads:
+                parameter.grad = grad
+            self._last = recording
+        recording.replay()
+        return recording.loss.clone(), recording.hits.clone(), recording.seen
+
+    def _try_to_record(self, key: tuple[object, ...], x: Tensor, y: Tensor, mixed: Mix | None) -> None:
+        before = _Before(self._live, self._optimizer, x.device)
+        try:
+            self._recordings[key] = self._recorded(x, y, mixed)
+        except Exception as error:
+            self.captured = False
+            log.warning("the training step could not be captured and runs as it is: %s", str(error).partition("\n")[0])
+        finally:
+            before.restore()
+
+    def _recorded(self, x: Tensor, y: Tensor, mixed: Mix | None) -> _Recording:
+        x, y = x.clone(), y.clone()
+        if mixed is not None:
+            mixed = replace(mixed, second=mixed.second.clone(), share=torch.tensor(float(mixed.share), device=x.device))
+        self._recorder.warm_up(lambda: self._step(x, y, mixed))
+        found: list[tuple[Tensor, Tensor, int]] = []
+        replay = self._recorder.record(lambda: found.append(self._step(x, y, mixed)))
+        grads = [(p, p.grad) for group in self._optimizer.param_groups for p in group["params"]]
+        return _Recording(x, y, mixed, *found[0], grads, replay)
+
+
+class _Before:
+    """Everything that a step changes, as it was."""
+
+    def __init__(self, live: Mapping[str, Tensor], optimizer: Optimizer, device: torch.device) -> None:
+        self._live, self._optimizer, self._device = live, optimizer, device
+        self._tensors = {name: tensor.detach().clone() for name, tensor in live.items()}
+        self._state = {
+            (id(p), key): value.clone() for p, entry in optimizer.state.items() for key, value in entry.items()
+            if isinstance(value, Tensor)
+        }  # fmt: skip
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """An optimiser's tensor that was not there is made 0, which is what it starts from."""
+        for name, tensor in self._live.items():
+            tensor.copy_(self._tensors[name])
+        for p, entry in self._optimizer.state.items():
+            for key, value in entry.items():
+                if isinstance(value, Tensor):
+                    known = self._state.get((id(p), key))
+                    value.zero_() if known is None else value.copy_(known)
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
+
+
+class CapturedForward:
+    """A forward pass of one shape of batch, recorded at the first; other shapes, and all where recording fails, run as they are."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], recorder: Recorder) -> None:
+        self._forward, self._recorder = forward, recorder
+        self._x: Tensor | None = None
+        self._found: list[Tensor] = []
+        self._replay: Callable[[], None] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The logits, good until the next call."""
+        if self._x is None:
+            self._x = x.clone()
+            self._record(self._x)
+        if self._replay is None or x.shape != self._x.shape:
+            return self._forward(x)
+        self._x.copy_(x)
+        self._replay()
+        return self._found[0]
+
+    def _record(self, x: Tensor) -> None:
+        try:
+            self._recorder.warm_up(lambda: self._forward(x))
+            self._replay = self._recorder.record(lambda: self._found.append(self._forward(x)))
+        except Exception as error:
+            log.warning("evaluation could not be captured and runs as it is: %s", str(error).partition("\n")[0])
