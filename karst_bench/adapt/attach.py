@@ -6,8 +6,10 @@ from typing import Any
 from torch import nn
 
 from karst_bench.adapt.model import TimmAdaptedModel
+from karst_bench.adapt.timm_compat import is_plain_layer_norm
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Artefact, Method, ModelSpec
+from karst_bench.nn.bias_norm import BiasTrainedNorm
 
 
 def attach_methods(
@@ -31,11 +33,25 @@ def attach_methods(
                 "its scoring=(images, labels) batches, or use a run, which makes the pre-pass itself"
             )
         method.attach(model, found.get(method.name))
+    _split_bias_norms(net)
     model.method_settings = dict(method_settings or {})
     model.artefacts = found
     net.train(net.training)  # what was added takes the mode of the model it was added to
     net._adapted_model = model  # type: ignore[assignment]
     return model
+
+
+def _split_bias_norms(net: nn.Module) -> None:
+    """A norm whose bias alone trains, as BitFit's, gives way to one whose gradient every device can compute."""
+    for parent in list(net.modules()):
+        for name, norm in list(parent.named_children()):
+            if is_plain_layer_norm(norm) and isinstance(norm, nn.LayerNorm) and _trains_bias_alone(norm):
+                setattr(parent, name, BiasTrainedNorm.of(norm))
+
+
+def _trains_bias_alone(norm: nn.LayerNorm) -> bool:
+    weight, bias = norm.weight, norm.bias
+    return weight is not None and bias is not None and bias.requires_grad and not weight.requires_grad
 
 
 def refuse_misfits(methods: Sequence[Method], spec: ModelSpec) -> None:

@@ -17,7 +17,7 @@ from karst_bench.records.record import FailedRun, RunRecord
 from karst_bench.records.store import Store
 from karst_bench.run.logs import run_log
 from karst_bench.run.lookup import recall, remember, result_line, standing_record
-from karst_bench.run.prepare import PreparedRun, prepare, slow_bf16, use_threads
+from karst_bench.run.prepare import PreparedRun, crowded, prepare, slow_bf16, use_threads
 from karst_bench.run.recording import header_of, record_of
 from karst_bench.run.training import train_and_score
 from karst_bench.trackers import client
@@ -43,6 +43,8 @@ def start(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecor
     prepared = prepare(settings)
     if slow_bf16(settings.precision, prepared.device):
         log.warning("this CPU has no bf16 arithmetic; precision=fp32 is several times faster here")
+    if crowded(prepared.device, threads):
+        log.info("other programs keep this machine busy; threads=1 is likely to be faster than %d", threads)
     remember(settings, prepared)
     if (record := standing_record(prepared, store)) is not None:
         return record

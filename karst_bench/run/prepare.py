@@ -1,5 +1,6 @@
 """Everything a run is made of, found and checked before anything is computed."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,6 +203,13 @@ def slow_bf16(precision: str, device: torch.device) -> bool:
         return False
     flags = Path("/proc/cpuinfo")
     return flags.is_file() and "bf16" not in flags.read_text()
+
+
+def crowded(device: torch.device, threads: int) -> bool:
+    """Whether other programs want the cores that several threads would wait for each other on."""
+    if device.type != "cpu" or threads < 2 or not hasattr(os, "getloadavg"):
+        return False
+    return os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
 def use_threads(wanted: int | None) -> int:

@@ -1,0 +1,116 @@
+"""A step on tensors that have a GPU's device and no values: what it would launch, keep and wait for, without a GPU.
+
+Whatever mixes devices or reads a value on the host raises.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from karst_bench.adapt.timm_compat import FakeTensorMode
+from karst_bench.methods.base import Method
+
+CASTS = ("_to_copy", "to", "detach", "alias", "lift_fresh")
+
+
+@lru_cache
+def cuda_without_a_driver() -> bool:
+    """Whether this torch (2.9 does) makes tensors of a CUDA device without values where there is no such device."""
+    try:
+        with FakeTensorMode():
+            torch.zeros(1).cuda()
+    except (RuntimeError, AssertionError):
+        return False
+    return True
+
+
+class Watched(TorchDispatchMode):
+    """Notes every operation but views and casts, with its arguments, and which of them made a tensor on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[str, tuple[Any, ...]]] = []
+        self.on_cpu: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.name().partition("::")[2]
+        if not func.is_view and name.partition(".")[0] not in CASTS:
+            self.operations.append((name, args))
+        if any(isinstance(leaf, Tensor) and leaf.device.type == "cpu" for leaf in tree_leaves(out)):
+            self.on_cpu.append(name)
+        return out
+
+
+@contextmanager
+def bf16_products() -> Iterator[None]:
+    """Autocast on CUDA; torch.autocast itself refuses a device that is not there."""
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
+        torch.set_autocast_enabled("cuda", before[0])
+        torch.set_autocast_dtype("cuda", before[1])
+
+
+def to_fake_cuda(net: nn.Module) -> None:
+    """Every parameter and buffer becomes one without values; call it under FakeTensorMode(allow_non_fake_inputs=True)."""
+    for module in net.modules():
+        for name, tensor in list(module.named_parameters(recurse=False)):
+            module._parameters[name] = nn.Parameter(tensor.cuda(), tensor.requires_grad)
+        for name, tensor in list(module.named_buffers(recurse=False)):
+            module._buffers[name] = tensor.cuda()
+
+
+def fake_step(net: nn.Module, images: Tensor, *, methods: Sequence[Method] = ()) -> tuple[Watched, Watched, list[Tensor | None]]:
+    """One training step in bf16: (forward and backward as watched, optimiser as watched, the gradients)."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        to_fake_cuda(net)
+        trained = [p for p in net.parameters() if p.requires_grad]
+        x, y = images.cuda(), torch.zeros(len(images), dtype=torch.long).cuda()
+        optimizer = torch.optim.AdamW(trained, lr=torch.full((), 1e-3, device="cuda"), fused=True, capturable=True)
+        for method in methods:
+            method.before_step(0, 1)
+        net.train()
+        with Watched() as watched:
+            with bf16_products():
+                logits = net(x)
+            loss = nn.functional.cross_entropy(logits.float(), y)
+            for method in methods:
+                loss = loss + method.penalty()
+            torch.autograd.backward(loss)
+        with Watched() as stepped:
+            optimizer.step()
+        return watched, stepped, [p.grad for p in trained]
+
+
+def kept_bytes(net: nn.Module, images: Tensor) -> dict[str, int]:
+    """Bytes that a step in bf16 keeps: activations and cast or merged weights for backward, each storage once, and parameters."""
+    kept: dict[int, tuple[Tensor, int]] = {}
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        to_fake_cuda(net)
+        own = {t.untyped_storage()._cdata for t in [*net.parameters(), *net.buffers()]}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in own:
+                kept.setdefault(storage._cdata, (tensor, storage.nbytes()))
+            return tensor
+
+        net.train()
+        x = images.cuda()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), bf16_products():
+            net(x)
+        parameters = sum(p.numel() * p.element_size() for p in net.parameters())
+    return {"kept_bytes": sum(size for _, size in kept.values()), "parameter_bytes": parameters}

@@ -1,0 +1,54 @@
+"""Every method's trunk is one graph, compiled once for all class counts, and computes what the model computes."""
+
+import copy
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from karst_bench.adapt.speed.compiled_trunk import CompiledTrunk
+from karst_bench.adapt.timm_sites import classifier
+from karst_bench.config.option_files import options
+from karst_bench.errors import UserError
+
+METHODS = [name for name in options("method") if name != "none"]
+
+
+def gradients(net, trained, x):
+    torch.manual_seed(0)
+    return torch.autograd.grad(net.train()(x).square().sum(), trained, allow_unused=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("family", ["vit", "swin"])
+def test_one_graph_of_every_method(attached, images, family, name):
+    try:
+        case = attached(family, f"method={name}")
+    except UserError as error:
+        pytest.skip(str(error))
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = CompiledTrunk(case.net, key=(family, name), backend=counter)
+    for _ in range(2):
+        compiled.train()(images).square().sum().backward()
+    assert compiled.compiled, "it fell back"
+    assert counter.frame_count == 1
+
+
+def test_one_compilation_for_every_class_count(attached, images):
+    """Three models that differ in their classes; the graph's numbers are the model's own."""
+    counter, graphs = CompileCounterWithBackend("aot_eager"), []
+    first = attached("vit", "method=lora", "method.dropout=0", "extra=rst").net
+    for classes in (5, 3, 7):
+        net = copy.deepcopy(first)
+        net.reset_classifier(classes)
+        compiled = CompiledTrunk(net, key=("classes",), backend=counter)
+        trained = [p for p in net.parameters() if p.requires_grad]
+        plain = gradients(net, trained, images)
+        for ours, theirs in zip(gradients(compiled, trained, images), plain, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=2e-4)
+        assert compiled.compiled and compiled(images).shape == (4, classes)
+        assert list(compiled.state_dict()) == list(net.state_dict())
+        assert classifier(net).out_features == classes
+        graphs.append(counter.frame_count)
+    assert graphs == [1, 1, 1]
