@@ -19,7 +19,7 @@ Backend = str | Callable[..., Any]
 class CompiledTrunk(nn.Module):
     """Images (B, 3, H, W) -> logits (B, classes), compiled up to the pooled features, in training alone.
 
-    It has the model's own children, under the same names. The classifier stays outside, so that models which differ in
+    It has the model's own tensors and children, under the same names. The classifier stays outside, so that models which differ in
     their classes alone are compiled once. What cannot be compiled in one piece runs as it is, and `compiled` says so. A
     single pass in evaluation is not worth compiling.
     """
@@ -29,6 +29,10 @@ class CompiledTrunk(nn.Module):
     def __init__(self, net: nn.Module, *, key: tuple[Any, ...], backend: Backend = "inductor") -> None:
         """key: whatever else but its classes tells this model from others, so that compilers never run out of room."""
         super().__init__()
+        for name, parameter in net.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        for name, buffer in net.named_buffers(recurse=False):
+            self.register_buffer(name, buffer, persistent=name in net.state_dict())
         for name, child in net.named_children():
             self.add_module(name, child)
         self.net: Reference[Any] = Reference(net)
