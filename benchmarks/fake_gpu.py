@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from karst_bench.adapt import linear_forms
 from karst_bench.adapt.timm_compat import FakeTensorMode
 from karst_bench.methods.base import Method
 
@@ -64,42 +66,48 @@ def bf16_products() -> Iterator[None]:
         torch.set_autocast_dtype("cuda", before[1])
 
 
-def to_fake_cuda(net: nn.Module) -> None:
-    """Every parameter and buffer becomes one without values; call it under FakeTensorMode(allow_non_fake_inputs=True)."""
+def moved(net: nn.Module, device: str) -> nn.Module:
+    """The model with every parameter and buffer there; to cuda it is called under FakeTensorMode(allow_non_fake_inputs=True)."""
     for module in net.modules():
         for name, tensor in list(module.named_parameters(recurse=False)):
-            module._parameters[name] = nn.Parameter(tensor.cuda(), tensor.requires_grad)
+            module._parameters[name] = nn.Parameter(tensor.to(device), tensor.requires_grad)
         for name, tensor in list(module.named_buffers(recurse=False)):
-            module._buffers[name] = tensor.cuda()
+            module._buffers[name] = tensor.to(device)
+    return net.train()
 
 
-def fake_step(net: nn.Module, images: Tensor, *, methods: Sequence[Method] = ()) -> tuple[Watched, Watched, list[Tensor | None]]:
-    """One training step in bf16: (forward and backward as watched, optimiser as watched, the gradients)."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        to_fake_cuda(net)
-        trained = [p for p in net.parameters() if p.requires_grad]
-        x, y = images.cuda(), torch.zeros(len(images), dtype=torch.long).cuda()
-        optimizer = torch.optim.AdamW(trained, lr=torch.full((), 1e-3, device="cuda"), fused=True, capturable=True)
+def forward(net: nn.Module, images: Tensor) -> Watched:
+    """The forward pass in bf16 on a fake GPU; the model is left there."""
+    with FakeTensorMode(allow_non_fake_inputs=True), Watched() as watched:
+        moved(net, "cuda")
+        x = images.cuda()
+        watched.on_cpu.clear()
+        with bf16_products():
+            net(x)
+    return watched
+
+
+def forward_and_backward(net: nn.Module, images: Tensor, *, methods: Sequence[Method] = ()) -> tuple[Watched, list[Tensor | None]]:
+    """(what ran, the gradients) in the forms of a GPU, on the meta device: autograd asks a driver before it runs on a fake GPU.
+
+    Reading a value raises there too, and a tensor made on the CPU is seen. The model is left there.
+    """
+    moved(net, "meta")
+    trained = [p for p in net.parameters() if p.requires_grad]
+    x, y = images.to("meta"), torch.zeros(len(images), dtype=torch.long, device="meta")
+    with patch.object(linear_forms, "costs_of", lambda device: linear_forms.COSTS["cuda"]), Watched() as watched:
+        loss = nn.functional.cross_entropy(net(x).float(), y)
         for method in methods:
-            method.before_step(0, 1)
-        net.train()
-        with Watched() as watched:
-            with bf16_products():
-                logits = net(x)
-            loss = nn.functional.cross_entropy(logits.float(), y)
-            for method in methods:
-                loss = loss + method.penalty()
-            torch.autograd.backward(loss)
-        with Watched() as stepped:
-            optimizer.step()
-        return watched, stepped, [p.grad for p in trained]
+            loss = loss + method.penalty()
+        torch.autograd.backward(loss)
+    return watched, [p.grad for p in trained]
 
 
 def kept_bytes(net: nn.Module, images: Tensor) -> dict[str, int]:
     """Bytes that a step in bf16 keeps: activations and cast or merged weights for backward, each storage once, and parameters."""
     kept: dict[int, tuple[Tensor, int]] = {}
     with FakeTensorMode(allow_non_fake_inputs=True):
-        to_fake_cuda(net)
+        moved(net, "cuda")
         own = {t.untyped_storage()._cdata for t in [*net.parameters(), *net.buffers()]}
 
         def keep(tensor: Tensor) -> Tensor:
@@ -108,7 +116,6 @@ def kept_bytes(net: nn.Module, images: Tensor) -> dict[str, int]:
                 kept.setdefault(storage._cdata, (tensor, storage.nbytes()))
             return tensor
 
-        net.train()
         x = images.cuda()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), bf16_products():
             net(x)

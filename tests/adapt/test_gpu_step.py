@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.fake_gpu import cuda_without_a_driver, fake_step, kept_bytes
+from benchmarks.fake_gpu import cuda_without_a_driver, forward_and_backward, kept_bytes
 from benchmarks.rows import Case, floor, karst, lora, of_method
 from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.speed.activation_recompute import recompute
@@ -14,8 +14,7 @@ IMAGES = torch.zeros(2, 3, 224, 224)
 
 
 def operations(net):
-    watched, _, _ = fake_step(net, IMAGES)
-    return watched.operations
+    return forward_and_backward(net, IMAGES)[0].operations
 
 
 def test_operations_of_a_step():
