@@ -154,8 +154,8 @@ def _pace(settings: Settings, methods: Sequence[Method]) -> PaceSettings | None:
     pace = PaceSettings.of(settings.regularizer)
     if pace is not None and (searched := [method.name for method in methods if method.search_stages()]):
         raise UserError(f"regularizer=pace is not defined for the supernet that {searched[0]} searches; use regularizer=none")
-    if pace is not None and settings.compile:
-        raise UserError("regularizer=pace puts noise into layers, which compile=true does not follow; leave one of them out")
+    if pace is not None and settings.speed in ("graph", "compile"):
+        raise UserError(f"regularizer=pace changes from step to step, which speed={settings.speed} does not follow; leave one out")
     if pace is not None and pace.mode == "fast" and any((settings.augment["mixup"], settings.augment["cutmix"])):
         raise UserError("regularizer.mode=fast compares an image with itself an epoch before, which mixing changes; use mode=pace")
     return pace
