@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from karst_bench import compat
+from karst_bench import compat, yaml_text
 from karst_bench.cli.app import main
 from karst_bench.config import compose
 from karst_bench.config.sweeps import axes, expand
@@ -135,9 +135,9 @@ def test_a_plan_composes_one_cell_and_its_neighbours(
 
 def test_a_file_is_parsed_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
-    real = compat.OmegaConf.load
-    monkeypatch.setattr(compat.OmegaConf, "load", lambda file: parsed.append(file.getvalue()) or real(file))
-    compat._parsed.cache_clear()
+    real = yaml_text.OmegaConf.load
+    monkeypatch.setattr(yaml_text.OmegaConf, "load", lambda file: parsed.append(file.getvalue()) or real(file))
+    yaml_text._parsed.cache_clear()
     for words in (["method=lora"], ["method=karst", "dataset=vtab/dtd"], ["method=lora"]):
         compose.composed(words)
     assert len(parsed) == len(set(parsed)) > 10

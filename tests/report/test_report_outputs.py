@@ -65,7 +65,7 @@ def test_nothing_ran(tmp_path, suite, capsys, monkeypatch):
     assert "| ours |" not in page and "No run, hence no row: full, linear, " in page
     assert ("| paper |" in page) == (suite == "vtab")
     commands = (folder / "missing.md").read_text()
-    assert "method=lora" in commands and "method=lst" in commands
+    assert "method=lora" in commands and "method=lst" not in commands and "not built here: lst, noah" in commands
     assert "Read: 0 of reference, " in out and "Read: 0 of own, " in out
 
 
