@@ -29,13 +29,20 @@ def check_agreement(record: RunRecord) -> None:
 
 
 def _check_curves(record: RunRecord) -> None:
-    epochs, recipe = record.curves.epoch, record.config.get("recipe")
-    planned: Any = recipe.get("epochs") if isinstance(recipe, dict) else None
+    epochs, planned = record.curves.epoch, _planned_epochs(record)
     need(epochs == tuple(range(1, len(epochs) + 1)), "curves.epoch does not count from 1")
     if planned is not None:
-        need(len(epochs) == planned, f"its curves have {len(epochs)} epochs, its recipe {str(planned)[:40]}")
+        need(len(epochs) == planned, f"its curves have {len(epochs)} epochs, its configuration {str(planned)[:40]}")
     late = [check.epoch for check in record.curves.checks if not 1 <= check.epoch <= len(epochs)]
     need(not late, f"curves.checks has epoch {late[0] if late else 0} of {len(epochs)}")
+
+
+def _planned_epochs(record: RunRecord) -> Any:
+    """The recipe's, or those of a supernet after which nothing is trained; None where the configuration is silent."""
+    recipe, method = record.config.get("recipe"), record.config.get("method")
+    stages = method.get("stages") if isinstance(method, dict) else None
+    last = stages.get("supernet") if isinstance(stages, dict) and stages.get("train") is None else recipe
+    return last.get("epochs") if isinstance(last, dict) else None
 
 
 def _check_best(record: RunRecord) -> None:
