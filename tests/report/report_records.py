@@ -78,10 +78,16 @@ def record(
         node[leaf] = value
     with suppress(AttributeError, KeyError, TypeError, ValueError):  # a record bent beyond an id keeps a made-up one
         if "epoch" not in made["curves"]:
-            made["curves"]["epoch"] = list(range(1, made["config"]["recipe"].get("epochs", 0) + 1))
+            made["curves"]["epoch"] = list(range(1, trained_last(made["config"]).get("epochs", 0) + 1))
         made.setdefault("id", id_of(made))
     made.setdefault("id", "0123456789abcdef")
     return made
+
+
+def trained_last(config: dict[str, Any]) -> dict[str, Any]:
+    """Where the epochs of a run's curves stand: GLoRA trains a supernet and nothing after it."""
+    stages = config["method"].get("stages")
+    return stages["supernet"] if stages and stages["train"] is None else config["recipe"]
 
 
 def id_of(made: dict[str, Any]) -> str:
