@@ -11,11 +11,8 @@ from karst_bench.nn.weight_delta import LowRankDelta, WeightDelta
 HiddenAndUp = tuple[Tensor, Tensor]
 
 
-class LowRankProduct(WeightDelta):
-    """dW = s * B A                                                        [LoRA, arXiv 2106.09685, Eq. 3]
-
-    Shapes: A (r, d_in), B (d_out, r). Trainable: r (d_in + d_out). Init: A Kaiming-uniform(sqrt 5), B = 0, so dW = 0.
-    """
+class LowRankFactors(WeightDelta):
+    """s B A and what starts it: A Kaiming-uniform(sqrt 5), B = 0. Shapes: A (r, d_in), B (d_out, r)."""
 
     def __init__(self, d_out: int, d_in: int, *, r: int, s: float) -> None:
         super().__init__()
@@ -24,14 +21,21 @@ class LowRankProduct(WeightDelta):
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
         self.B = nn.Parameter(torch.zeros(d_out, r))
 
+    def extra_repr(self) -> str:
+        return f"r={self.A.shape[0]}, s={self.s}"
+
+
+class LowRankProduct(LowRankFactors):
+    """dW = s * B A                                                        [LoRA, arXiv 2106.09685, Eq. 3]
+
+    Shapes: A (r, d_in), B (d_out, r). Trainable: r (d_in + d_out). Init: A Kaiming-uniform(sqrt 5), B = 0, so dW = 0.
+    """
+
     def delta(self, W0: Tensor) -> Tensor:
         return self.s * self.B @ self.A
 
     def factors(self, W0: Tensor) -> LowRankDelta:
         return LowRankDelta(up=self.B, down=self.s * self.A)
-
-    def extra_repr(self) -> str:
-        return f"r={self.A.shape[0]}, s={self.s}"
 
 
 class DroppedLowRank(nn.Module):

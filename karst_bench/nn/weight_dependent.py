@@ -1,14 +1,13 @@
 """Changes that are made of the frozen weight itself: of its rows' lengths, of its entries, of its input's axes."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
+from karst_bench.nn.lowrank import LowRankFactors
 from karst_bench.nn.weight_delta import WeightDelta
 
 
-class MagnitudeDirection(WeightDelta):
+class MagnitudeDirection(LowRankFactors):
     """W0 + dW = (|W0| + mu) V / |V|, V = W0 + s B A, |.| the length of each output row      [DoRA, arXiv 2402.09353, Eq. 5]
 
     |V| is a constant in backward (its Section 4.3). Shapes: A (r, d_in), B (d_out, r), mu (d_out,). Trainable: r (d_in +
@@ -16,11 +15,7 @@ class MagnitudeDirection(WeightDelta):
     """
 
     def __init__(self, d_out: int, d_in: int, *, r: int, s: float) -> None:
-        super().__init__()
-        self.s = s
-        self.A = nn.Parameter(torch.empty(r, d_in))
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
-        self.B = nn.Parameter(torch.zeros(d_out, r))
+        super().__init__(d_out, d_in, r=r, s=s)
         self.mu = nn.Parameter(torch.zeros(d_out))
 
     def delta(self, W0: Tensor) -> Tensor:
@@ -30,28 +25,15 @@ class MagnitudeDirection(WeightDelta):
         m: Tensor = W0.norm(dim=1, keepdim=True) + self.mu[:, None]
         return change + (m / length - 1) * V
 
-    def extra_repr(self) -> str:
-        return f"r={self.A.shape[0]}, s={self.s}"
 
-
-class HadamardLowRank(WeightDelta):
+class HadamardLowRank(LowRankFactors):
     """dW = W0 * (s B A), entry by entry                                                              [HiRA, ICLR 2025, Eq. 4]
 
     Shapes: A (r, d_in), B (d_out, r). Trainable: r (d_in + d_out). Init: A Kaiming-uniform(sqrt 5), B = 0, so dW = 0.
     """
 
-    def __init__(self, d_out: int, d_in: int, *, r: int, s: float) -> None:
-        super().__init__()
-        self.s = s
-        self.A = nn.Parameter(torch.empty(r, d_in))
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
-        self.B = nn.Parameter(torch.zeros(d_out, r))
-
     def delta(self, W0: Tensor) -> Tensor:
         return W0 * (self.s * self.B @ self.A)
-
-    def extra_repr(self) -> str:
-        return f"r={self.A.shape[0]}, s={self.s}"
 
 
 class InputRotation(WeightDelta):
@@ -82,7 +64,6 @@ class InputRotation(WeightDelta):
         blocks = W0.unflatten(1, (-1, self.b))  # (d_out, n, b)
         rotated: Tensor = torch.einsum("onc,nkc->onk", blocks, self.rotations())
         return rotated.flatten(1) - W0
-
 
     def extra_repr(self) -> str:
         return f"b={self.b}"
