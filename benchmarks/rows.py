@@ -39,12 +39,31 @@ class Case:
         return net
 
 
+class _Started(torch.autograd.Function):
+    """The identity; its output counts as trained, so the backward pass comes as far as here and no further.
+
+    The anchor is given one element of the gradient: a compiler leaves out a backward pass that nothing depends on.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[None, Tensor]:
+        return None, grad[0].flatten()[0]
+
+
 class Differentiable(nn.Module):
-    """Hands on its base's output as if something before it trained, so that gradients run through all blocks."""
+    """Hands on its base's output as if something before it trained, so that gradients run through all blocks.
+
+    Written so that a compiler follows it: requires_grad_() on a tensor in the middle of a step ends a graph.
+    """
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
         self.base = base
+        self.anchor = nn.Parameter(torch.zeros(()))
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -53,7 +72,8 @@ class Differentiable(nn.Module):
             return getattr(super().__getattr__("base"), name)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.base(x).detach().requires_grad_()
+        y: Tensor = _Started.apply(self.base(x), self.anchor)
+        return y
 
 
 class StraightForm(nn.Module):
