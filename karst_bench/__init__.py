@@ -81,28 +81,24 @@ def save_adapter(model: "nn.Module", path: str | Path) -> Path:
     Raises: UserError on a model without a method, on a merged one, or where the path cannot be written.
     """
     from karst_bench import files
-    from karst_bench.adapt.adapter_file import adapter_metadata, adapter_tensors
+    from karst_bench.adapt.adapter_file import adapter_parts
     from karst_bench.tensors_file import to_safetensors
 
     path = Path(path)
-    files.write(path, to_safetensors(adapter_tensors(model), adapter_metadata(model)), once=False)
+    files.write(path, to_safetensors(*adapter_parts(model)), once=False)
     return path
 
 
-def load_adapter(model: "nn.Module", path: str | Path) -> "nn.Module":
-    """Loads an adapter into a model: attaches the method it was saved with if none is attached, then copies the values.
+def load_adapter(model: "nn.Module", path: str | Path, *, allow_other_backbone: bool = False) -> "nn.Module":
+    """Loads an adapter (a file, or the folder of a run) into a model: attaches the method it was saved with if none is
+    attached, then copies the values. Everything is checked before the model is touched: format, method, shapes, finite
+    values, the backbone's family, depth and the hash of its frozen weights, which allow_other_backbone passes over.
 
-    Raises: UserError if the file is damaged or the model is of another shape; the model's values are then untouched.
+    Raises: UserError with both values where file and model differ; the model is as it was then.
     """
-    from karst_bench.adapt.adapter_file import put_adapter, read_adapter
-    from karst_bench.adapt.attach import attach_methods
-    from karst_bench.methods.build import build_methods
+    from karst_bench.adapt.adapter_load import load_onto
 
-    tensors, method_settings, artefacts = read_adapter(path)
-    if getattr(model, "_adapted_model", None) is None:
-        attach_methods(model, build_methods(method_settings), artefacts=artefacts, method_settings=method_settings)
-        model.to(next(model.parameters()).device)
-    put_adapter(model, tensors, source=str(path))
+    load_onto(model, str(path), allow_other_backbone=allow_other_backbone)
     return model
 
 

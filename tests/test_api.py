@@ -118,7 +118,7 @@ def test_an_adapter_of_another_shape_changes_nothing(images: Tensor, tmp_path: P
     path = karst_bench.save_adapter(karst_bench.attach(fresh("vit"), "lora", r=2), tmp_path / "a.safetensors")
     net = karst_bench.attach(fresh("vit"), "lora", r=4)
     before = net(images)
-    with pytest.raises(UserError, match=r"shape \(2, 48\).*\(4, 48\)"):
+    with pytest.raises(UserError, match=r"method\.r=2.*method\.r=4"):
         karst_bench.load_adapter(net, path)
     assert torch.equal(net(images), before)
 

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "karst_bench"
 ALLOWED = {
     "nn": {"nn", "errors"},
     "methods": {"methods", "nn", "plugins", "errors"},
-    "adapt": {"adapt", "methods", "nn", "files", "download", "errors"},
+    "adapt": {"adapt", "methods", "nn", "files", "tensors_file", "download", "errors"},
     "data": {"data", "files", "download", "errors"},
     "engine": {"engine", "methods", "nn", "errors"},
     "records": {"records", "files", "tensors_file", "errors"},

@@ -33,7 +33,8 @@ def attach_methods(
                 "its scoring=(images, labels) batches, or use a run, which makes the pre-pass itself"
             )
         method.attach(model, found.get(method.name))
-    _split_bias_norms(net)
+    _split_bias_norms(model)
+    model.attached()
     model.method_settings = dict(method_settings or {})
     model.artefacts = found
     net.train(net.training)  # what was added takes the mode of the model it was added to
@@ -41,12 +42,14 @@ def attach_methods(
     return model
 
 
-def _split_bias_norms(net: nn.Module) -> None:
+def _split_bias_norms(model: TimmAdaptedModel) -> None:
     """A norm whose bias alone trains, as BitFit's, gives way to one whose gradient every device can compute."""
-    for parent in list(net.modules()):
+    for parent in list(model.net.modules()):
         for name, norm in list(parent.named_children()):
             if is_plain_layer_norm(norm) and isinstance(norm, nn.LayerNorm) and _trains_bias_alone(norm):
-                setattr(parent, name, BiasTrainedNorm.of(norm))
+                new = BiasTrainedNorm.of(norm)
+                setattr(parent, name, new)
+                model.replaced(norm, new)
 
 
 def _trains_bias_alone(norm: nn.LayerNorm) -> bool:

@@ -39,10 +39,13 @@ class TimmAdaptedModel(ModuleTree):
         super().__init__(net)
         head = classifier(net)
         self._head_path = next(path for path, module in net.named_modules() if module is head)
-        self._own = {name: p for name, p in net.named_parameters() if not name.startswith(f"{self._head_path}.")}
+        modules = dict(net.named_modules())
+        names = (name for name, _ in net.named_parameters() if not name.startswith(f"{self._head_path}."))
+        self._own = {name: (modules[name.rpartition(".")[0]], name.rpartition(".")[2]) for name in names}
         self.layers: dict[str, AdaptedLayer] = {}
         self._residuals: dict[tuple[int, str], Residual] = {}
-        self._trained: list[nn.Parameter] = []
+        self._given: list[nn.Parameter] = []  # to a verb, while methods are attached
+        self._trained: frozenset[str] | None = None  # the names of those, once they are
         self._block_hooks: BlockHooks | None = None
         self.merged = False
         self.method_settings: dict[str, Any] = {}
@@ -191,8 +194,9 @@ class TimmAdaptedModel(ModuleTree):
                 f"unfreeze({pattern!r}) fits no parameter of the backbone; its names look like {next(iter(self._own))!r}"
             )
         for name in names:
-            self._own[name].requires_grad_(True)
-            self._trained.append(self._own[name])
+            parameter = self._own_parameter(name)
+            parameter.requires_grad_(True)
+            self._given.append(parameter)
 
     def share(self, name: str, module: M) -> M:
         """Registers a module that several sites use; its parameters count once, under their first site's name.
@@ -201,14 +205,30 @@ class TimmAdaptedModel(ModuleTree):
         """
         return self._at_root(name.replace(".", "_"), self._train(module))
 
+    def attached(self) -> None:
+        """All methods have said what goes where: from now on what trains is known by name, whatever object stands there."""
+        ids = {id(p) for p in self._given}
+        self._trained = frozenset(name for name, p in self.net.named_parameters() if id(p) in ids)
+        self._given = []
+
     def trained(self) -> dict[str, nn.Parameter]:
         """Every trained parameter of the methods by its name in the tree, the head not included."""
-        ids = {id(p) for p in self._trained}
-        return {name: p for name, p in self.net.named_parameters() if id(p) in ids}
+        ids = {id(p) for p in self._given}
+        names = self._trained if self._trained is not None else ()
+        return {name: p for name, p in self.net.named_parameters() if name in names or id(p) in ids}
 
     def own_trained(self) -> list[str]:
         """The names of the backbone's own parameters that train, before any wrapping."""
-        return [name for name, p in self._own.items() if p.requires_grad]
+        return [name for name in self._own if self._own_parameter(name).requires_grad]
+
+    def frozen(self) -> dict[str, nn.Parameter]:
+        """The backbone's own parameters that do not train, by their names before any wrapping; the head is none of them."""
+        found = {name: self._own_parameter(name) for name in self._own}
+        return {name: p for name, p in found.items() if not p.requires_grad}
+
+    def replaced(self, old: nn.Module, new: nn.Module) -> None:
+        """A module of the backbone gave way to another that holds the same parameters."""
+        self._own = {name: (new if module is old else module, key) for name, (module, key) in self._own.items()}
 
     @property
     def block_hooks(self) -> BlockHooks | None:
@@ -222,14 +242,19 @@ class TimmAdaptedModel(ModuleTree):
 
     def head(self) -> dict[str, nn.Parameter]:
         """The classifier's parameters by name."""
-        head = classifier(self.net)
-        ids = {id(p) for p in head.parameters()} - {id(p) for p in self._trained}
-        return {name: p for name, p in self.net.named_parameters() if id(p) in ids}
+        ids = {id(p) for p in classifier(self.net).parameters()}
+        trained = self.trained()
+        return {name: p for name, p in self.net.named_parameters() if id(p) in ids and name not in trained}
+
+    def _own_parameter(self, name: str) -> nn.Parameter:
+        module, key = self._own[name]
+        parameter: nn.Parameter = getattr(module, key)
+        return parameter
 
     def _train(self, module: M) -> M:
         for parameter in module.parameters():
             parameter.requires_grad_(True)
-            self._trained.append(parameter)
+            self._given.append(parameter)
         return module
 
     def _layer(self, site: Site) -> AdaptedLayer:

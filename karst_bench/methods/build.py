@@ -12,7 +12,6 @@ travels in the record as config.method.about. Every key may be absent or null bu
 """
 
 import importlib
-import math
 import typing
 from collections.abc import Mapping
 from dataclasses import fields
@@ -27,6 +26,7 @@ from karst_bench.plugins import plugin_folders
 
 NODES = ("method", "also", "extra")  # attached in this order: changes, then what re-scales them
 SHARES = ("dropout", "branch_drop", "drop_path", "masked", "rho", "rho_start")  # probabilities and shares of a whole
+LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 HOME = "karst_bench.methods."
 
 
@@ -84,8 +84,8 @@ def _check_range(said: str, key: str, value: Any, *, zero: bool) -> None:
         if not 0 <= value < 1:
             raise UserError(f"{said} must lie in [0, 1)")
     elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise UserError(f"{said} must be a finite number")
+        if not abs(value) <= LARGEST:
+            raise UserError(f"{said} must be a finite number of float32")
     elif isinstance(value, int) and not isinstance(value, bool):
         least = 0 if zero else 1
         if value < least:

@@ -14,17 +14,24 @@ def copy_tensors(live: Mapping[str, Tensor], saved: Mapping[str, Tensor], *, sou
 
     source: where the saved ones come from. Raises: UserError, nothing being written then, if names or shapes differ.
     """
-    missing, unknown = sorted(live.keys() - saved.keys()), sorted(saved.keys() - live.keys())
-    if missing or unknown:
-        raise UserError(
-            f"{source} does not fit: of {len(live)} tensors {len(missing)} are missing, {len(unknown)} are unknown, such as "
-            f"{(missing or unknown)[0]}; {remedy}"
-        )
-    for name, tensor in live.items():
-        if tensor.shape != saved[name].shape:
-            raise UserError(
-                f"{source} does not fit: {name} has shape {tuple(saved[name].shape)} there and {tuple(tensor.shape)} here; "
-                f"{remedy}"
-            )
+    refuse_misfit(live, {name: tuple(tensor.shape) for name, tensor in saved.items()}, source=source, remedy=remedy)
     for name, tensor in live.items():
         tensor.copy_(saved[name])
+
+
+def refuse_misfit(
+    live: Mapping[str, Tensor], saved: Mapping[str, tuple[int, ...]], *, source: str, remedy: str
+) -> None:
+    """Raises: UserError where names or shapes (of `saved`) differ from those of the live tensors."""
+    missing, unknown = sorted(live.keys() - saved.keys()), sorted(saved.keys() - live.keys())
+    if missing or unknown:
+        examples = [f"{names[0]} is {word}" for names, word in ((missing, "missing"), (unknown, "unknown")) if names]
+        raise UserError(
+            f"{source} does not fit: of {len(live)} tensors {len(missing)} are missing, {len(unknown)} are unknown: "
+            f"{', '.join(examples)}; {remedy}"
+        )
+    for name, tensor in live.items():
+        if tensor.shape != saved[name]:
+            raise UserError(
+                f"{source} does not fit: {name} has shape {saved[name]} there and {tuple(tensor.shape)} here; {remedy}"
+            )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from karst_bench.adapt import counts as counting
-from karst_bench.adapt.adapter_file import adapter_metadata, adapter_tensors
+from karst_bench.adapt.adapter_file import adapter_parts
 from karst_bench.adapt.merge import merged
 from karst_bench.adapt.noise import add_noise
 from karst_bench.adapt.speed.cached_activations import split_cached_activations
@@ -73,14 +73,14 @@ def train_and_score(
         copy_in(trained(model), found.kept["tensors"])
     if fitted is None:
         fitted = _fit(prepared, store, model, streams, state, meter, [tracked, *watchers], objective, recorder)
-    tensors = adapter_tensors(model) if settings.save_adapter else None
+    tensors, about = adapter_parts(model) if settings.save_adapter else (None, {})
     size = (settings.backbone["input_size"],) * 2
     counts = counting.counts(model, prepared.methods) | counting.training_counts(model, size)
     with meter.phase("evaluate"), merged(model):
         score = _final_score(model, prepared, fitted, recorder)
         all_tokens(model)  # multiply-adds are counted with every token in every block, as others count them
         counts["forward_macs"] = counting.forward_macs(model, size)
-    return Result(fitted, found, score, counts, meter, tensors, adapter_metadata(model), notes)
+    return Result(fitted, found, score, counts, meter, tensors, about, notes)
 
 
 def before_training(prepared: PreparedRun, store: Store, meter: Meter, tracked: Callbacks) -> Found:
