@@ -13,11 +13,12 @@ import msgspec
 from karst_bench.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 LENGTH = 8  # bytes that say how long the header is, little-endian: https://github.com/huggingface/safetensors#format
 MAX_HEADER = 16 * 1024 * 1024
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 class TensorEntry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -48,7 +49,17 @@ def to_safetensors(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str])
     """
     from safetensors.torch import save
 
-    image = save({name: tensor.detach().cpu() for name, tensor in tensors.items()}, metadata=dict(metadata))
+    return _sorted_texts(save({name: tensor.detach().cpu() for name, tensor in tensors.items()}, dict(metadata)), metadata)
+
+
+def arrays_to_safetensors(arrays: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> bytes:
+    """As to_safetensors, of numpy's arrays; torch is not imported."""
+    from safetensors.numpy import save
+
+    return _sorted_texts(save(dict(arrays), dict(metadata)), metadata)
+
+
+def _sorted_texts(image: bytes, metadata: Mapping[str, str]) -> bytes:
     end = LENGTH + int.from_bytes(image[:LENGTH], "little")
     header = json.loads(image[LENGTH:end])
     header["__metadata__"] = dict(sorted(metadata.items()))

@@ -1,4 +1,5 @@
-"""`karst-bench compare`, `export` and `import`: records against records, out of here, and in from elsewhere."""
+"""`karst-bench compare`, `check`, `export` and `import`: records against records and against what was predicted, out of here,
+and in from elsewhere."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,23 @@ def compare(
     found = regression.compared(*(regression.records_named(name, suite, results) for name in (first, second)))
     print(found.text)
     return int(any(change.fell for change in found.changes))
+
+
+def check(
+    runs: Annotated[Path, typer.Argument(parser=expanded, metavar="RUNS", help="A results folder, or one of records.")],
+    data: Annotated[
+        Path | None, typer.Option(parser=expanded, help="The folder of paths.data, whose lists say the labels.")
+    ] = None,
+) -> int:
+    """Score finished runs again. From the predictions that save_predictions=true kept; exit code 1 where anything differs.
+
+    Nothing is run: hashes, lists, labels, numbers of images and accuracies are held against each other.
+    """
+    from karst_bench.run.check import check_runs
+
+    found = check_runs(runs, data=data)
+    print(found.text)
+    return int(bool(found.differences))
 
 
 def export(

@@ -3,13 +3,15 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from karst_bench.data.sources import layouts
-from karst_bench.data.task import Split, Task
 from karst_bench.errors import UserError
 
-__all__ = ["Split", "Task", "find_task", "load_task"]
+if TYPE_CHECKING:  # torch loads with the images, so that lists are read without it
+    from karst_bench.data.task import Task
+
+__all__ = ["find_task", "load_task"]
 
 
 def find_task(dataset: Mapping[str, Any], *, data_root: Path | str) -> Path:
@@ -38,7 +40,7 @@ def load_task(
     cache_gb: float = math.inf,
     size: int,
     canvas: float | None = None,
-) -> Task:
+) -> "Task":
     """The task of a dataset's configuration (a plain dict), its splits decoded when first asked for.
 
     data_root: paths.data. cache_root: paths.cache. cache_gb: what may be kept there, in 1e9 bytes. size: of the network's

@@ -16,12 +16,22 @@ CAPTURE_FROM = 8  # batches of a pass; recording takes as long as about five
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a model said of each image, in order, on the CPU: top1 and label (n,) int64, probability (n,) float32 of top1."""
+
+    top1: Tensor
+    probability: Tensor
+    label: Tensor
+
+
+@dataclass(frozen=True)
 class Score:
-    """top1_pct in percent of n images; loss is the mean cross entropy."""
+    """top1_pct in percent of n images; loss is the mean cross entropy; answers where they were kept."""
 
     top1_pct: float
     n: int
     loss: float
+    answers: Answers | None = None
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
@@ -34,11 +44,13 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 
 def top1(
-    model: nn.Module, batches: Batches, *, precision: str, device: torch.device, recorder: Recorder | None = None
-) -> Score:
+    model: nn.Module, batches: Batches, *, precision: str, device: torch.device, recorder: Recorder | None = None,
+    keep: bool = False,
+) -> Score:  # fmt: skip
     """Accuracy and loss over the batches in order; the host waits for the device once, at the end.
 
-    recorder: records the pass of a full batch, where there are enough of them to be worth it.
+    recorder: records the pass of a full batch, where there are enough of them to be worth it. keep: what was said of each
+    image too.
     """
 
     def plain(x: Tensor) -> Tensor:
@@ -49,16 +61,21 @@ def top1(
     forward = CapturedForward(plain, recorder) if recorder is not None and len(batches) >= CAPTURE_FROM else plain
     correct = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
     n = 0
     with eval_mode(model):
         for x, y in batches.epoch(None):
             logits = forward(x)
-            correct += (logits.argmax(1) == y).sum()
+            top = logits.argmax(1)
+            correct += (top == y).sum()
+            if keep:
+                kept.append((top, logits.float().softmax(1).gather(1, top[:, None])[:, 0], y))
             loss += cross_entropy(logits.float(), y, reduction="sum")
             n += len(y)
     if n == 0:
         raise UserError("evaluation: the split holds 0 images; check the split's list file")
-    return Score(top1_pct=100.0 * correct.item() / n, n=n, loss=loss.item() / n)
+    answers = Answers(*(torch.cat(part).cpu() for part in zip(*kept, strict=True))) if keep else None
+    return Score(top1_pct=100.0 * correct.item() / n, n=n, loss=loss.item() / n, answers=answers)
 
 
 def predict_logits(model: nn.Module, batches: Batches, *, precision: str, device: torch.device) -> Tensor:

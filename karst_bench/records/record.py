@@ -64,8 +64,8 @@ class RunHeader(Facts, frozen=True, kw_only=True):
 
 
 class RunRecord(RunHeader, frozen=True, kw_only=True, tag_field="status", tag="done"):
-    """A finished run. adapter, artefact (of a scoring pre-pass): paths under the results folder; peak_bytes: of device
-    memory, or resident on a CPU."""
+    """A finished run. adapter, artefact (of a scoring pre-pass), predictions (records/predictions.py): paths under the
+    results folder; peak_bytes: of device memory, or resident on a CPU."""
 
     status: ClassVar[str] = "done"
     metrics: Metrics
@@ -78,6 +78,8 @@ class RunRecord(RunHeader, frozen=True, kw_only=True, tag_field="status", tag="d
     adapter_sha256: str | None = None
     artefact: str | None = None
     artefact_sha256: str | None = None
+    predictions: str | None = None
+    predictions_sha256: str | None = None
 
 
 class FailedRun(RunHeader, frozen=True, kw_only=True, tag_field="status", tag="failed"):
@@ -100,8 +102,10 @@ def _check(record: RunRecord | FailedRun) -> None:
     _check_config(record.config)
     if isinstance(record, RunRecord):
         record.metrics.accuracy()
-        inside = record.adapter is None or not {"..", "/"} & set(PurePosixPath(record.adapter).parts)
-        need(inside, f"adapter {str(record.adapter)[:60]!r} leaves the results folder")
+        for key in ("adapter", "artefact", "predictions"):
+            path = getattr(record, key)
+            inside = path is None or not {"..", "/"} & set(PurePosixPath(path).parts)
+            need(inside, f"{key} {str(path)[:60]!r} leaves the results folder")
         epochs = len(record.curves.epoch)
         for key in ("train_loss", "train_top1_pct", "lr"):
             length = len(getattr(record.curves, key))

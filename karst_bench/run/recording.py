@@ -16,12 +16,12 @@ from karst_bench.records.facts import (
     Speed,
     WeightsFacts,
 )
+from karst_bench.records.predictions import REPORTED
 from karst_bench.records.record import RunRecord
 from karst_bench.records.store import Store
 from karst_bench.run.prepare import PreparedRun
 from karst_bench.run.training import Result
 
-FINAL = {"test": "test", "val200": "val", "val": "val"}  # split -> how metrics call it
 LOCAL: dict[str, Any] = {"paths": {}, "adapter": None, "images": None, "out": None}  # where things lay is no result
 
 
@@ -69,7 +69,7 @@ def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store)
 
 def _metrics(prepared: PreparedRun, result: Result) -> Metrics:
     plan, splits, fit, score = prepared.plan, prepared.task.splits, result.fit, result.score
-    final = FINAL[plan.final]
+    final = REPORTED[plan.final]
     best = fit.best_top1_pct if plan.choose else fit.peak(plan.check) if plan.check and final == "val" else None
     return Metrics(
         test_top1_last_pct=score.top1_pct if final == "test" else None,

@@ -10,7 +10,7 @@ from karst_bench.data.cache.cache import Cache
 from karst_bench.data.decode import encoding_of
 from karst_bench.data.images import FileSource
 from karst_bench.data.resize import Resize
-from karst_bench.data.sources.layouts import FGVC_SPLITS, VTAB_SPLITS, find_images, find_lists
+from karst_bench.data.sources.layouts import FGVC_SPLITS, VTAB_SPLITS, fewshot_files, find_images, find_lists
 from karst_bench.data.sources.lists import ListEntry, Scan, check_disjoint, lists_sha256, read, unique
 from karst_bench.data.sources.manifest import read_manifest
 from karst_bench.data.sources.published import changed_since_first_use, differences
@@ -109,18 +109,6 @@ def _resize(dataset: Mapping[str, Any], split: str, size: int, canvas: float | N
     if split == "train" and canvas is not None:
         return Resize("fs_train", size, canvas)
     return Resize(dataset["transform"], size)
-
-
-def fewshot_files(dataset: Mapping[str, Any], home: Path) -> dict[str, Path]:
-    """The three lists that dataset.shots and dataset.split_seed choose. Raises: UserError for values without a list."""
-    shots, seed = dataset["shots"], dataset["split_seed"]
-    if shots not in (1, 2, 4, 8, 16) or seed not in (0, 1, 2):
-        raise UserError(
-            f"dataset={dataset['name']}: there are lists for dataset.shots=1,2,4,8,16 and dataset.split_seed=0,1,2,"
-            f" not for shots={shots}, split_seed={seed}"
-        )
-    train = f"train_meta.list.num_shot_{shots}.seed_{seed}"
-    return {"train": home / train, "val": home / "val_meta.list", "test": home / "test_meta.list"}
 
 
 class Locator:

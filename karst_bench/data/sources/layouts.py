@@ -48,6 +48,18 @@ def find_images(dataset: Mapping[str, Any], *, data_root: Path, lists: Path) -> 
     return [path for path in dict.fromkeys(found) if path.is_dir()]
 
 
+def fewshot_files(dataset: Mapping[str, Any], home: Path) -> dict[str, Path]:
+    """The three lists that dataset.shots and dataset.split_seed choose. Raises: UserError for values without a list."""
+    shots, seed = dataset["shots"], dataset["split_seed"]
+    if shots not in (1, 2, 4, 8, 16) or seed not in (0, 1, 2):
+        raise UserError(
+            f"dataset={dataset['name']}: there are lists for dataset.shots=1,2,4,8,16 and dataset.split_seed=0,1,2,"
+            f" not for shots={shots}, split_seed={seed}"
+        )
+    train = f"train_meta.list.num_shot_{shots}.seed_{seed}"
+    return {"train": home / train, "val": home / "val_meta.list", "test": home / "test_meta.list"}
+
+
 def _names(dataset: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([dataset["folder"], *dataset.get("aliases", ()), dataset["task"]]))
 
