@@ -75,7 +75,9 @@ class Settings:
     speed: str
     suite: str
     save_adapter: bool
+    save_predictions: bool
     adapter: str | None
+    allow_other_backbone: bool
     images: str | None
     out: str | None
     topk: int

@@ -69,5 +69,5 @@ def read_predictions(path: Path) -> Predictions:
     start = len(image) - sum(entry.data_offsets[1] - entry.data_offsets[0] for entry in header.tensors.values())
     arrays = {name: np.frombuffer(image, kind, n[0], start + header.tensors[name].data_offsets[0])
               for name, (_, kind) in ARRAYS.items()}  # fmt: skip
-    said = [header.texts.get(key, "") for key in ("id", "split", "list_sha256")]
-    return Predictions(*said, arrays["top1"], arrays["probability"], arrays["label"])
+    run_id, split, lists = (header.texts.get(key, "") for key in ("id", "split", "list_sha256"))
+    return Predictions(run_id, split, lists, arrays["top1"], arrays["probability"], arrays["label"])

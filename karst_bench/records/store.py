@@ -4,6 +4,7 @@ runs/<suite>/<id>.json            finished runs, never overwritten
 failed/<suite>/<id>.json          the last failure of a cell, with traceback and the count of attempts
 superseded/<suite>/<id>.<n>.json  what `force` (or a later success) replaced
 adapters/<suite>/<id>.safetensors what was trained, when asked for
+predictions/<suite>/<id>.<hash>.safetensors  what it said of every image, when asked for (predictions.py)
 artefacts/<suite>/<id>.<stage>.safetensors  what a stage before training (score, supernet, evolve) left
 checkpoints/<id>[.<stage>].safetensors  state of an interrupted run or stage; removed when its record is written
 leases/                           who is running what (lease.py)
@@ -154,6 +155,14 @@ class Store:
         files.write(path, image)
         return path.relative_to(self.root).as_posix(), hashlib.sha256(image).hexdigest()
 
+    def save_predictions(self, run_id: str, image: bytes) -> tuple[str, str]:
+        """Write what was predicted (records/predictions.py) under a name of its own for other content, so that a record that
+        was replaced keeps its own; returns (the path relative to the results folder, its SHA-256) for the record."""
+        sha256 = hashlib.sha256(image).hexdigest()
+        path = self.root / "predictions" / self.suite / f"{run_id}.{sha256[:8]}.safetensors"
+        files.write(path, image)
+        return path.relative_to(self.root).as_posix(), sha256
+
     def artefact(
         self, run_id: str, stage: str, make: "Callable[[], tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]]"
     ) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
@@ -189,6 +198,7 @@ class Store:
 
     def clear_temporaries(self, run_id: str) -> None:
         """Remove what a killed run of that id half wrote; for the holder of its lease."""
+        files.clear_temporaries(self.root / "predictions" / self.suite, run_id)
         for path in (self.path(run_id), self.path(run_id, "failed"), self.adapter_path(run_id),
                      self.artefact_path(run_id, "any")):  # fmt: skip
             files.clear_temporaries(path.parent, run_id)

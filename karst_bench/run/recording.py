@@ -16,7 +16,7 @@ from karst_bench.records.facts import (
     Speed,
     WeightsFacts,
 )
-from karst_bench.records.predictions import REPORTED
+from karst_bench.records.predictions import REPORTED, Predictions
 from karst_bench.records.record import RunRecord
 from karst_bench.records.store import Store
 from karst_bench.run.prepare import PreparedRun
@@ -48,6 +48,9 @@ def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store)
     adapter = adapter_sha256 = None
     if result.tensors is not None:
         adapter, adapter_sha256 = store.save_adapter(prepared.id, result.tensors, result.adapter_metadata)
+    predictions = predictions_sha256 = None
+    if result.score.answers is not None:
+        predictions, predictions_sha256 = store.save_predictions(prepared.id, _predictions(prepared, result).to_bytes())
     fit, artefact = result.fit, result.found.file
     header = header_of(prepared, threads)
     phases = [name for name in ("setup", "search", "train", "evaluate") if name != "search" or name in result.meter.phases]
@@ -64,7 +67,16 @@ def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store)
         adapter_sha256=adapter_sha256,
         artefact=artefact.relative_to(store.root).as_posix() if artefact else None,
         artefact_sha256=files.sha256(artefact) if artefact else None,
+        predictions=predictions,
+        predictions_sha256=predictions_sha256,
     )
+
+
+def _predictions(prepared: PreparedRun, result: Result) -> Predictions:
+    answers = result.score.answers
+    assert answers is not None
+    arrays = (part.numpy() for part in (answers.top1, answers.probability, answers.label))
+    return Predictions(prepared.id, prepared.plan.final, prepared.task.list_sha256, *arrays)
 
 
 def _metrics(prepared: PreparedRun, result: Result) -> Metrics:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from karst_bench.adapt import counts as counting
+from karst_bench.adapt.adapter_about import ABOUT
 from karst_bench.adapt.adapter_file import adapter_parts
 from karst_bench.adapt.merge import merged
 from karst_bench.adapt.noise import add_noise
@@ -27,6 +28,7 @@ from karst_bench.engine.streams import Streams
 from karst_bench.engine.train import fit
 from karst_bench.methods.base import Batches
 from karst_bench.records.store import Store
+from karst_bench.run.described import about_run
 from karst_bench.run.prepare import TEST_BATCH, PreparedRun, method_settings
 from karst_bench.run.scoring import score_stage
 from karst_bench.run.searching import search_stages
@@ -80,6 +82,7 @@ def train_and_score(
         score = _final_score(model, prepared, fitted, recorder)
         all_tokens(model)  # multiply-adds are counted with every token in every block, as others count them
         counts["forward_macs"] = counting.forward_macs(model, size)
+    about |= {} if tensors is None else {ABOUT: about_run(prepared, score)}
     return Result(fitted, found, score, counts, meter, tensors, about, notes)
 
 
@@ -169,11 +172,13 @@ def compiled(model: nn.Module, prepared: PreparedRun) -> CompiledTrunk:
 def _final_score(model: nn.Module, prepared: PreparedRun, fitted: Fit, recorder: Recorder | None) -> Score:
     """One pass over the reported split.
 
-    A protocol whose last look was at that split after the last epoch has its score already.
+    A protocol whose last look was at that split after the last epoch has its score already, but not what was predicted.
     """
     plan, settings = prepared.plan, prepared.settings
     seen = fitted.check(plan.final, settings.recipe.epochs) if plan.check == plan.final else None
-    if seen is not None:
+    if seen is not None and not settings.save_predictions:
         return Score(top1_pct=seen, n=len(prepared.task.splits[plan.final]), loss=float("nan"))
     batches = prepared.batches(plan.final)
-    return top1(model, batches, precision=settings.precision, device=prepared.device, recorder=recorder)
+    return top1(
+        model, batches, precision=settings.precision, device=prepared.device, recorder=recorder, keep=settings.save_predictions
+    )
