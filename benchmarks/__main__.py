@@ -5,7 +5,8 @@ python -m benchmarks                               every part: training steps of
 python -m benchmarks only=steps model=vit_base_patch16_224 batch=2 rounds=15
 python -m benchmarks only=phases model=             the small run alone
 python -m benchmarks only=steps "rows=KARST, ours;full" out=/tmp/trial
-only=A,B  model=A,B  batch=2,4  rounds=15  depth=2 (blocks; the whole model without it)  rows=A;B  out=FOLDER
+python -m benchmarks only=gpu_steps gpu_batch=64 model=vit_base_patch16_224
+only=A,B  model=A,B  batch=2,4  gpu_batch=32,64  rounds=15  depth=2 (blocks; the whole model without it)  rows=A;B  out=FOLDER
 Set OMP_NUM_THREADS=1 where other programs share the machine: the CPU clock then measures this program alone.
 """
 
@@ -30,7 +31,9 @@ from karst_bench.cli.app import call
 from karst_bench.errors import UserError, nearest
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("steps", "evaluation", "forms", "scaling", "phases", "gpu")
+ON_GPU = ("gpu_steps", "gpu_methods", "gpu_evaluation", "gpu_forms", "gpu_long_run")
+PARTS = ("steps", "evaluation", "forms", "scaling", "phases", "gpu", *ON_GPU)
+EVERY = PARTS[:6]  # gpu: all that is measured on one
 SHOWN = re.compile(r"ratio|failed|last_loss|share|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$")
 Count = Annotated[int, typer.Option(min=1)]
 
@@ -42,13 +45,16 @@ class Asked:
     parts: list[str]
     models: list[str]
     batches: list[int]
+    gpu_batches: list[int]
     rounds: int
     depth: int | None
     rows: list[str] | None
     out: Path
 
     @classmethod
-    def of(cls, *, only: str, model: str, batch: str, rows: str, rounds: int, depth: int | None, out: Path) -> "Asked":
+    def of(
+        cls, *, only: str, model: str, batch: str, gpu_batch: str, rows: str, rounds: int, depth: int | None, out: Path
+    ) -> "Asked":  # fmt: skip
         """From words as they are typed, several parted by commas, rows by semicolons."""
         lists = {"only": _parts(only, ","), "model": _parts(model, ","), "rows": _parts(rows, ";")}
         for key, known in {"only": PARTS, "model": timm.list_models(), "rows": list(ROWS)}.items():
@@ -56,11 +62,8 @@ class Asked:
                 if part not in known:
                     shown = f" Known: {'; '.join(known)}" if len(known) < 20 else ""
                     raise UserError(f"{key}={part} does not exist{nearest(part, known) or '.'}{shown}")
-        for number in _parts(batch, ","):
-            if not number.isdigit() or int(number) < 1:
-                raise UserError(f"batch={number} is not a whole number of at least 1")
-        batches = [int(number) for number in _parts(batch, ",")]
-        return cls(lists["only"], lists["model"], batches, rounds, depth, lists["rows"] or None, out)
+        batches, gpu_batches = _counts("batch", batch), _counts("gpu_batch", gpu_batch)
+        return cls(lists["only"], lists["model"], batches, gpu_batches, rounds, depth, lists["rows"] or None, out)
 
     @property
     def cases(self) -> list[Case]:
@@ -98,7 +101,7 @@ def measure(asked: Asked) -> None:
         write("scaling", scaling.measured(asked.rounds))
     if "phases" in asked.parts:
         write("phases", phases.measured(large="vit_base_patch16_224" in asked.models))
-    if "gpu" in asked.parts:
+    if {"gpu", *ON_GPU} & {*asked.parts}:
         _measure_gpu(asked, write)
     plot.draw(asked.out)
     page.write(asked.out)
@@ -108,16 +111,20 @@ def _measure_gpu(asked: Asked, write: Callable[[str, dict[str, Any]], None]) -> 
     if not torch.cuda.is_available():
         print("gpu: not measured, torch sees no CUDA device here")
         return
-    device = torch.device("cuda")
+    device, parts = torch.device("cuda"), ON_GPU if "gpu" in asked.parts else asked.parts
     for model in asked.models:
-        cases = [Case(model, batch, asked.depth) for batch in gpu.BATCHES]
-        for case in cases:
-            write(f"gpu_{model}_b{case.batch}", gpu.measured(case, asked.rounds, device))
-        write(f"gpu_methods_{model}_b{cases[-1].batch}", gpu.methods(cases[-1], asked.rounds, device))
+        cases = [Case(model, batch, asked.depth) for batch in asked.gpu_batches]
+        for case in cases if "gpu_steps" in parts else []:
+            write(f"gpu_{model}_b{case.batch}", gpu.measured(case, asked.rounds, device, only=asked.rows))
+        if "gpu_methods" in parts:
+            write(f"gpu_methods_{model}_b{cases[-1].batch}", gpu.methods(cases[-1], asked.rounds, device))
         large = Case(model, gpu.EVALUATED, asked.depth)
-        write(f"gpu_evaluation_{model}_b{large.batch}", gpu.evaluation(large, asked.rounds, device))
-    write("gpu_forms", gpu.forms(asked.rounds, device))
-    write("gpu_long_run", gpu.long_run())
+        if "gpu_evaluation" in parts:
+            write(f"gpu_evaluation_{model}_b{large.batch}", gpu.evaluation(large, asked.rounds, device))
+    if "gpu_forms" in parts:
+        write("gpu_forms", gpu.forms(asked.rounds, device))
+    if "gpu_long_run" in parts:
+        write("gpu_long_run", gpu.long_run())
 
 
 def _write(out: Path, name: str, result: dict[str, Any]) -> None:
@@ -132,20 +139,28 @@ def _write(out: Path, name: str, result: dict[str, Any]) -> None:
 
 
 def bench(
-    only: str = ",".join(PARTS), model: str = "vit_base_patch16_224,swin_base_patch4_window7_224", batch: str = "2,4",
-    rows: str = "", rounds: Count = 15, depth: Annotated[int | None, typer.Option(min=1, help="Blocks; default: all.")] = None,
-    out: Path = RESULTS,
+    only: str = ",".join(EVERY), model: str = "vit_base_patch16_224,swin_base_patch4_window7_224", batch: str = "2,4",
+    gpu_batch: str = ",".join(map(str, gpu.BATCHES)), rows: str = "", rounds: Count = 15,
+    depth: Annotated[int | None, typer.Option(min=1, help="Blocks; default: all.")] = None, out: Path = RESULTS,
 ) -> None:  # fmt: skip
     """Measure steps, evaluation passes, forms of one layer, scaling, phases of whole runs, and a GPU where there is one.
 
     Several values are parted by commas, rows by semicolons: only=steps "rows=KARST, ours;full" model=vit_base_patch16_224
     """
-    measure(Asked.of(only=only, model=model, batch=batch, rows=rows, rounds=rounds, depth=depth, out=out))
+    measure(Asked.of(only=only, model=model, batch=batch, gpu_batch=gpu_batch, rows=rows, rounds=rounds, depth=depth, out=out))
 
 
 def main(words: Sequence[str]) -> int:
     """0 done, 2 bad input."""
     return call(bench, words, "python -m benchmarks")
+
+
+def _counts(key: str, text: str) -> list[int]:
+    numbers = _parts(text, ",")
+    for number in numbers:
+        if not number.isdigit() or int(number) < 1:
+            raise UserError(f"{key}={number} is not a whole number of at least 1")
+    return [int(number) for number in numbers]
 
 
 def _parts(text: str, separator: str) -> list[str]:

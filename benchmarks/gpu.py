@@ -57,13 +57,15 @@ def finish_of(device: torch.device) -> Callable[[], object]:
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
-def measured(case: Case, rounds: int, device: torch.device, backend: str = "inductor") -> dict[str, Any]:
+def measured(
+    case: Case, rounds: int, device: torch.device, backend: str = "inductor", only: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Steps of each row in each mode, operations, memory, and the seconds that compiling and capturing took."""
     x, y = batch_of(case, device)
     table: dict[str, Any] = {}
     for mode in MODES:
         steps, facts = {}, {}
-        for name in STEPS:
+        for name in STEPS if only is None else ["floor", *(name for name in STEPS if name in only and name != "floor")]:
             if mode in NO_MODE.get(name, ()):
                 continue
             start = time.perf_counter()
@@ -157,8 +159,11 @@ def forms(rounds: int, device: torch.device, tokens: Sequence[int] = (6304, 1260
     return {"what": "one linear layer, forward and backward, bf16", "rounds": rounds, "clock": "wall", "rows": rows}
 
 
-def long_run(images: int = 1000, epochs: int = 100, more: Sequence[str] = ()) -> dict[str, Any]:
-    """Seconds by phase of whole runs of ViT-B/16 on images in the cache, by speed, and of a run of the embedded suite."""
+def long_run(images: int = 1000, epochs: int = 100, more: Sequence[str] = (), only: Sequence[str] | None = None) -> dict[str, Any]:
+    """Seconds by phase of whole runs of ViT-B/16 on images in the cache, by speed, and of a run of the embedded suite.
+
+    only: speeds.
+    """
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -167,11 +172,12 @@ def long_run(images: int = 1000, epochs: int = 100, more: Sequence[str] = ()) ->
         common = ["save_adapter=false", "force=true", *where, *more]
         words = ["method=karst", "dataset=vtab/cifar100", "backbone.weights=none", f"recipe.epochs={epochs}", *common]
         run([*words, "recipe.epochs=1", "seed=1"])  # fills the cache
-        speeds = ("eager", "graph", "compile") if torch.cuda.is_available() else ("eager", "compile")
-        for speed in speeds:
+        speeds = ("compile", "graph", "eager") if torch.cuda.is_available() else ("eager", "compile")
+        for speed in (speed for speed in speeds if only is None or speed in only):
             for again in ("", ", again"):  # the second finds the compiler's cache, and must give the same digits
                 rows[f"{speed}{again}"] = run([*words, f"speed={speed}"])
-        rows["embedded suite, 15 epochs"] = run(["method=karst", "dataset=mini/digits", "recipe.epochs=15", *common])
+        for again in ("", ", again"):
+            rows[f"embedded suite, 15 epochs{again}"] = run(["method=karst", "dataset=mini/digits", "recipe.epochs=15", *common])
     return {"what": f"a whole run: {images} images of 224 px, {epochs} epochs, as many test images", "rows": rows}
 
 

@@ -48,7 +48,18 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             work()
-        return graph.replay
+        return _Replay(graph, work)
+
+
+@dataclass(frozen=True)
+class _Replay:
+    """A graph knows addresses, not tensors: what it reads and writes lives as long as the work that was recorded."""
+
+    graph: torch.cuda.CUDAGraph
+    work: Callable[[], object]
+
+    def __call__(self) -> None:
+        self.graph.replay()
 
 
 @dataclass(frozen=True)

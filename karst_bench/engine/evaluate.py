@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from karst_bench.engine.captured import CapturedForward, Recorder
+from karst_bench.engine.streams import exact_convolutions
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Batches
 from karst_bench.nn.eval_mode import eval_mode
@@ -63,7 +64,7 @@ def top1(
     loss = torch.zeros((), dtype=torch.float64, device=device)
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     n = 0
-    with eval_mode(model):
+    with eval_mode(model), exact_convolutions():
         for x, y in batches.epoch(None):
             logits = forward(x)
             top = logits.argmax(1)
@@ -81,7 +82,7 @@ def top1(
 def predict_logits(model: nn.Module, batches: Batches, *, precision: str, device: torch.device) -> Tensor:
     """Logits (n, classes), float32 on the CPU, in the order of the batches."""
     out = []
-    with eval_mode(model):
+    with eval_mode(model), exact_convolutions():
         for x, _ in batches.epoch(None):
             with autocast(precision, device):
                 logits = model(x)

@@ -43,10 +43,14 @@ def forked(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def deterministic_convolutions() -> Iterator[None]:
-    """cuDNN's deterministic algorithms within: the fastest backward of a convolution adds up in another order each time."""
+def exact_convolutions() -> Iterator[None]:
+    """cuDNN's deterministic algorithms within, in the precision of their input.
+
+    The fastest backward of a convolution adds up in another order each time, and by default cuDNN rounds the factors of fp32
+    products to ten bits (TF32), which torch's other products do not.
+    """
     cudnn = torch.backends.cudnn
-    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
+    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
         yield
 
 

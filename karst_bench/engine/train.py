@@ -32,7 +32,7 @@ from karst_bench.engine.optim import Schedule, build_optimizer, param_groups
 from karst_bench.engine.outcome import Check, DivergedError, Fit, Interrupted
 from karst_bench.engine.recipe import Recipe
 from karst_bench.engine.step import train_mode, train_step
-from karst_bench.engine.streams import Streams, deterministic_convolutions, forked
+from karst_bench.engine.streams import Streams, exact_convolutions, forked
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Batches, Method
 
@@ -56,7 +56,7 @@ def fit(
     objective = objective or CrossEntropy(recipe, precision)
     loop = _Loop(model, methods, batches, recipe, precision, device, streams, checks, mixing, objective, recorder)
     watch = callbacks or Callbacks()
-    with forked(streams.seed_of("dropout")), deterministic_convolutions():
+    with forked(streams.seed_of("dropout")), exact_convolutions():
         if state is not None:
             loop.restore(state)
         watch.on_start(recipe.epochs, loop.per_epoch, loop.step)

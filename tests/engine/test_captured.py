@@ -1,5 +1,6 @@
 """A recorded step is the step: same bits, whatever the batch's shape, from wherever a run goes on."""
 
+import gc
 import logging
 
 import pytest
@@ -8,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from karst_bench.engine.callbacks import Callbacks
-from karst_bench.engine.captured import CapturedForward
+from karst_bench.engine.captured import CapturedForward, CudaRecorder
 from karst_bench.engine.outcome import Interrupted
 from karst_bench.engine.speed import COMPILE_FROM_STEPS, choose_speed
 from karst_bench.engine.streams import Streams
@@ -76,9 +77,10 @@ class Broken(TapeRecorder):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
 
-def run(net, plain, batches, recipe, *, seed=0, recorder=None, **options):
-    model = net()
-    out = fit(model, [plain], batches, recipe=recipe, precision="fp32", device=CPU, streams=Streams(seed),
+def run(net, plain, batches, recipe, *, seed=0, recorder=None, device=CPU, **options):
+    model = net().to(device)
+    batches.x, batches.y = batches.x.to(device), batches.y.to(device)
+    out = fit(model, [plain], batches, recipe=recipe, precision="fp32", device=device, streams=Streams(seed),
               recorder=recorder, **options)  # fmt: skip
     return out, {k: v.clone() for k, v in model.state_dict().items()}
 
@@ -113,13 +115,20 @@ def test_replays_are_the_steps_and_a_failed_recording_leaves_no_trace(
     assert not eager.captured and plainly.keys() == weights.keys()
 
 
-def test_resumed_in_the_middle_equals_unbroken(net, plain, batches, recipe):
-    whole, weights = run(net, plain, batches, recipe(), recorder=TapeRecorder())
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_resumed_in_the_middle_equals_unbroken(net, plain, batches, recipe, device):
+    place = torch.device(device)
+
+    def recorded(**options):
+        recorder = CudaRecorder(place) if device == "cuda" else TapeRecorder()
+        return run(net, plain, batches, recipe(), recorder=recorder, device=place, **options)
+
+    whole, weights = recorded()
     for cut in (1, 5, 7):
         with pytest.raises(Interrupted) as stopped:
-            run(net, plain, batches, recipe(), recorder=TapeRecorder(), callbacks=StopAfter(cut))
-        resumed, after = run(net, plain, batches, recipe(), seed=5, state=stopped.value.state, recorder=TapeRecorder())
-        assert resumed.curves == whole.curves and same(after, weights), cut
+            recorded(callbacks=StopAfter(cut))
+        resumed, after = recorded(seed=5, state=stopped.value.state)
+        assert whole.captured and resumed.curves == whole.curves and same(after, weights), cut
 
 
 def test_hooks_after_a_step_see_its_gradients(net, plain, batches, recipe):
@@ -155,6 +164,29 @@ def test_a_captured_pass_is_the_pass(net):
             for batch in x:
                 assert torch.equal(forward(batch), model(batch))
     assert len(tape.tapes) == 1, "another shape runs as it is"
+
+
+@pytest.mark.gpu
+def test_what_a_recording_reads_lives_as_long_as_it():
+    device = torch.device("cuda")
+
+    def recorded():
+        one, total = torch.ones(1 << 20, device=device), torch.zeros(1 << 20, device=device)
+
+        def work():
+            total.add_(one)
+
+        recorder = CudaRecorder(device)
+        recorder.warm_up(work)
+        return recorder.record(work), total
+
+    replay, total = recorded()
+    gc.collect()
+    torch.cuda.empty_cache()
+    others = torch.full((1 << 20,), torch.nan, device=device)
+    before = total.clone()
+    replay()
+    assert torch.equal(total, before + 1) and bool(others.isnan().all())
 
 
 class Choosy:
