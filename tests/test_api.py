@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import karst_bench
@@ -73,6 +75,13 @@ def test_merged_is_plain_timm_with_the_same_logits(family: str, images: Tensor) 
     assert torch.equal(net(images), adapted)
 
 
+def test_an_unmerged_model_is_as_before_the_merge(tmp_path: Path) -> None:
+    net = karst_bench.unmerge(karst_bench.merge(karst_bench.attach(fresh("vit"), "lora")))
+    karst_bench.save_adapter(net, tmp_path / "a.safetensors")  # refused on a merged model
+    with pytest.raises(UserError, match="not merged"):
+        karst_bench.unmerge(net)
+
+
 def test_save_and_load_bring_the_method_along(family: str, images: Tensor, tmp_path: Path) -> None:
     net = karst_bench.attach(fresh(family), "lora", r=2)
     disturb(net)
@@ -130,6 +139,15 @@ def test_a_damaged_adapter_is_refused(damage, tmp_path: Path) -> None:
         karst_bench.save_adapter(karst_bench.attach(fresh("vit"), "lora"), path)
         path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=r"a\.safetensors"):
+        karst_bench.load_adapter(fresh("vit"), path)
+
+
+def test_an_adapter_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    path = karst_bench.save_adapter(karst_bench.attach(fresh("vit"), "lora"), tmp_path / "a.safetensors")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {"format": "karst_bench-adapter-99"}
+    save_file(load_file(path), path, metadata=metadata)
+    with pytest.raises(UserError, match="karst_bench-adapter-99.*this version reads"):
         karst_bench.load_adapter(fresh("vit"), path)
 
 

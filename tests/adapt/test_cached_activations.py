@@ -51,16 +51,17 @@ class Meddler(Ladder):
 
 
 class Beside(Method):
-    def __init__(self, hook=Ladder, dropout=0.0, unfreeze=None):
+    def __init__(self, hook=Ladder, dropout=0.0, unfreeze=None, *, frozen=True):
         super().__init__(name="beside")
-        self.hook, self.dropout, self.unfreeze = hook, dropout, unfreeze
+        self.hook, self.dropout, self.unfreeze, self.frozen = hook, dropout, unfreeze, frozen
 
     def attach(self, model, artefact=None):
         spec = model.spec
         firsts = [spec.stages.index(stage) for stage in sorted(set(spec.stages))]
         starts = [spec.widths[i] for i in firsts]
         model.block_hook(self.hook(spec.widths, starts, spec.widths[-1], self.dropout))
-        model.frozen_backbone()
+        if self.frozen:
+            model.frozen_backbone()
         if self.unfreeze:
             model.unfreeze(self.unfreeze)
 
@@ -151,6 +152,11 @@ def test_only_where_the_backbone_is_frozen_and_not_random():
     assert split_cached_activations(model(VIT, Beside(dropout=0.5)), backbone_mode="train") is not None
     assert split_cached_activations(model(VIT, Beside(unfreeze="blocks.0.*.bias")), backbone_mode="eval") is None
     assert split_cached_activations(model(VIT, Beside(unfreeze="norm.*")), backbone_mode="eval") is not None
+
+
+def test_a_hook_that_changes_the_tokens_has_no_cached_activations():
+    """Each block then reads what the hook made of the last one's output, which training moves."""
+    assert split_cached_activations(model(VIT, Beside(Meddler, frozen=False)), backbone_mode="eval") is None
 
 
 def test_a_hook_beside_a_frozen_backbone_may_not_change_it():
