@@ -78,11 +78,10 @@ def moved(net: nn.Module, device: str) -> nn.Module:
 
 def forward(net: nn.Module, images: Tensor) -> Watched:
     """The forward pass in bf16 on a fake GPU; the model is left there."""
-    with FakeTensorMode(allow_non_fake_inputs=True), Watched() as watched:
+    with FakeTensorMode(allow_non_fake_inputs=True):
         moved(net, "cuda")
         x = images.cuda()
-        watched.on_cpu.clear()
-        with bf16_products():
+        with Watched() as watched, bf16_products():
             net(x)
     return watched
 

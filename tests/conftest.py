@@ -1,17 +1,27 @@
 """Tiny timm models of both families, and methods attached to them."""
 
 import copy
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 CLASSES = 5
+ONE_BLOCK = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 1, "num_heads": 3}
+
+
+def pytest_collection_finish() -> None:
+    """What the libraries hold lives as long as the process: the garbage collector need not walk it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @lru_cache
@@ -58,6 +68,24 @@ def tiny() -> Callable[[str], nn.Module]:
 def settings() -> Callable[..., dict[str, Any]]:
     """settings(*overrides): the resolved configuration, composed once."""
     return lambda *overrides: copy.deepcopy(_settings(overrides))
+
+
+@pytest.fixture(scope="session")
+def mini_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for paths.cache, in which an embedded task is drawn once a process."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def one_block(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The overrides of a backbone like vit_mini with one block: a run takes a tenth of a second."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = timm.create_model("vit_tiny_patch16_224", num_classes=0, **ONE_BLOCK)
+    path = tmp_path_factory.mktemp("weights") / "one_block.safetensors"
+    save_file(net.state_dict(), path)
+    arguments = ",".join(f"{name}:{value}" for name, value in ONE_BLOCK.items())
+    return [f"backbone.model_args={{{arguments}}}", f"backbone.weights={path}"]
 
 
 @pytest.fixture(scope="session")

@@ -147,7 +147,7 @@ def test_an_adapter_file_of_another_format_is_refused(tmp_path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() | {"format": "karst_bench-adapter-99"}
     save_file(load_file(path), path, metadata=metadata)
-    with pytest.raises(UserError, match="karst_bench-adapter-99.*this version reads"):
+    with pytest.raises(UserError, match=r"karst_bench-adapter-99.*this version reads"):
         karst_bench.load_adapter(fresh("vit"), path)
 
 

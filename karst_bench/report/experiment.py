@@ -159,10 +159,10 @@ def default_facts(method: str, dataset: str, backbone: str, recipe: str = "") ->
     return rest | flat(deciding_facts({"method": method_file(method)}).get("method", {}), "method.")
 
 
+@cache
 def _sets_more(method: str) -> bool:
     """Whether a method's file sets a recipe, or whatever else, beside its own node and its extra."""
-    file = option_config("method", method)
-    more = set(file) & {"recipe", "method", "suites", "stages", "subnet"}
+    more = set(_file("method", method)) & {"recipe", "method", "suites", "stages", "subnet"}
     return bool(more or option_defaults("method", method).keys() - {"extra"})
 
 

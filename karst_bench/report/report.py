@@ -164,7 +164,8 @@ def report_gaps(suite: Suite, placed: PlacedRuns, grid: figure_data.AblationGrid
 
 def run_notes(runs: Sequence[Run], suite: Suite, placed: PlacedRuns, printed: Mapping[str, pd.DataFrame]) -> list[str]:
     """Lines below everything: runs that no table shows, and how well the paper's means agree with its cells."""
-    rest = [run for run in runs if run.id not in placed.run_ids]
+    shown = placed.run_ids
+    rest = [run for run in runs if run.id not in shown]
     notes = []
     if bare := sum(not run.digested for run in runs):
         notes.append(f"{bare} records were written before records had a digest: an edit of theirs would not show by itself.")

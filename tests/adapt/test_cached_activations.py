@@ -172,7 +172,7 @@ def test_a_hooks_own_dropout_stays_on_beside_a_backbone_in_eval_mode():
     assert modes["Ladder"] and modes["Dropout"] and not modes["DropPath"]
 
 
-def test_a_run_trains_on_activations_as_it_would_on_images(tmp_path, monkeypatch):
+def test_a_run_trains_on_activations_as_it_would_on_images(one_block, mini_cache, tmp_path, monkeypatch):
     """1000 images in batches of 250: four passes of the backbone in two epochs, and the curves of training on the images."""
     monkeypatch.setattr("karst_bench.run.prepare.build_methods", lambda settings: [Beside()])
     passes, forward = [], CachedActivations.forward
@@ -181,9 +181,9 @@ def test_a_run_trains_on_activations_as_it_would_on_images(tmp_path, monkeypatch
     for split in (split_cached_activations, lambda net, backbone_mode: None):
         monkeypatch.setattr(training, "split_cached_activations", split)
         words = ["dataset=mini/digits", "method=linear", "recipe.epochs=2", "recipe.batch=250", "threads=1",
-                 f"paths.results={tmp_path / str(len(records))}", f"paths.cache={tmp_path / 'cache'}"]  # fmt: skip
+                 *one_block, f"paths.results={tmp_path / str(len(records))}", f"paths.cache={mini_cache}"]  # fmt: skip
         records.append(pipeline.run(settings_of(words)))
     assert passes == [250] * 4
     stored, plain = (record.curves.train_loss for record in records)
     assert stored == pytest.approx(plain, rel=1e-4) and stored[1] < stored[0]
-    assert records[0].counts == records[1].counts and records[0].counts.trainable_params == 9 * 4 * 97 + 5 * 96
+    assert records[0].counts == records[1].counts and records[0].counts.trainable_params == 2 * 4 * 49 + 5 * 48

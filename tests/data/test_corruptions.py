@@ -103,7 +103,7 @@ def read_all(root: Path, cache: Path) -> tuple[str, dict[str, tuple[torch.Tensor
     return task.list_sha256, everything
 
 
-@pytest.mark.parametrize("block", range(15))
+@pytest.mark.parametrize("block", [pytest.param(n, marks=[pytest.mark.slow] if n >= 6 else []) for n in range(15)])
 def test_corruptions_end_in_an_error_or_do_no_harm(block: int, sound: Path, tmp_path: Path) -> None:
     true_hash, truth = read_all(sound, tmp_path / "cache")
     for seed in range(20 * block, 20 * block + 20):

@@ -1,6 +1,5 @@
 """Records made for the tests: valid by the schema, accuracies chosen by the caller."""
 
-import copy
 import json
 from contextlib import suppress
 from functools import cache
@@ -10,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from karst_bench.config.compose import settings_of
-from karst_bench.config.option_files import option_config, options
+from karst_bench.config.option_files import option_config
 from karst_bench.records.identity import identify
-from karst_bench.report.experiment import dataset_file
+from karst_bench.report.experiment import dataset_file, known_options
 from karst_bench.report.suite import Suite, load_suite, method_file, own_extra, planned_rows
 
 STRENGTH = {
@@ -46,10 +45,11 @@ def record(
     config = composed(suite, few, protocol)
     own = method_file(method) or {"_target_": f"m.{method}", "name": method}
     size = {"N": 2, "m": 8, "r": 8} if hyper is None and method in ("karst", "ka") else hyper or {}
-    recipe = option_config("method", method).get("recipe", {}) if method in options("method") else {}
+    recipe = option("method", method).get("recipe", {}) if method in known_options("method") else {}
     chosen = own_extra(method) if extra == "none" else extra
-    named = option_config("extra", chosen) if chosen in options("extra") else {"name": chosen}
-    dataset = dataset_file(f"{folder}/{task}") if f"{folder}/{task}" in options("dataset") else {"source": "folder", "classes": 10}
+    named = option("extra", chosen) if chosen in known_options("extra") else {"name": chosen}
+    known = f"{folder}/{task}" in known_options("dataset")
+    dataset = dataset_file(f"{folder}/{task}") if known else {"source": "folder", "classes": 10}
     checks = [] if peak is None else [{"epoch": 1, "split": "test", "top1_pct": peak}]
     config |= {
         "seed": seed, "suite": suite, "method": {**own, **size}, "extra": named, "recipe": {**config["recipe"], **recipe},
@@ -98,6 +98,16 @@ def id_of(made: dict[str, Any]) -> str:
 
 
 @cache
+def _option(group: str, name: str) -> dict[str, Any]:
+    return option_config(group, name)
+
+
+def option(group: str, name: str) -> dict[str, Any]:
+    """A file of conf/, read once; the caller may change the outermost keys."""
+    return dict(_option(group, name))
+
+
+@cache
 def _composed(words: tuple[str, ...]) -> dict[str, Any]:
     return settings_of(words).as_config()
 
@@ -107,9 +117,9 @@ def composed(suite: str, few: bool, protocol: str) -> dict[str, Any]:
     known = load_suite(suite)
     dataset = (known.few_shot_sets if few else known.tasks)[0].option
     words = ("method=lora", f"dataset={dataset}", f"backbone={known.sweeps['table1'].values('backbone')[0]}")
-    config = copy.deepcopy(_composed(words)) | {"paths": {}}
-    node = option_config("protocol", protocol) if protocol in options("protocol") else {"name": protocol}
-    return config | {"protocol": node}
+    config = {key: dict(node) if isinstance(node, dict) else node for key, node in _composed(words).items()}
+    node = option("protocol", protocol) if protocol in known_options("protocol") else {"name": protocol}
+    return config | {"paths": {}, "protocol": node}
 
 
 def write(results: Path, *records: dict[str, Any]) -> list[Path]:
@@ -123,7 +133,7 @@ def write(results: Path, *records: dict[str, Any]) -> list[Path]:
     return paths
 
 
-def full_suite(suite: str, seeds: int = 3) -> list[dict[str, Any]]:
+def full_suite(suite: str, seeds: int = 3, splits: int = 1) -> list[dict[str, Any]]:
     """Every method of Tables I and III on every task, few-shot curves and an N x m x r grid, with seeded noise."""
     rng = np.random.default_rng(5)
     curves = {row.method for row in planned_rows(load_suite(suite).sweeps["figure2"])}
@@ -137,7 +147,7 @@ def full_suite(suite: str, seeds: int = 3) -> list[dict[str, Any]]:
                 made.append(record(method, task, seed, last, suite, protocol="peek10" if peak else "last", peak=peak))
         for order, dataset in enumerate(load_suite(suite).few_shot_sets):
             for shots in load_suite(suite).shots if method in curves else ():
-                for split in range(seeds):
+                for split in range(splits):
                     last = 30 + 8 * order + 12 * float(np.log2(shots)) + strength / 2 + rng.normal()
                     made.append(record(method, dataset.task, 0, float(np.clip(last, 0, 99)), suite,
                                        protocol="best_val", shots=shots, split_seed=split))  # fmt: skip

@@ -85,24 +85,35 @@ def test_numbers_of_a_full_report(full):
     assert [line["N"] for line in points] == ["1", "2", "3", "4"]
 
 
+HEAVY = ("torch", "timm", "matplotlib", "wandb", "tensorflow_datasets")
 SVG_ONLY = {"svg": {"Date": None, "Creator": None}}  # a third of the time; the other two are drawn by the same calls
 
 
-def test_two_builds_are_equal_byte_for_byte(tmp_path, monkeypatch):
-    """Another process with another hash seed, the records written in the other order; pictures included."""
+@pytest.fixture(scope="module")
+def built_there(tmp_path_factory):
+    """(made records, the folder of their report, heavy modules loaded for the tables alone): another process with another
+    hash seed, the records written in the other order."""
     every, whole = full_suite("mini", seeds=2), ("lora", "ssf", "bitfit")  # whole ones: ranks and costs are drawn
     made = [item for i, item in enumerate(every) if i % 9 == 0 or item["config"]["method"]["name"] in whole]
-    for name, records in (("here", made), ("there", made[::-1])):
-        write(tmp_path / name, *records)
+    results = tmp_path_factory.mktemp("there")
+    write(results, *made[::-1])
     code = (
-        "import sys; from karst_bench.cli.app import main; from karst_bench.report import style;"
+        "import sys, karst_bench.report.report\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)\n"
+        "from karst_bench.cli.app import main; from karst_bench.report import style\n"
         f"style.FIGURE_FILES = {SVG_ONLY}; sys.exit(main(sys.argv[1:]))"
     )
-    call = [sys.executable, "-c", code, "report", "suite=mini", "records=own", f"results={tmp_path / 'there'}"]
-    subprocess.run(call, env=os.environ | {"PYTHONHASHSEED": "77"}, stdout=subprocess.DEVNULL, check=True)
+    call = [sys.executable, "-c", code, "report", "suite=mini", "records=own", f"results={results}"]
+    done = subprocess.run(call, env=os.environ | {"PYTHONHASHSEED": "77"}, capture_output=True, text=True, check=True)
+    return made, results / "report" / "mini", done.stderr.splitlines()[0]
+
+
+def test_two_builds_are_equal_byte_for_byte(built_there, tmp_path, monkeypatch):
+    """Pictures included."""
+    made, second, _ = built_there
     monkeypatch.setattr(style, "FIGURE_FILES", SVG_ONLY)
-    report_of("mini", tmp_path / "here")
-    first, second = (tmp_path / name / "report" / "mini" for name in ("here", "there"))
+    write(tmp_path, *made)
+    first = report_of("mini", tmp_path).folder
     names = {path.name for path in first.iterdir()}
     assert names == {path.name for path in second.iterdir()}
     assert {f"{name}.svg" for name in PICTURES} | {
@@ -383,12 +394,9 @@ def test_latex_structure(full):
         assert all(len(re.findall(r"(?<!\\)&", line)) == len(layout) - 1 for line in rows)
 
 
-def test_reading_and_tables_need_neither_torch_nor_pictures():
+def test_reading_and_tables_need_neither_torch_nor_pictures(built_there):
     """Reports run where no training does; and a table is not a reason to load a drawing library."""
-    heavy = ("torch", "timm", "matplotlib", "wandb", "tensorflow_datasets")
-    code = f"import sys, karst_bench.report.report; print([name for name in {heavy} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    assert built_there[-1] == "[]"
 
 
 def test_the_fine_grained_sets_have_a_table_and_a_mean(tmp_path):

@@ -11,10 +11,10 @@ from karst_bench.run.training import _trainee
 
 
 @pytest.mark.parametrize(("words", "whole"), [((), False), (("augment.mixup=0.8",), True), (("augment.flip=0.5",), True)])
-def test_a_linear_probe_is_trained_on_images_where_they_change(words: tuple[str, ...], whole: bool, tmp_path: Path) -> None:
+def test_a_linear_probe_is_trained_on_images_where_they_change(words: tuple[str, ...], whole: bool, mini_cache: Path) -> None:
     prepared = prepare(settings_of([
         "dataset=mini/digits", "method=linear", "backbone.weights=none", "backbone.model_args.depth=1", "device=cpu",
-        f"paths.cache={tmp_path}", *words,
+        f"paths.cache={mini_cache}", *words,
     ]))  # fmt: skip
     model = prepared.model(Streams(0), {})
     assert (_trainee(model, prepared)[0] is model) == whole

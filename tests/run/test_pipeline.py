@@ -33,15 +33,10 @@ from karst_bench.run.watchers import StopSignals
 SHORT = ["dataset=mini/digits", "recipe.epochs=1", "recipe.batch=250", "threads=1"]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def words(tmp_path: Path, cache: Path) -> Callable[..., list[str]]:
+def words(tmp_path: Path, mini_cache: Path, one_block: list[str]) -> Callable[..., list[str]]:
     """The overrides of a short run whose results go to a folder of the test's own."""
-    return lambda *more: [*SHORT, f"paths.results={tmp_path}/results", f"paths.cache={cache}", *more]
+    return lambda *more: [*SHORT, *one_block, f"paths.results={tmp_path}/results", f"paths.cache={mini_cache}", *more]
 
 
 def files(folder: Path, pattern: str) -> list[Path]:
@@ -200,11 +195,11 @@ def test_missing_data_and_weights_are_both_named(tmp_path: Path, monkeypatch, ca
         (["action=evaluate"], ["adapter="]),
     ],
 )
-def test_bad_input_ends_in_one_line_with_code_2(words, overrides, expected, tmp_path, monkeypatch, capsys) -> None:
+def test_bad_input_ends_in_one_line_with_code_2(mini_cache, overrides, expected, tmp_path, monkeypatch, capsys) -> None:
     if "device=cuda" in overrides and torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     monkeypatch.chdir(tmp_path)
-    assert main(words(*overrides)) == 2
+    assert main([*SHORT, f"paths.results={tmp_path}/results", f"paths.cache={mini_cache}", *overrides]) == 2
     result = capsys.readouterr().err
     assert "Traceback" not in result
     assert all(word in result for word in expected), result

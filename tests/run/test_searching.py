@@ -27,14 +27,9 @@ TINY = [
 METHODS = ["glora", "noah"]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def words(tmp_path: Path, cache: Path):
-    return lambda *more: [*more[:1], *TINY, f"paths.results={tmp_path}/results", f"paths.cache={cache}", *more[1:]]
+def words(tmp_path: Path, mini_cache: Path):
+    return lambda *more: [*more[:1], *TINY, f"paths.results={tmp_path}/results", f"paths.cache={mini_cache}", *more[1:]]
 
 
 def stop_after(calls: int):

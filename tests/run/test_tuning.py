@@ -211,7 +211,7 @@ class Closed:
         raise AssertionError("the search asked the test split for its size")
 
 
-def test_a_search_trains_without_opening_the_test_split(words, tmp_path, monkeypatch):
+def test_a_search_trains_without_opening_the_test_split(words, one_block, mini_cache, tmp_path, monkeypatch):
     """The real pipeline, with a test split that raises at any touch."""
     real = prepare.load_task
 
@@ -220,7 +220,7 @@ def test_a_search_trains_without_opening_the_test_split(words, tmp_path, monkeyp
         return type(task)(**{**vars(task), "splits": dict(task.splits.items()) | {"test": Closed()}})
 
     monkeypatch.setattr(prepare, "load_task", trapped)
-    short = ["recipe.epochs=1", "backbone.weights=none", f"paths.cache={tmp_path}", "device=cpu", "threads=1"]
+    short = ["recipe.epochs=1", *one_block, f"paths.cache={mini_cache}", "device=cpu", "threads=1"]
     worker = tuning.Worker(tuning.search([*words[:-1], *short]), 1)
     worker.work()
     assert worker.study.trials[0].value is not None
