@@ -12,7 +12,7 @@ SUITE  ?= vtab
 HERE   := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 RUN    := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python
 
-.PHONY: help demo test test-slow test-packages tables status bench chaos lint docs clean
+.PHONY: help demo test test-slow test-packages tables report status bench chaos lint docs clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +38,9 @@ test-slow: $(STAMP)  ## the tests that take minutes
 test-packages: $(STAMP)  ## build wheel and sdist, install each apart from the checkout, run them there
 	$(RUN) -m pytest -m slow tests/packaging
 
-tables: $(STAMP)  ## Tables I-III and Figures 2-3 from the records (SUITE=vtab or mini)
+tables: report  ## Tables I-III and Figures 2-3 from the records (SUITE=vtab or mini)
+
+report: $(STAMP)  ## the same, and one page to open in a browser: results/report/<suite>/index.html
 	@cd $(HERE) && $(abspath $(BIN))/python -m karst_bench report suite=$(SUITE) results=$(abspath $(or $(KARST_BENCH_RESULTS),$(HERE)results))
 
 status: $(STAMP)  ## which cells of a suite are done, running, failed or missing

@@ -25,6 +25,11 @@ class FewShotCurves:
     results: dict[str, MethodResults]
     left_out: list[str]
     shots: tuple[int, ...]
+    tasks: dict[str, tuple[str, ...]]  # panel title -> the sets in it
+
+    def run_ids(self, panel: str, method: str, shots: int) -> tuple[str, ...]:
+        """Ids of the runs behind one point."""
+        return self.results[method].run_ids(f"{task}@{shots}" for task in self.tasks[panel])
 
     @property
     def methods(self) -> list[str]:
@@ -54,7 +59,8 @@ def few_shot_curves(ours: ResultsByMethod, suite: Suite) -> FewShotCurves:
             panels[average][results.label] = points
     drawn = {ours[method][0].label: ours[method][0] for method in order}
     left_out = [results.label for method in order for results in ours[method][1:]]
-    return FewShotCurves(panels, drawn, left_out, suite.shots)
+    tasks = {dataset.title: (dataset.task,) for dataset in sets} | {average: tuple(dataset.task for dataset in sets)}
+    return FewShotCurves(panels, drawn, left_out, suite.shots, tasks)
 
 
 def few_shot_table(curves: FewShotCurves, title: str) -> Table:
@@ -67,7 +73,10 @@ def few_shot_table(curves: FewShotCurves, title: str) -> Table:
         for method, points in methods.items():
             key = TableCell(footnotes.keys(curves.results[method]))
             cells = {"set": TableCell(panel), "method": TableCell(method), "provenance_key": key}
-            rows.append(TableRow("ours", cells | {f"shots_{n}": estimate_cell(point) for n, point in points.items()}))
+            cells |= {
+                f"shots_{n}": estimate_cell(point, runs=curves.run_ids(panel, method, n)) for n, point in points.items()
+            }
+            rows.append(TableRow("ours", cells))
     notes = [
         "Test top-1 in %, mean over split seeds ± half of the 95 % interval (n). The paper prints no numbers here."
     ]
@@ -83,6 +92,7 @@ class GridPoint:
     axes: tuple[tuple[str, object], ...]
     params_m: float
     accuracy: Estimate
+    runs: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -126,7 +136,7 @@ def ablation_grid(ours: ResultsByMethod, suite: Suite) -> AblationGrid:
         if accuracy is None:
             left_out.append(" ".join(f"{key}={value}" for key, value in axes))
         else:
-            points.append(GridPoint(axes, results.params_m, accuracy))
+            points.append(GridPoint(axes, results.params_m, accuracy, results.run_ids(tasks)))
     points.sort(key=lambda point: (point.params_m, str(point.axes)))
     return AblationGrid(points, average_name(suite, tasks), sorted(left_out))
 
@@ -196,7 +206,8 @@ def grid_table(name: str, title: str, found: AblationGrid) -> Table:
     for index, point in enumerate(found.points):
         place = "knee" if index == bend else "front" if index in front else "-"
         cells = {key: TableCell(str(value)) for key, value in point.axes}
-        cells |= {"params_m": TableCell(value=point.params_m, digits=4), "accuracy": estimate_cell(point.accuracy, 2)}
+        cells |= {"params_m": TableCell(value=point.params_m, digits=4)}
+        cells["accuracy"] = estimate_cell(point.accuracy, 2, runs=point.runs)
         rows.append(TableRow("ours", cells | {"front": TableCell(place)}))
     notes = ["Mean over seeds ± half of the 95 % interval (n). Front: no setting is both smaller and more accurate."]
     notes.append("Knee: the front point farthest above the chord of the front (parameters on a log scale).")
@@ -215,6 +226,7 @@ class MethodCost:
     source: str
     cost: float
     accuracy: Estimate
+    runs: tuple[str, ...] = ()
 
 
 def method_costs(
@@ -242,12 +254,13 @@ def method_costs(
     for results, accuracy in rows:
         if accuracy is None:
             continue
-        parameters.append(MethodCost(results.method, "ours", results.params_m, accuracy))
+        runs = results.run_ids(tasks)
+        parameters.append(MethodCost(results.method, "ours", results.params_m, accuracy, runs))
         if {run.machine for run in results.runs} == {where}:
             for panel, field, unit in ((times, "step_ms", 1.0), (memory, "peak_bytes", 2.0**30)):
                 value = results.mean_of(field)
                 if value is not None:
-                    panel.append(MethodCost(results.method, "ours", value / unit, accuracy))
+                    panel.append(MethodCost(results.method, "ours", value / unit, accuracy, runs))
     parameters += [MethodCost(name, "paper", size, Estimate(value, 1)) for name, (size, value) in printed.items()]
     return panels
 

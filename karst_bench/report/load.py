@@ -142,6 +142,8 @@ class Run:
     provenance_key: tuple[tuple[str, str], ...] = ()
     commit: str = ""
     origin: str = "own"
+    file: str = ""  # below the folder that was read
+    record: RunRecord | None = field(default=None, compare=False, repr=False)
 
 
 def load_folders(folders: Mapping[str, Path], suite: str) -> tuple[list[Run], list[str]]:
@@ -166,7 +168,7 @@ def load_runs(folder: Path, suite: str, origin: str = "own") -> tuple[list[Run],
         try:
             if not path.resolve().is_relative_to(folder.resolve()):
                 raise BadRecordError("a link to a file outside this folder")
-            run = replace(read_run(path, suite), origin=origin)
+            run = replace(read_run(path, suite), origin=origin, file=path.relative_to(folder).as_posix())
             if run.id in runs:
                 raise BadRecordError(f"duplicate of record {run.id}")
             runs[run.id] = run
@@ -206,7 +208,7 @@ def flatten(record: RunRecord, suite: str) -> Run:
         created=record.created, machine=machine(record), hyper=hyper(record.config),
         listed=config.tuned.listed, deviations=found.deviations, setting=found.setting, case=found.case,
         digested=not record.undigested, commit=record.provenance.commit or "",
-        provenance_key=provenance_key(record, config, found.deviations),
+        provenance_key=provenance_key(record, config, found.deviations), record=record,
     )  # fmt: skip
 
 

@@ -1,17 +1,20 @@
 """From a folder of records to a folder of tables, figures and pages: the whole story of a report on one screen."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
 
 from karst_bench import files
 from karst_bench.errors import UserError, nearest
-from karst_bench.report import figure_data, formats, html, missing, paper, tables
+from karst_bench.report import figure_data, formats, missing, paper, tables
 from karst_bench.report.load import Run, load_folders
 from karst_bench.report.missing import Gap
+from karst_bench.report.page.build import PageContent, html_page
 from karst_bench.report.published import PublishedRow, published_rows
 from karst_bench.report.statistics import aggregate, pages
 from karst_bench.report.statistics.aggregate import ResultsByMethod
@@ -20,6 +23,7 @@ from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN, Suite, load_suite
 from karst_bench.report.table_model import Table
 
 ORIGINS = {"reference": "reference", "own": "runs", "imported": "imported"}  # origin -> folder below paths.results
+PICTURES = ("figure2", "figure3", "ablation", "pareto", "ranks")
 FORMATS = {"md": formats.to_markdown, "csv": formats.to_csv, "tex": formats.to_latex}
 
 
@@ -75,17 +79,22 @@ def write_report(suite: str, folders: Mapping[str, Path], out: Path, pictures: b
     for table in made:
         for suffix, text_of in FORMATS.items():
             write_text(out / f"{table.name}.{suffix}", text_of(table))
+    costs = paper.printed_costs(layout, printed)
     if pictures:
         from karst_bench.report import figures  # matplotlib: a second, for those who want pictures
 
-        costs = paper.printed_costs(layout, printed)
         figures.write_figures(
             out, layout, placed.tables[MAIN], figure_data.few_shot_curves(placed.few_shot, layout), grid, costs
         )
+        write_text(out / "figures.json", json.dumps({"matplotlib": metadata.version("matplotlib")}) + "\n")
     write_text(out / "missing.md", missing.missing_page(gaps, suite, unbuilt))
     write_text(out / "missing.csv", missing.missing_csv(gaps))
     write_text(out / "left_out.txt", "".join(f"{line}\n" for line in left_out))
-    write_text(out / "index.html", html.html_page(suite, len(runs), report.sources, made, gaps, left_out, report.notes))
+    content = PageContent(
+        suite, runs, folders, out, made, gaps, left_out, notes, figure_data.method_costs(placed.tables[MAIN], layout, costs),
+        pages.rank_methods(placed.tables[MAIN], layout), PICTURES if pictures else (),
+    )  # fmt: skip
+    write_text(out / "index.html", html_page(content))
     return report
 
 

@@ -14,7 +14,7 @@ class TableCell:
     """One cell: a text, or a number with its digits, 95 % interval, n, test-set error, recomputed value and rank.
 
     bracket: show the interval instead of the value. floor: show "<floor" for a smaller value.
-    mark: "", "best" or "second".
+    mark: "", "best" or "second". runs: ids of the records that it stands on.
     """
 
     text: str = ""
@@ -28,6 +28,7 @@ class TableCell:
     bracket: bool = False
     floor: float | None = None
     mark: str = ""
+    runs: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -79,12 +80,14 @@ class Table:
         return [column for column in self.columns if form in column.forms]
 
 
-def estimate_cell(estimate: Estimate | None, digits: int = 1, test_error: float | None = None) -> TableCell:
+def estimate_cell(
+    estimate: Estimate | None, digits: int = 1, test_error: float | None = None, runs: tuple[str, ...] = ()
+) -> TableCell:
     """A cell from an estimate, empty where there is none."""
     if estimate is None:
         return TableCell()
     equal = "all equal" if estimate.n > 1 and estimate.low is None else ""
-    return TableCell(equal, estimate.value, digits, estimate.low, estimate.high, estimate.n, test_error)
+    return TableCell(equal, estimate.value, digits, estimate.low, estimate.high, estimate.n, test_error, runs=runs)
 
 
 def with_ranks(columns: list[Column], rows: list[TableRow]) -> list[TableRow]:

@@ -72,25 +72,29 @@ def table_columns(layout: str, suite: Suite) -> list[Column]:
 def our_cells(results: MethodResults, suite: Suite, footnotes: Footnotes) -> dict[str, TableCell]:
     """All cells that any of the tables shows for one of our rows."""
     names = suite.task_names
-    cells = {"method": TableCell(results.label), "source": TableCell("ours")}
+    every = results.run_ids(names)
+    cells = {"method": TableCell(results.label, runs=every), "source": TableCell("ours")}
     cells["provenance_key"] = TableCell(footnotes.keys(results))
     for task in names:
         if task in results.tasks:
-            cells[task] = estimate_cell(results.tasks[task].estimate, test_error=results.tasks[task].test_error)
+            found = results.tasks[task]
+            cells[task] = estimate_cell(found.estimate, test_error=found.test_error, runs=results.run_ids([task]))
     for conflict in results.conflicts:
-        cells[conflict.cell] = replace(cells.get(conflict.cell, TableCell()), text="conflict")
+        there = cells.get(conflict.cell, TableCell())
+        cells[conflict.cell] = replace(there, text="conflict", runs=(*there.runs, *(run.id for run in conflict.runs)))
     if results.tasks:
         cells["params_m"] = TableCell(value=results.params_m, digits=4 if suite.name == "mini" else 2)
     for group, members in suite.groups.items():
-        cells[group] = estimate_cell(aggregate.mean_over(results, members, [1 / len(members)] * len(members)))
+        mean = aggregate.mean_over(results, members, [1 / len(members)] * len(members))
+        cells[group] = estimate_cell(mean, runs=results.run_ids(members))
     flat = aggregate.mean_over(results, names, suite.task_weights)
-    cells["group_avg"] = estimate_cell(aggregate.mean_over(results, names, suite.group_weights))
-    cells["task_avg"] = estimate_cell(flat)
-    cells["peak_avg"] = estimate_cell(aggregate.peak_over(results, names, suite.group_weights))
+    cells["group_avg"] = estimate_cell(aggregate.mean_over(results, names, suite.group_weights), runs=every)
+    cells["task_avg"] = estimate_cell(flat, runs=every)
+    cells["peak_avg"] = estimate_cell(aggregate.peak_over(results, names, suite.group_weights), runs=every)
     gap = aggregate.peeking_gap(results, names)
     if gap is not None:
         some = f"{gap[1]} of {len(names)} tasks" if gap[1] < len(names) else ""
-        cells["peeking_gap"] = replace(estimate_cell(gap[0], 2), text=some)
+        cells["peeking_gap"] = replace(estimate_cell(gap[0], 2, runs=every), text=some)
     if flat is not None:
         cells["ppt"] = TableCell(value=compare.ppt(flat.value, 1e6 * results.params_m), digits=3)
     return cells
@@ -205,10 +209,13 @@ def elsewhere_table(backbone: str, ours: ResultsByMethod) -> Table:
     columns += [*(Column(key, key, True, forms) for key in keys), Column("provenance_key", "Key")]
     shown = [results for settings in ours.values() for results in settings]
     for results in shown:
-        cells = {key: estimate_cell(cell.estimate, test_error=cell.test_error) for key, cell in results.tasks.items()}
+        cells = {
+            key: estimate_cell(cell.estimate, test_error=cell.test_error, runs=results.run_ids([key]))
+            for key, cell in results.tasks.items()
+        }
         for conflict in results.conflicts:
             cells[conflict.cell] = replace(cells.get(conflict.cell, TableCell()), text="conflict")
-        cells |= {"method": TableCell(results.label)}
+        cells |= {"method": TableCell(results.label, runs=results.run_ids(results.tasks))}
         cells |= {"params_m": TableCell(value=results.params_m, digits=4)} if results.tasks else {}
         rows.append(TableRow("ours", cells | {"provenance_key": TableCell(footnotes.keys(results))}, results.tuned))
     name = ELSEWHERE + re.sub(r"[^A-Za-z0-9_.-]", "_", backbone)

@@ -76,6 +76,10 @@ class MethodResults:
         """All runs printed in this row."""
         return [run for cell in self.tasks.values() for run in cell.runs]
 
+    def run_ids(self, tasks: Iterable[str]) -> tuple[str, ...]:
+        """Ids of the runs behind the cells of these tasks, those that it has."""
+        return tuple(run.id for task in tasks if task in self.tasks for run in self.tasks[task].runs)
+
     @property
     def params_m(self) -> float:
         """Trainable parameters without head, in millions; the mean over tasks where a tuned size differs by task."""

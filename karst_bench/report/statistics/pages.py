@@ -57,8 +57,9 @@ def method_cells(results: MethodResults, suite: Suite, found: Ranks | None) -> d
     scores = [results.tasks[task].scores for task in tasks]
     rng = np.random.default_rng([SEED, *results.method.encode()])
     mean = intervals.average_interval(scores, by)
-    cells = {"method": TableCell(results.label), "group_avg": estimate_cell(mean, 2)}
-    cells["task_avg"] = estimate_cell(intervals.average_interval(scores, suite.task_weights), 2)
+    every = results.run_ids(tasks)
+    cells = {"method": TableCell(results.label, runs=every), "group_avg": estimate_cell(mean, 2, runs=every)}
+    cells["task_avg"] = estimate_cell(intervals.average_interval(scores, suite.task_weights), 2, runs=every)
     if len({len(group) for group in scores}) == 1 and mean.n > 1:
         alone = intervals.per_seed_interval(scores, by)
         if alone.low is not None and alone.high is not None:
