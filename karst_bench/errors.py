@@ -18,4 +18,16 @@ def nearest(word: str, valid: Sequence[str]) -> str:
 
 
 class BusyError(UserError):
-    """Another process is running this cell; a sweep passes it over."""
+    """Another process is running this cell; a sweep passes it over and visits it again at the end."""
+
+
+class LostLeaseError(BusyError):
+    """This process slept past its lease, and another took the cell over; nothing of ours may be written any more."""
+
+
+class DiskError(UserError):
+    """A file cannot be written: the disk is full, read-only or not ours."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is damaged, or of another run; whoever meets one says so and starts anew."""

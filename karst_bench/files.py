@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from karst_bench.errors import UserError
+from karst_bench.errors import DiskError
 
 
 def packaged(name: str) -> Path:
@@ -25,11 +25,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def refusal(path: Path, error: OSError, size: int = 0, *, setting: str = "paths.results") -> UserError:
+def refusal(path: Path, error: OSError, size: int = 0, *, setting: str = "paths.results") -> DiskError:
     """The one paragraph for a disk that is full, read-only or not ours. setting: the key that names another folder."""
     need = f" ({size} bytes to write{_free(path)})" if size else ""
     remedy = "free some space there" if error.errno in (28, 122) else "make that folder writable"
-    return UserError(f"cannot write {path}: {error.strerror}{need}; {remedy} or choose another with {setting}=")
+    return DiskError(f"cannot write {path}: {error.strerror}{need}; {remedy} or choose another with {setting}=")
 
 
 def _free(path: Path) -> str:
@@ -85,7 +85,7 @@ def _copy_once(source: Path, target: Path) -> None:
 def write(path: Path, data: bytes, *, once: bool = False, setting: str = "paths.results") -> bool:
     """Write `data` to `path` whole or not at all; with `once`, False (and nothing changed) where `path` exists.
 
-    Raises: UserError when the disk is full or the folder not writable (`setting` is the key that names another one); no
+    Raises: DiskError when the disk is full or the folder not writable (`setting` is the key that names another one); no
     partial file stays behind.
     """
     temporary = _beside(path)

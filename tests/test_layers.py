@@ -13,18 +13,18 @@ PACKAGE = ROOT / "karst_bench"
 ALLOWED = {
     "nn": {"nn", "errors"},
     "methods": {"methods", "nn", "plugins", "errors"},
-    "adapt": {"adapt", "methods", "nn", "files", "tensors_file", "download", "errors"},
+    "adapt": {"adapt", "methods", "nn", "files", "tensors_file", "download", "errors", "stopping"},
     "data": {"data", "files", "download", "errors"},
-    "engine": {"engine", "methods", "nn", "errors"},
+    "engine": {"engine", "methods", "nn", "errors", "stopping"},
     "records": {"records", "files", "tensors_file", "errors"},
     "trackers": {"trackers", "errors"},
     "report": {"report", "records", "config", "files", "errors"},
     "config": {"config", "compat", "yaml_text", "engine", "files", "plugins", "errors"},
     "run": {"run", "adapt", "methods", "nn", "data", "engine", "records", "trackers", "report", "config", "files", "tensors_file",
-            "errors", "load_adapter"},
+            "errors", "load_adapter", "stopping"},
 }
-TOP = {"__init__.py", "__main__.py", "compat.py", "download.py", "errors.py", "files.py", "plugins.py", "tensors_file.py",
-       "yaml_text.py"}
+TOP = {"__init__.py", "__main__.py", "compat.py", "download.py", "errors.py", "files.py", "plugins.py", "stopping.py",
+       "tensors_file.py", "yaml_text.py"}
 # Where an outside library may be imported, by path prefix.
 HOMES = {
     "timm": ("adapt/", "data/augment/policy.py"),

@@ -9,6 +9,8 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -16,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from karst_bench import __version__, compat
+from karst_bench import __version__, compat, stopping
 from karst_bench.cli.console import attach_console
 from karst_bench.cli.outcome import BAD_INPUT, asks_for_debug, exit_code
 from karst_bench.cli.run_help import help_text
@@ -25,17 +27,19 @@ from karst_bench.config import sweeps
 from karst_bench.config.messages import friendly
 from karst_bench.config.option_files import config_dir, options
 from karst_bench.config.settings import Settings, resolve
-from karst_bench.errors import BusyError, UserError
+from karst_bench.errors import BusyError
 from karst_bench.records.store import Store
 from karst_bench.run import status
 from karst_bench.run.lookup import recall
+from karst_bench.stopping import Stopped
 
 HYDRAS = re.compile(r"[+~]*hydra[./]")
+FORCES = re.compile(r"\+{0,2}force=")
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command line and returns its exit code: 0 done, 1 a run failed, 2 bad input, 130 stopped."""
+    """Runs the command line and returns its exit code; cli/outcome.py lists them."""
     if "--version" in arguments:
         print(f"karst_bench {__version__}")
         return 0
@@ -58,70 +62,115 @@ def _run(flags: list[str], words: list[str]) -> None:
     if flags and set(flags) <= {"--help", "-h"}:
         print(help_text([override for override in overrides if not override.startswith("hydra.")]))
         return
-    if not flags and not any(HYDRAS.match(override) for override in overrides):
-        _interruptible(config.settings_of(overrides))
-        return
-    with friendly(overrides, config.composed, options):
-        failures = _hydra([*overrides, *config.search_path(), *flags])
-    if len(failures) > 1:
-        log.warning("%d runs failed; the same command tries them again", len(failures))
-    for failure in failures:
-        raise failure
+    with _forced(overrides):
+        if not flags and not any(HYDRAS.match(override) for override in overrides):
+            _one(config.settings_of(overrides))
+            return
+        with friendly(overrides, config.composed, options):
+            failures = _hydra([*overrides, *config.search_path(), *flags], _apart(overrides))
+        failures.visit_again(overrides)
+        if len(failures.raised) > 1:
+            log.warning("%d runs failed; the same command tries them again", len(failures.raised))
+        for failure in failures.raised:
+            raise failure
 
 
-def _hydra(arguments: list[str]) -> list[Exception]:
-    """Runs what the arguments compose; returns the failures of runs, each told when it happened in a sweep."""
+def _forced(overrides: Sequence[str]) -> AbstractContextManager[None]:
+    """Where a run is forced: the notes by which these words go on when they were stopped."""
+    if not any(FORCES.match(override) for override in overrides):
+        return nullcontext()
+    from karst_bench.records.forced import forced_command
+
+    first = config.settings_of(sweeps.jobs(overrides)[0])
+    if not first.force or first.action != "train":
+        return nullcontext()
+    return forced_command(first.paths.results, [override for override in overrides if not HYDRAS.match(override)])
+
+
+def _apart(overrides: Sequence[str]) -> bool:
+    """Whether a launcher gives the runs to other processes."""
+    return any(override.startswith("hydra/launcher=") and override != "hydra/launcher=basic" for override in overrides)
+
+
+@dataclass
+class _Sweep:
+    """What did not end well. raised: what runs raised; busy: the words of runs that other processes had; apart: runs are in
+    processes of their own, whose news a launcher does not bring."""
+
+    apart: bool = False
+    raised: list[Exception] = field(default_factory=list)
+    busy: list[list[str]] = field(default_factory=list)
+
+    def visit_again(self, overrides: Sequence[str]) -> None:
+        """Runs what was passed over, as long as other processes let go of some. Raises: BusyError listing what they keep."""
+        if self.apart and not self.raised:
+            self.busy = [list(cell.overrides) for cell in status.sweep_cells(overrides) if cell.state in ("running", "missing")]
+        before = None
+        while self.busy and len(self.busy) != before:
+            before, waiting, self.busy = len(self.busy), self.busy, []
+            for words in waiting:
+                self._visit(words)
+        if self.busy:
+            kept = "\n".join(f"  {' '.join(words)}" for words in self.busy)
+            raise BusyError(f"{len(self.busy)} runs are not done, other processes have them; the same command looks again:\n{kept}")
+
+    def _visit(self, words: list[str]) -> None:
+        stopping.safe_point()
+        try:
+            _one(config.settings_of(words))
+        except BusyError:
+            self.busy.append(words)
+        except Exception as error:
+            log.error("%s", error)
+            self.raised.append(error)
+
+
+def _hydra(arguments: list[str], apart: bool) -> _Sweep:
+    """Runs what the arguments compose; returns what did not end well, each told when it happened in a sweep."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing them
     config.register(ConfigStore.instance())
-    failures: list[Exception] = []
+    failures = _Sweep(apart)
 
     @hydra.main(config_path=str(config_dir()), config_name="config", version_base=compat.VERSION_BASE)
     def task(cfg: DictConfig) -> None:
         attach_console(debug=cfg.debug)  # a launcher's worker process starts without
+        stopping.keep_listening()  # in a worker process for good: it may be given another run after it was asked to stop
+        stopping.safe_point()
+        words = list(HydraConfig.get().overrides.task)
         try:
-            _interruptible(resolve(config.complete(cfg, list(HydraConfig.get().overrides.task))))
+            _one(resolve(config.complete(cfg, words)))
+        except Stopped as stopped:
+            raise Stopped(stopped.number) from stopped  # without the state: a worker process hands it on
         except Exception as error:
-            _keep(error, failures)
+            _keep(error, words, failures)
 
     sys.argv = [sys.argv[0], *arguments]
     handlers, level = list(logging.root.handlers), logging.root.level
     try:
-        task()
+        with stopping.deferred() if apart else nullcontext():  # the workers hear the signal too, and leave their state
+            task()
     finally:  # --info leaves a handler on standard output
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
     return failures
 
 
-def _keep(error: Exception, failures: list[Exception]) -> None:
+def _keep(error: Exception, words: list[str], failures: _Sweep) -> None:
     """Notes what a run raised; in a sweep it is told at once, and a run that another process has is only passed over."""
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
         if isinstance(error, BusyError):
-            log.warning("passed over: %s", error)
+            log.info("passed over for now: %s", error)
+            failures.busy.append(words)
             return
         log.error("%s", error)
     if "joblib" in hydra_config.runtime.choices["hydra/launcher"]:
         raise error  # a worker process: its exception is what reaches the parent
-    failures.append(error)
-
-
-def _interruptible(settings: Settings) -> None:
-    """Does what the settings say. Raises: KeyboardInterrupt where a signal ended it: Hydra would go on to the next run."""
-    try:
-        _one(settings)
-    except UserError:  # nothing heavy is imported to tell a typo
-        raise
-    except Exception as error:
-        from karst_bench.engine.outcome import Interrupted
-
-        if isinstance(error, Interrupted):
-            raise KeyboardInterrupt("the same command continues where it was") from error
-        raise
+    failures.raised.append(error)
 
 
 def _one(settings: Settings) -> None:
-    """A finished run is told before torch is imported."""
+    """Does what the settings say; a finished run is told before torch is imported."""
     if settings.action == "train":
         if recall(settings, Store(settings.paths.results, settings.suite)) is not None:
             return

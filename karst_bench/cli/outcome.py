@@ -1,18 +1,29 @@
-"""How a command ends: exit codes, and one sentence instead of a traceback."""
+"""How a command ends: exit codes, and one sentence instead of a traceback.
+
+0 done, 1 a run failed, 2 bad input, 3 other workers hold what is left; 128 + the signal where one asked for a stop: 143 for
+SIGTERM, 130 for Ctrl-C.
+"""
 
 import sys
 from collections.abc import Callable
 
-from karst_bench.errors import UserError
+from karst_bench import stopping
+from karst_bench.errors import BusyError, UserError
+from karst_bench.stopping import Stopped
 
-DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT, BUSY, STOPPED = 0, 1, 2, 3, 130
 
 
 def exit_code(act: Callable[[], object], *, debug: bool) -> int:
     """The code that `act` returns, if it is one, or that of what it raised, after saying so on stderr; debug raises instead."""
     try:
-        result = act()
+        with stopping.listening():
+            result = act()
+            stopping.safe_point()  # whoever asked is told that it was heard, even if nothing was left to stop
         return result if isinstance(result, int) else DONE
+    except Stopped as stopped:
+        print(f"stopped; {stopped}", file=sys.stderr)
+        return 128 + stopped.number
     except KeyboardInterrupt as stopped:
         print("; ".join(["stopped", *map(str, stopped.args)]), file=sys.stderr)
         return STOPPED
@@ -20,7 +31,7 @@ def exit_code(act: Callable[[], object], *, debug: bool) -> int:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return BUSY if isinstance(error, BusyError) else BAD_INPUT
     except Exception as error:
         if debug:
             raise

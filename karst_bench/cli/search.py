@@ -13,9 +13,8 @@ log = logging.getLogger(__name__)
 def tune(words: Sequence[str], *, trials: int | None, workers: int, table: Path | None, join: bool) -> int:
     """Runs a study to its number of trials and writes what it found; join: works on it and writes nothing.
 
-    Raises: UserError for bad input; KeyboardInterrupt where it was stopped.
+    Raises: UserError for bad input; Stopped.
     """
-    from karst_bench.engine.outcome import Interrupted
     from karst_bench.run.tuning import Worker, search, tuned_table, write_tuned
 
     found = search(words)
@@ -24,9 +23,13 @@ def tune(words: Sequence[str], *, trials: int | None, workers: int, table: Path 
     helpers = [start_helper(words, size, workers) for _ in range(workers - 1)]
     try:
         worker.work()
-    except Interrupted as stopped:
-        raise KeyboardInterrupt("the same command goes on where it was") from stopped
-    failed = [helper.pid for helper in helpers if helper.wait() != 0]
+        failed = [helper.pid for helper in helpers if helper.wait() != 0]
+    except KeyboardInterrupt:  # a wish to stop is one: the helpers are told too, and waited for
+        for helper in helpers:
+            helper.terminate()
+        for helper in helpers:
+            helper.wait()
+        raise
     if failed:
         log.error("%d of %d workers failed; the same command goes on where they stopped", len(failed), workers)
         return 1

@@ -83,6 +83,8 @@ class Settings:
     topk: int
     format: str
     cache_gb: float
+    lease_s: float
+    checkpoint_s: float
     force: bool
     dry_run: bool
     debug: bool

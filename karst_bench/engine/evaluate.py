@@ -12,6 +12,7 @@ from karst_bench.engine.streams import exact_convolutions
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Batches
 from karst_bench.nn.eval_mode import eval_mode
+from karst_bench.stopping import watched
 
 CAPTURE_FROM = 8  # batches of a pass; recording takes as long as about five
 
@@ -49,6 +50,7 @@ def top1(
     keep: bool = False,
 ) -> Score:  # fmt: skip
     """Accuracy and loss over the batches in order; the host waits for the device once, at the end.
+    Between two batches is a safe point to stop.
 
     recorder: records the pass of a full batch, where there are enough of them to be worth it. keep: what was said of each
     image too.
@@ -65,7 +67,7 @@ def top1(
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     n = 0
     with eval_mode(model), exact_convolutions():
-        for x, y in batches.epoch(None):
+        for x, y in watched(batches.epoch(None)):
             logits = forward(x)
             top = logits.argmax(1)
             correct += (top == y).sum()
@@ -83,7 +85,7 @@ def predict_logits(model: nn.Module, batches: Batches, *, precision: str, device
     """Logits (n, classes), float32 on the CPU, in the order of the batches."""
     out = []
     with eval_mode(model), exact_convolutions():
-        for x, _ in batches.epoch(None):
+        for x, _ in watched(batches.epoch(None)):
             with autocast(precision, device):
                 logits = model(x)
             out.append(logits.float().cpu())

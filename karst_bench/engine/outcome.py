@@ -1,21 +1,23 @@
 """What goes into and comes out of training besides the model: checks, the fit, and its two ways to end early."""
 
+import signal
 from dataclasses import dataclass
 from typing import Any
 
 from karst_bench.engine.checkpoint import State
 from karst_bench.methods.base import Batches
+from karst_bench.stopping import Stopped, asked
 
 
 class DivergedError(RuntimeError):
     """The training loss or a trained weight became NaN or infinite."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: asked for by `stop`
+class Interrupted(Stopped):
     """Training was asked to stop; `state` continues it to the same bits."""
 
     def __init__(self, state: State) -> None:
-        super().__init__("training was interrupted; its state can be resumed")
+        super().__init__(asked() or signal.SIGINT)
         self.state = state
 
 

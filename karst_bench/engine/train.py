@@ -33,8 +33,9 @@ from karst_bench.engine.outcome import Check, DivergedError, Fit, Interrupted
 from karst_bench.engine.recipe import Recipe
 from karst_bench.engine.step import train_mode, train_step
 from karst_bench.engine.streams import Streams, exact_convolutions, forked
-from karst_bench.errors import UserError
+from karst_bench.errors import CheckpointError, UserError
 from karst_bench.methods.base import Batches, Method
+from karst_bench.stopping import Stopped
 
 CHECK_LOSS_EVERY = 50  # steps between looks at the loss inside an epoch on a CPU; a GPU would be waited for
 
@@ -50,15 +51,15 @@ def fit(
     state: continue from there (exact on the same machine type and thread count). mixing: the a of mixup's and of cutmix's
     Beta(a, a), for batches that are mixed with themselves. objective: what is minimised besides penalties; cross-entropy.
     recorder: records the step, which is then replayed.
-    Raises: Interrupted if a callback wants to stop; DivergedError on a loss or weight that is not finite; UserError if
-    nothing can be trained; whatever a callback raises.
+    Raises: Interrupted if a callback wants to stop, or a signal during a check; DivergedError on a loss or weight that is not
+    finite; CheckpointError where `state` is not this run's; UserError if nothing can be trained; whatever a callback raises.
     """
     objective = objective or CrossEntropy(recipe, precision)
     loop = _Loop(model, methods, batches, recipe, precision, device, streams, checks, mixing, objective, recorder)
     watch = callbacks or Callbacks()
     with forked(streams.seed_of("dropout")), exact_convolutions():
         if state is not None:
-            loop.restore(state)
+            _resume(loop, state)
         watch.on_start(recipe.epochs, loop.per_epoch, loop.step)
         try:
             while loop.epoch < recipe.epochs:
@@ -70,6 +71,14 @@ def fit(
         finally:
             watch.on_end()
     return loop.result()
+
+
+def _resume(loop: "_Loop", state: State) -> None:
+    """Sets the loop to a state. Raises: CheckpointError for one that is not of this run, or not of any."""
+    try:
+        loop.restore(state)
+    except (UserError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint is not this run's ({error})") from error
 
 
 class _Loop:
@@ -173,14 +182,18 @@ class _Loop:
 
     def end_epoch(self) -> EpochRow:
         """Write the curves, do the checks that are due and move on to the next epoch."""
+        epoch = self.epoch + 1
+        try:  # all of them before anything is noted: one that is broken off leaves the state after the last step
+            scores = [(check, self.look(check)) for check in self.checks if epoch in check.epochs]
+        except Stopped as stopped:
+            raise Interrupted(self.state()) from stopped
         loss, top1_pct = self.now.means()
         self.schedule.set(self.epoch, self.step - 1)  # a run resumed right here has not set it yet
-        epoch = self.epoch + 1
         row = {"epoch": epoch, "train_loss": loss, "train_top1_pct": top1_pct, "lr": self.schedule.lr}
         for key, value in row.items():
             self.curves[key].append(value)
-        for check in (check for check in self.checks if epoch in check.epochs):
-            row[f"{check.split.rstrip('0123456789')}_top1_pct"] = self.look(check, epoch)
+        for check, seen in scores:
+            row[f"{check.split.rstrip('0123456789')}_top1_pct"] = self.note(check, epoch, seen)
         self.epoch, self.now = epoch, EpochMeter()
         return row
 
@@ -188,13 +201,16 @@ class _Loop:
         """The checks done after that epoch (counted from 1)."""
         return [seen for seen in self.curves["checks"] if seen["epoch"] == epoch]
 
-    def look(self, check: Check, epoch: int) -> float:
-        """Evaluate a check, and keep the weights if it chooses and has never seen better."""
+    def look(self, check: Check) -> float:
+        """The top-1 of a check, in per cent. Raises: Stopped."""
         with self.check_watch:
             score = top1(
                 self.model, check.batches, precision=self.precision, device=self.device, recorder=self.recorder
             )
-            seen = score.top1_pct
+        return score.top1_pct
+
+    def note(self, check: Check, epoch: int, seen: float) -> float:
+        """Put what a check saw into the curves, and keep the weights if it chooses and has never seen better."""
         self.curves["checks"].append({"epoch": epoch, "split": check.split, "top1_pct": seen})
         if check.choose and (self.best_at is None or seen > self.best_at[1]):
             self.best_at, self.best = (epoch, seen), copy_out(self.trained)

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from karst_bench.errors import UserError
+from karst_bench.errors import CheckpointError
 from karst_bench.tensors_file import to_safetensors
 
 META, CHECKSUM = "karst_bench.meta", "karst_bench.sha256"
@@ -34,7 +34,7 @@ def to_bytes(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
 
 
 def from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, meta) of the file that `to_bytes` made. Raises: UserError where it is no such file, or not as written."""
+    """(tensors, meta) of the file that `to_bytes` made. Raises: CheckpointError where it is no such file, or not as written."""
     try:
         with safe_open(path, framework="pt") as file:
             header: dict[str, str] = file.metadata() or {}
@@ -42,5 +42,5 @@ def from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if _checksum(tensors, header[META]) != header[CHECKSUM]:
             raise ValueError("its checksum does not fit its content")
         return tensors, json.loads(header[META])
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path} is no whole checkpoint of karst_bench ({error}); remove it to start afresh") from error
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RuntimeError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"{path} is no whole checkpoint of karst_bench ({error})") from error

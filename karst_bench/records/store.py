@@ -1,19 +1,22 @@
 """The results folder: one write-once JSON per finished run, failures apart, adapters and checkpoints beside.
 
-runs/<suite>/<id>.json            finished runs, never overwritten
+runs/<suite>/<id>.json            finished runs; only `force` ever replaces one, by a finished one, in one step
 failed/<suite>/<id>.json          the last failure of a cell, with traceback and the count of attempts
 superseded/<suite>/<id>.<n>.json  what `force` (or a later success) replaced
 adapters/<suite>/<id>.safetensors what was trained, when asked for
 predictions/<suite>/<id>.<hash>.safetensors  what it said of every image, when asked for (predictions.py)
 artefacts/<suite>/<id>.<stage>.safetensors  what a stage before training (score, supernet, evolve) left
 checkpoints/<id>[.<stage>].safetensors  state of an interrupted run or stage; removed when its record is written
+forced/                           what `force` has begun (forced.py); the names of its files hold .forced<n> after the id
 leases/                           who is running what (lease.py)
 """
 
+import copy
 import hashlib
+import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from karst_bench import files
-from karst_bench.errors import UserError
+from karst_bench.errors import CheckpointError, LostLeaseError, UserError
 from karst_bench.records import record as schema
+from karst_bench.records.lease import Lease
 from karst_bench.records.record import FailedRun, RunRecord
 from karst_bench.records.strict_json import RecordError
 from karst_bench.tensors_file import to_safetensors
@@ -30,9 +34,14 @@ from karst_bench.tensors_file import to_safetensors
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
+
 
 class Store:
     """Reads and writes one suite's part of a results folder; many processes may share it."""
+
+    lease: Lease | None = None
+    attempt = ""  # what the names of a forced run's files hold after the id
 
     def __init__(self, root: Path | str, suite: str) -> None:
         """`root` is paths.results; raises UserError where `suite` is no plain name."""
@@ -41,6 +50,19 @@ class Store:
         self.root = Path(root)
         self.suite = suite
 
+    def under(self, lease: Lease) -> "Store":
+        """This store for the holder of a lease, which is asked for before anything is written."""
+        return self._changed(lease=lease)
+
+    def for_attempt(self, number: int) -> "Store":
+        """This store for a forced run: its files stand beside those of the record that it will replace."""
+        return self._changed(attempt=f".forced{number}")
+
+    def _changed(self, **attributes: object) -> "Store":
+        other = copy.copy(self)
+        vars(other).update(attributes)
+        return other
+
     def path(self, run_id: str, kind: str = "runs") -> Path:
         """Where a record of that id lies; kind = runs | failed."""
         if schema.ID.fullmatch(run_id) is None:
@@ -48,20 +70,21 @@ class Store:
         return self.root / kind / self.suite / f"{run_id}.json"
 
     def adapter_path(self, run_id: str) -> Path:
-        """Where the adapter of that id lies, or would."""
-        return self.root / "adapters" / self.suite / f"{run_id}.safetensors"
+        """Where the adapter of that id will lie; where it lies, its record says."""
+        return self.root / "adapters" / self.suite / f"{run_id}{self.attempt}.safetensors"
 
     def artefact_path(self, run_id: str, stage: str) -> Path:
         """Where the product of that stage of the run lies, or would."""
-        return self.root / "artefacts" / self.suite / f"{run_id}.{stage}.safetensors"
+        return self.root / "artefacts" / self.suite / f"{run_id}{self.attempt}.{stage}.safetensors"
 
-    def checkpoint_path(self, run_id: str) -> Path:
-        """Where the checkpoint of that id lies, or would."""
-        return self.root / "checkpoints" / f"{run_id}.safetensors"
+    def checkpoint_path(self, key: str) -> Path:
+        """Where the checkpoint of that run (its id) or stage (`<id>.<stage>`) lies, or would."""
+        run_id, dot, stage = key.partition(".")
+        return self.root / "checkpoints" / f"{run_id}{self.attempt}{dot}{stage}.safetensors"
 
     def check_writable(self) -> None:
         """Raise UserError now, before hours of training, where a record could not be written at the end."""
-        probe = self.root / "runs" / self.suite / f".probe.{os.getpid()}.{secrets.token_hex(4)}"
+        probe = self.root / "runs" / self.suite / f".probe.{os.getpid()}.{secrets.token_hex(4)}.tmp"
         files.write(probe, b"\n")
         with suppress(OSError):
             probe.unlink()
@@ -98,53 +121,86 @@ class Store:
             return 0
 
     def write(self, record: RunRecord) -> Path:
-        """Write a finished record, once; the checkpoint and an earlier failure make way for it.
+        """Write a finished record, once; checkpoints and an earlier failure make way for it.
 
-        Raises: UserError when the id is taken (the standing record stays as it is) or the disk refuses.
+        A forced run's replaces the standing record in one step; that one and all its files go to superseded/.
+        Raises: UserError when the id is taken (the standing record stays as it is), LostLeaseError, DiskError.
         """
-        path = self.path(record.id)
-        if not files.write(path, schema.dumps(record).encode(), once=True):
-            raise UserError(f"record {record.id} exists already at {path}; force=true moves the old one to superseded/")
-        self._retire(self.path(record.id, "failed"))
-        self.drop_checkpoint(record.id)
+        from karst_bench.records import forced
+
+        path, data = self.path(record.id), schema.dumps(record).encode()
+        self._ask_lease(path)
+        if self.attempt:
+            old = self._kept(path)
+            forced.will_write(self, record.id, data)
+            files.write(path, data)
+            self._move_products(record.id, old)
+            forced.end(self, record.id)
+        elif not files.write(path, data, once=True):
+            raise UserError(f"record {record.id} exists already at {path}; force=true replaces it and keeps the old one")
+        self.retire_failure(record.id)
+        self.drop_checkpoints(record.id)
         return path
 
     def fail(self, failed: FailedRun) -> Path:
         """Keep the failure of a cell apart from the results, counting the attempts; the next failure replaces it."""
         counted = replace(failed, attempts=self.failures(failed.id) + 1)
         path = self.path(failed.id, "failed")
+        self._ask_lease(path)
         files.write(path, schema.dumps(counted).encode())
         return path
 
-    def supersede(self, run_id: str) -> Path | None:
-        """Move the standing record, its adapter and its failures to superseded/; None where there is nothing."""
-        self.drop_checkpoint(run_id)
-        self._retire(self.path(run_id, "failed"))
-        moved = self._retire(self.path(run_id))
-        if moved is not None and self.adapter_path(run_id).exists():
+    def retire_failure(self, run_id: str) -> None:
+        """Move the failure of a cell to superseded/, if there is one: it starts with no failures again."""
+        path = self.path(run_id, "failed")
+        if self._kept(path) is not None:
             with suppress(OSError):
-                self.adapter_path(run_id).replace(moved.with_suffix(".safetensors"))
-        for artefact in sorted(self.artefact_path(run_id, "any").parent.glob(f"{run_id}.*.safetensors")):
-            with suppress(OSError):
-                if moved is None:
-                    artefact.unlink()
-                else:
-                    artefact.replace(moved.with_suffix(f".{artefact.name.removeprefix(f'{run_id}.')}"))
-        return moved
+                path.unlink()
 
-    def _retire(self, path: Path) -> Path | None:
+    def next_number(self, run_id: str) -> int:
+        """The first number that nothing of this cell in superseded/ has."""
+        number = 1
+        while self._superseded(run_id, number).exists():
+            number += 1
+        return number
+
+    def _superseded(self, run_id: str, number: int) -> Path:
+        return self.root / "superseded" / self.suite / f"{run_id}.{number}.json"
+
+    def _kept(self, path: Path) -> Path | None:
+        """A second name for that file in superseded/, where the last one is not the same file; None without the file."""
         if not path.exists():
             return None
-        folder = self.root / "superseded" / self.suite
+        last = self._superseded(path.stem, self.next_number(path.stem) - 1)
+        if last.exists() and last.read_bytes() == path.read_bytes():
+            return last  # a process was killed between this and what comes after it
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            number = 1
-            while not files.link_once(path, target := folder / f"{path.stem}.{number}.json"):
-                number += 1
-            path.unlink()
+            last.parent.mkdir(parents=True, exist_ok=True)
+            while not files.link_once(path, target := self._superseded(path.stem, self.next_number(path.stem))):
+                pass
         except OSError as error:
-            raise files.refusal(folder, error) from error
+            raise files.refusal(last.parent, error) from error
         return target
+
+    def _move_products(self, run_id: str, old: Path | None) -> None:
+        """Adapter and artefacts of other attempts follow their record, or vanish where it has none."""
+        for folder in (self.adapter_path(run_id).parent, self.artefact_path(run_id, "any").parent):
+            for product in sorted(folder.glob(f"{run_id}.*safetensors")):
+                _, _, stage = product.name.removesuffix(".safetensors").partition(".")
+                attempt, _, stage = stage.partition(".") if stage.startswith("forced") else ("", "", stage)
+                if attempt == self.attempt.removeprefix("."):
+                    continue
+                with suppress(OSError):
+                    if old is None:
+                        product.unlink()
+                    else:
+                        product.replace(old.with_suffix(f".{stage}.safetensors" if stage else ".safetensors"))
+
+    def _ask_lease(self, path: Path) -> None:
+        if self.lease is not None and not self.lease.held():
+            raise LostLeaseError(
+                f"the lease of this cell was lost, as if this machine had slept, and another worker has it; {path} is not written"
+            )
 
     def save_adapter(
         self, run_id: str, tensors: "Mapping[str, torch.Tensor]", about: Mapping[str, str]
@@ -152,6 +208,7 @@ class Store:
         """Write the trained tensors; returns (the path relative to the results folder, its SHA-256) for the record."""
         path = self.adapter_path(run_id)
         image = to_safetensors({name: tensor.contiguous() for name, tensor in tensors.items()}, about)
+        self._ask_lease(path)
         files.write(path, image)
         return path.relative_to(self.root).as_posix(), hashlib.sha256(image).hexdigest()
 
@@ -160,39 +217,61 @@ class Store:
         was replaced keeps its own; returns (the path relative to the results folder, its SHA-256) for the record."""
         sha256 = hashlib.sha256(image).hexdigest()
         path = self.root / "predictions" / self.suite / f"{run_id}.{sha256[:8]}.safetensors"
+        self._ask_lease(path)
         files.write(path, image)
         return path.relative_to(self.root).as_posix(), sha256
 
-    def artefact(
-        self, run_id: str, stage: str, make: "Callable[[], tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]]"
-    ) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
-        """The product of a run's stage before training: read where its file stands, else made and written whole.
+    def artefact(self, run_id: str, stage: str) -> "tuple[dict[str, torch.Tensor], dict[str, Any]] | None":
+        """The product of a run's stage before training, or None; one that is damaged is told and removed."""
+        return self._read_state(self.artefact_path(run_id, stage))
 
-        Raises: UserError where the file is damaged or the disk refuses; whatever `make` raises.
+    def save_artefact(
+        self, run_id: str, stage: str, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, Any]
+    ) -> None:
+        """Write the product of a run's stage before training. Raises: as `save_checkpoint`."""
+        self._write_state(self.artefact_path(run_id, stage), tensors, meta)
+
+    def save_checkpoint(self, key: str, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, Any]) -> None:
+        """Replace the checkpoint of a running cell or stage.
+
+        Raises: DiskError; LostLeaseError; TypeError where meta is not JSON.
         """
+        self._write_state(self.checkpoint_path(key), tensors, meta)
+
+    def resumable(self, key: str) -> "tuple[dict[str, torch.Tensor], dict[str, Any]] | None":
+        """(tensors, meta) to resume from, or None; a checkpoint that is damaged is told and removed."""
+        return self._read_state(self.checkpoint_path(key))
+
+    def _write_state(self, path: Path, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, Any]) -> None:
         from karst_bench.records import checkpoint_file
 
-        path = self.artefact_path(run_id, stage)
-        if not path.exists():
-            files.write(path, checkpoint_file.to_bytes(*make()))
-        return checkpoint_file.from_file(path)
+        image = checkpoint_file.to_bytes(tensors, meta)
+        self._ask_lease(path)
+        files.write(path, image)
 
-    def save_checkpoint(self, run_id: str, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, Any]) -> None:
-        """Replace the checkpoint of a running cell. Raises: UserError where the disk refuses, TypeError by `to_bytes`."""
+    def _read_state(self, path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, Any]] | None":
         from karst_bench.records import checkpoint_file
 
-        files.write(self.checkpoint_path(run_id), checkpoint_file.to_bytes(tensors, meta))
+        try:
+            return checkpoint_file.from_file(path) if path.exists() else None
+        except CheckpointError as error:
+            self.discard(path, error)
+            return None
 
-    def load_checkpoint(self, run_id: str) -> "tuple[dict[str, torch.Tensor], dict[str, Any]] | None":
-        """(tensors, meta) to resume from, or None. Raises: UserError where the file is damaged or foreign."""
-        from karst_bench.records import checkpoint_file
+    def discard(self, path: Path, error: CheckpointError) -> None:
+        """Remove a file that cannot be gone on from, after one warning."""
+        log.warning("%s; it is removed, and what it held is done anew", error)
+        with suppress(OSError):
+            path.unlink()
 
-        path = self.checkpoint_path(run_id)
-        return checkpoint_file.from_file(path) if path.exists() else None
+    def drop_checkpoint(self, key: str) -> None:
+        """Forget the checkpoint of that run or stage, if there is one."""
+        with suppress(OSError):
+            self.checkpoint_path(key).unlink()
 
-    def drop_checkpoint(self, run_id: str) -> None:
-        """Forget the checkpoints of that id and its stages, if any; of one stage, if it is named `<id>.<stage>`."""
-        for path in [*self.checkpoint_path(run_id).parent.glob(f"{run_id}.*safetensors")]:
+    def drop_checkpoints(self, run_id: str) -> None:
+        """Forget all checkpoints of that id, its stages and its forced runs."""
+        for path in self.checkpoint_path(run_id).parent.glob(f"{run_id}.*safetensors"):
             with suppress(OSError):
                 path.unlink()
 
@@ -200,6 +279,5 @@ class Store:
         """Remove what a killed run of that id half wrote; for the holder of its lease."""
         files.clear_temporaries(self.root / "predictions" / self.suite, run_id)
         for path in (self.path(run_id), self.path(run_id, "failed"), self.adapter_path(run_id),
-                     self.artefact_path(run_id, "any")):  # fmt: skip
+                     self.artefact_path(run_id, "any"), self.checkpoint_path(run_id)):  # fmt: skip
             files.clear_temporaries(path.parent, run_id)
-        files.clear_temporaries(self.checkpoint_path(run_id).parent, run_id)

@@ -1,8 +1,9 @@
 """A log file for every run, beside its record: epochs, warnings, how it ended."""
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = "karst_bench"
@@ -12,6 +13,19 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def log_path(results: Path, suite: str, run_id: str) -> Path:
     """Where the log of that run lies, or would."""
     return results / "logs" / suite / f"{run_id}.log"
+
+
+class _RunFile(logging.FileHandler):
+    """The log file of a run; where the disk fills, it ends with one warning, and the run goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        logger = logging.getLogger(ROOT)
+        logger.removeHandler(self)
+        logger.warning("the log file %s ends here: %s", self.baseFilename, sys.exc_info()[1])
+
+    def close(self) -> None:
+        with suppress(OSError):  # what it could not write is still in its buffer
+            super().close()
 
 
 @contextmanager
@@ -24,7 +38,7 @@ def run_log(results: Path, suite: str, run_id: str) -> Iterator[None]:
     try:
         path = log_path(results, suite, run_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler: logging.Handler = logging.FileHandler(path, encoding="utf-8")
+        handler: logging.Handler = _RunFile(path, encoding="utf-8")
     except OSError as error:
         logger.warning("no log file: %s cannot be written (%s)", results, error.strerror)
         handler = logging.NullHandler()

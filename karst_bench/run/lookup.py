@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from karst_bench import files
 from karst_bench.config.settings import Settings
 from karst_bench.errors import UserError
+from karst_bench.records import forced
 from karst_bench.records.identity import cell_key
 from karst_bench.records.record import RunRecord
 from karst_bench.records.store import Store
@@ -26,13 +27,12 @@ ATTEMPTS = 2  # a failed cell is tried once more, then left to a person
 
 def recall(settings: Settings, store: Store) -> RunRecord | None:
     """The record of a finished run whose files have not changed since, without reading them; None where that is not known."""
-    if settings.force:
-        return None
     try:
         known = json.loads(memory_path(settings).read_text(encoding="utf-8"))
         if any(_stamp(Path(name)) != stamp for name, stamp in known["files"].items()):
             return None
-        record = store.find(str(known["id"]))
+        run_id = str(known["id"])
+        record = None if settings.force and not forced.finished(store, run_id) else store.find(run_id)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if record is not None:
@@ -55,7 +55,7 @@ def remember(settings: Settings, prepared: "PreparedRun") -> None:
 
 def standing_record(prepared: "PreparedRun", store: Store) -> RunRecord | None:
     """The record of a finished cell. Raises: UserError where the cell has failed too often to be tried again unasked."""
-    if prepared.settings.force:
+    if prepared.settings.force and not forced.finished(store, prepared.id):
         return None
     if (record := store.find(prepared.id)) is not None:
         log.info("%s", _done_already(prepared.title, record, store))

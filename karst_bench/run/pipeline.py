@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 from msgspec import to_builtins
 
+from karst_bench import stopping
 from karst_bench.config.settings import Settings
 from karst_bench.engine.callbacks import Callbacks
-from karst_bench.engine.checkpoint import new_state
-from karst_bench.engine.outcome import DivergedError, Interrupted
+from karst_bench.engine.outcome import DivergedError
 from karst_bench.errors import BusyError, UserError
+from karst_bench.records import forced
 from karst_bench.records.facts import RunFailure
 from karst_bench.records.identity import cell_key
 from karst_bench.records.lease import Leases
@@ -18,7 +19,8 @@ from karst_bench.records.store import Store
 from karst_bench.run.logs import run_log
 from karst_bench.run.lookup import recall, remember, result_line, standing_record
 from karst_bench.run.prepare import PreparedRun, crowded, prepare, slow_bf16, use_threads
-from karst_bench.run.recording import header_of, record_of
+from karst_bench.run.recording import header_of, publish
+from karst_bench.run.stages import resumed
 from karst_bench.run.training import train_and_score
 from karst_bench.trackers import client
 
@@ -29,7 +31,8 @@ def run(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecord:
     """Trains and evaluates what the settings say and returns its record; a finished run is read, not repeated.
 
     watchers see every epoch and every look at a split, and may raise to end the run.
-    Raises: UserError for bad input, before anything is computed; Interrupted on SIGTERM or Ctrl-C, state on disk.
+    Raises: UserError for bad input, before anything is computed; Stopped (a KeyboardInterrupt) on SIGTERM or Ctrl-C, with
+    what was trained on disk; BusyError where another process has the cell.
     """
     store = Store(settings.paths.results, settings.suite)
     return recall(settings, store) or start(settings, watchers=watchers)
@@ -37,8 +40,19 @@ def run(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecord:
 
 def start(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecord:
     """As `run`, for who has recalled already and found nothing."""
-    store = Store(settings.paths.results, settings.suite)
-    store.check_writable()
+    with stopping.listening():
+        stopping.safe_point()
+        store = Store(settings.paths.results, settings.suite)
+        store.check_writable()
+        threads, prepared = _prepared(settings)
+        if (record := standing_record(prepared, store)) is not None:
+            return record
+        with stopping.deferred():
+            return _leased(prepared, store, threads, watchers)
+
+
+def _prepared(settings: Settings) -> tuple[int, PreparedRun]:
+    """(how many threads there are, the parts of the run)."""
     threads = use_threads(settings.threads)
     prepared = prepare(settings)
     if slow_bf16(settings.precision, prepared.device):
@@ -46,17 +60,22 @@ def start(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecor
     if crowded(prepared.device, threads):
         log.info("other programs keep this machine busy; threads=1 is likely to be faster than %d", threads)
     remember(settings, prepared)
-    if (record := standing_record(prepared, store)) is not None:
-        return record
-    lease = Leases(store.root).acquire(prepared.id, note=cell_key(settings.as_config()))
+    return threads, prepared
+
+
+def _leased(prepared: PreparedRun, store: Store, threads: int, watchers: Sequence[Callbacks]) -> RunRecord:
+    """The run as the only one of its cell."""
+    settings = prepared.settings
+    lease = Leases(store.root, settings.lease_s).acquire(prepared.id, note=cell_key(settings.as_config()))
     if lease is None:
         raise BusyError(f"{prepared.title}: another process is running this cell ({prepared.id})")
     with lease, run_log(settings.paths.results, settings.suite, prepared.id):
-        if settings.force:
-            store.supersede(prepared.id)
-        elif (record := standing_record(prepared, store)) is not None:  # its last holder may have finished a moment ago
+        if (record := standing_record(prepared, store)) is not None:  # its last holder may have finished a moment ago
             return record
+        store = store.under(lease)
         store.clear_temporaries(prepared.id)
+        if settings.force:
+            store = forced.begin(store, prepared.id)
         for remark in prepared.remarks:
             log.warning("%s: %s", prepared.title, remark)
         record = _tracked(prepared, store, threads, watchers)
@@ -67,23 +86,30 @@ def start(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecor
 def _tracked(prepared: PreparedRun, store: Store, threads: int, watchers: Sequence[Callbacks]) -> RunRecord:
     """Trains under the trackers; whatever happens to them, the record is written."""
     trackers = client.build_trackers(prepared.settings.tracker)
-    saved = store.load_checkpoint(prepared.id)
-    state = None if saved is None else new_state(*saved)
-    trackers.start(prepared.settings.as_config(), prepared.id, resumed=state is not None)
+    resumes = store.checkpoint_path(prepared.id).exists()
+    trackers.start(prepared.settings.as_config(), prepared.id, resumed=resumes)
     record: RunRecord | FailedRun | None = None
     try:
-        result = train_and_score(prepared, store, state, trackers, watchers)
-        record = done = record_of(prepared, threads, result, store)
-        store.write(done)
+        result = resumed(store, prepared.id, lambda state: train_and_score(prepared, store, state, trackers, watchers))
+        record = done = publish(prepared, threads, result, store)
         return done
-    except (Interrupted, UserError, KeyboardInterrupt):
+    except UserError:
         raise
     except Exception as error:
         record = FailedRun(**header_of(prepared, threads), error=RunFailure.of(error))
-        path = store.fail(record)
+        kept = _keep_failure(store, record)
         if isinstance(error, DivergedError):
-            raise UserError(f"{prepared.title}: {error}. Failed record: {path}") from error
+            raise UserError(f"{prepared.title}: {error}. {kept}") from error
         raise
     finally:
         adapter = store.adapter_path(prepared.id) if isinstance(record, RunRecord) and record.adapter else None
         trackers.finish(None if record is None else to_builtins(record), adapter)
+
+
+def _keep_failure(store: Store, record: FailedRun) -> str:
+    """Where the failed record lies, or why there is none: what failed matters more than that."""
+    try:
+        return f"Failed record: {store.fail(record)}"
+    except UserError as error:
+        log.warning("the failure is not on record: %s", error)
+        return "Its failed record could not be written"

@@ -1,10 +1,13 @@
 """From what a run was and gave to its record."""
 
+import logging
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from karst_bench import files
+from karst_bench.errors import DiskError
 from karst_bench.records import provenance
 from karst_bench.records.facts import (
     CheckResult,
@@ -22,6 +25,7 @@ from karst_bench.records.store import Store
 from karst_bench.run.prepare import PreparedRun
 from karst_bench.run.training import Result
 
+log = logging.getLogger(__name__)
 LOCAL: dict[str, Any] = {"paths": {}, "adapter": None, "images": None, "out": None}  # where things lay is no result
 
 
@@ -43,20 +47,64 @@ def header_of(prepared: PreparedRun, threads: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store) -> RunRecord:
-    """The record of a finished run, its adapter saved where that was asked for."""
-    adapter = adapter_sha256 = None
-    if result.tensors is not None:
-        adapter, adapter_sha256 = store.save_adapter(prepared.id, result.tensors, result.adapter_metadata)
-    predictions = predictions_sha256 = None
+def publish(prepared: PreparedRun, threads: int, result: Result, store: Store) -> RunRecord:
+    """Writes adapter and predictions, where they were asked for, and then the record; the record also where they have no room.
+
+    Raises: DiskError where not even the record can be written; LostLeaseError.
+    """
+    saved = _save(prepared, result, store)
+    record = record_of(prepared, threads, result, store, saved)
+    try:
+        store.write(record)
+    except DiskError as error:
+        if saved.adapter is None and saved.predictions is None:
+            raise
+        for path, _ in filter(None, (saved.adapter, saved.predictions)):  # their room is enough for the record
+            (store.root / path).unlink(missing_ok=True)
+        record = record_of(prepared, threads, result, store, Saved(notes=_left_out("adapter and predictions", error)))
+        store.write(record)
+    return record
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What lies beside a record: (path below the results folder, SHA-256) of each; notes: what could not be written."""
+
+    adapter: tuple[str, str] | None = None
+    predictions: tuple[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _save(prepared: PreparedRun, result: Result, store: Store) -> Saved:
+    found: dict[str, tuple[str, str]] = {}
+    notes: tuple[str, ...] = ()
+    if (tensors := result.tensors) is not None:
+        try:
+            found["adapter"] = store.save_adapter(prepared.id, tensors, result.adapter_metadata)
+        except DiskError as error:
+            notes += _left_out("adapter", error)
     if result.score.answers is not None:
-        predictions, predictions_sha256 = store.save_predictions(prepared.id, _predictions(prepared, result).to_bytes())
+        try:
+            found["predictions"] = store.save_predictions(prepared.id, _predictions(prepared, result).to_bytes())
+        except DiskError as error:
+            notes += _left_out("predictions", error)
+    return Saved(**found, notes=notes)
+
+
+def _left_out(what: str, error: DiskError) -> tuple[str, ...]:
+    log.warning("the %s could not be written, the record is: %s", what, error)
+    return (f"the {what} could not be written",)
+
+
+def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store, saved: Saved) -> RunRecord:
+    """The record of a finished run."""
+    (adapter, adapter_sha256), (predictions, predictions_sha256) = saved.adapter or (None, None), saved.predictions or (None, None)
     fit, artefact = result.fit, result.found.file
     header = header_of(prepared, threads)
     phases = [name for name in ("setup", "search", "train", "evaluate") if name != "search" or name in result.meter.phases]
     curves = {key: tuple(fit.curves[key]) for key in ("epoch", "train_loss", "train_top1_pct", "lr")}
     return RunRecord(
-        **header | {"notes": (*header["notes"], *result.found.notes, *result.notes)},
+        **header | {"notes": (*header["notes"], *result.found.notes, *result.notes, *saved.notes)},
         metrics=_metrics(prepared, result),
         curves=Curves(**curves, checks=tuple(CheckResult(**check) for check in fit.curves["checks"])),
         counts=Counts(**result.counts),

@@ -7,15 +7,16 @@ from karst_bench.methods.base import Artefact
 from karst_bench.records.store import Store
 from karst_bench.run.prepare import PreparedRun
 from karst_bench.run.stages import Found, Stage, Workload
+from karst_bench.stopping import watched
 
 
 def score_stage(prepared: PreparedRun, store: Store) -> Found:
-    """What every scored method of a run found. Raises: UserError where the file is damaged or cannot be written."""
+    """What every scored method of a run found. Raises: Stopped between two batches."""
     scored = [method.name for method in prepared.methods if method.scored]
     stage = Stage(prepared, store, ("score", "train"), "score", Workload({}))
     state = stage.product(lambda _: _score(prepared), f"{' and '.join(scored)} on {prepared.plan.train}")
     parts = {name: part(state, name) for name in scored}
-    return Found({name: Artefact(found["tensors"], found["meta"]) for name, found in parts.items()}, stage.file)
+    return Found({name: Artefact(found["tensors"], found["meta"]) for name, found in parts.items()}, stage.written)
 
 
 def _score(prepared: PreparedRun) -> State:
@@ -24,5 +25,7 @@ def _score(prepared: PreparedRun) -> State:
     with seeded(streams.init):
         net = prepared.backbone()
     with forked(streams.seed_of("score")):
-        found = score_methods(net, prepared.methods, lambda size: prepared.batches(prepared.plan.train, size=size).epoch(None))
+        found = score_methods(
+            net, prepared.methods, lambda size: watched(prepared.batches(prepared.plan.train, size=size).epoch(None))
+        )
     return nest({name: new_state(artefact.tensors, artefact.facts) for name, artefact in found.items()})

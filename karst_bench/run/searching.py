@@ -21,12 +21,14 @@ from karst_bench.engine.progress import PAUSE_S, progress
 from karst_bench.engine.protocols import split_of
 from karst_bench.engine.streams import Streams
 from karst_bench.engine.train import fit
+from karst_bench.errors import CheckpointError
 from karst_bench.methods.base import Method
 from karst_bench.methods.subnets import SearchStages, Subnet
 from karst_bench.records.store import Store
 from karst_bench.run.prepare import PreparedRun
 from karst_bench.run.stages import PASS_BACK, Found, Stage, Workload
-from karst_bench.run.watchers import Checkpoints, stop_signals
+from karst_bench.run.watchers import Checkpoints, StopSignals
+from karst_bench.stopping import Stopped
 
 log = logging.getLogger(__name__)
 SAVE_S = 5.0  # between two checkpoints of a search, whose candidates take a fraction of a second each
@@ -55,7 +57,7 @@ class SubnetSearch:
 def search_stages(prepared: PreparedRun, store: Store, watchers: Sequence[Callbacks]) -> Found:
     """What a run's search found; watchers see the supernet's epochs where nothing is trained after it.
 
-    Raises: Interrupted with a checkpoint written; DivergedError; UserError where no subnet keeps to the budget.
+    Raises: Stopped with a checkpoint written; DivergedError; UserError where no subnet keeps to the budget.
     """
     method = next(method for method in prepared.methods if method.search_stages())
     stages, splits = method.search_stages(), prepared.task.splits
@@ -74,7 +76,7 @@ def search_stages(prepared: PreparedRun, store: Store, watchers: Sequence[Callba
     note = (f"searched: the best of {meta['candidates']} subnets on {search.val_split}, {meta['params']} scalars, "
             f"{meta['val_top1_pct']:.2f} % there")  # fmt: skip
     log.info("%s: %s%s", evolution.label, note, work.text())
-    found = Found({method.name: artefact}, evolution.file, (note,))
+    found = Found({method.name: artefact}, evolution.written, (note,))
     if stages.train:
         return found
     return dataclasses.replace(found, kept=net, fit=Fit(**net["meta"]["fit"]), split=search.fit_split)
@@ -96,17 +98,16 @@ def _supernet(search: SubnetSearch, stage: Stage, saved: State | None, watchers:
     """The supernet's trained tensors, with its fit."""
     prepared, plan, model = search.prepared, search.stages.supernet, search.supernet()
     recipe = dataclasses.replace(prepared.settings.recipe, epochs=plan.epochs, lr=plan.lr)
-    with stop_signals() as signals:
-        watching = [progress(stage.label), Checkpoints(stage.store, stage.key), *watchers, signals]
-        try:
-            fitted = fit(
-                model, prepared.methods, prepared.batches(search.fit_split, train=True), recipe=recipe,
-                precision=prepared.settings.precision, device=prepared.device, streams=search.streams, state=saved,
-                callbacks=Several(watching), mixing=prepared.mixing,
-            )  # fmt: skip
-        except Interrupted as interrupted:
-            stage.save(interrupted.state)
-            raise
+    checkpoints = Checkpoints(stage.store, stage.key, prepared.settings.checkpoint_s)
+    try:
+        fitted = fit(
+            model, prepared.methods, prepared.batches(search.fit_split, train=True), recipe=recipe,
+            precision=prepared.settings.precision, device=prepared.device, streams=search.streams, state=saved,
+            callbacks=Several([progress(stage.label), checkpoints, *watchers, StopSignals()]), mixing=prepared.mixing,
+        )  # fmt: skip
+    except Interrupted as interrupted:
+        checkpoints.save(interrupted.state)
+        raise
     return new_state(copy_out(trained(model)), {"fit": vars(fitted)})
 
 
@@ -116,20 +117,23 @@ def _evolve(search: SubnetSearch, stage: Stage, net: State, saved: State | None)
     copy_in(trained(model), net["tensors"])
     space = search.method.subnets(adapted_model(model).spec)
     seen: list[Candidate] = []
-    known = known_fitness(saved["meta"]["log"]) if saved else {}
+    known = _known(saved)
     seed = search.streams.seed_of("evolve")
-    last_line = last_save = time.monotonic()
-    with stop_signals() as signals:
+    checkpoints = Checkpoints(stage.store, stage.key, SAVE_S)
+    last_line, signals = time.monotonic(), StopSignals()
+    try:
         for candidate in evolve(space, _fitness(search, model), search.stages.evolve, seed=seed, known=known):
             seen.append(candidate)
             _say(stage, candidate, min(seen, key=lambda one: one.rank), due=time.monotonic() - last_line > PAUSE_S)
             last_line = time.monotonic() if time.monotonic() - last_line > PAUSE_S else last_line
-            stop = signals.should_stop()
-            if len(seen) > len(known) and (stop or time.monotonic() - last_save > SAVE_S):
-                stage.save(_logged(seen))
-                last_save = time.monotonic()
-            if stop:
+            if signals.should_stop():
                 raise Interrupted(_logged(seen))
+            if len(seen) > len(known):
+                checkpoints.on_state(lambda: _logged(seen))
+    except Stopped:
+        if len(seen) > len(known):
+            checkpoints.save(_logged(seen))
+        raise
     best = min(seen, key=lambda one: one.rank)
     facts = {"subnet": list(best.subnet), "shown": space.shown(best.subnet), "params": best.params,
              "val_top1_pct": best.fitness, "number": best.number, "candidates": len(seen)}  # fmt: skip
@@ -145,6 +149,14 @@ def _fitness(search: SubnetSearch, model: nn.Module) -> Callable[[Subnet], float
         return top1(model, batches, precision=prepared.settings.precision, device=prepared.device).top1_pct
 
     return fitness
+
+
+def _known(saved: State | None) -> dict[Subnet, float]:
+    """The fitnesses that a checkpoint holds. Raises: CheckpointError."""
+    try:
+        return known_fitness(saved["meta"]["log"]) if saved else {}
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint is no log of candidates ({error})") from error
 
 
 def _logged(seen: Sequence[Candidate]) -> State:

@@ -4,19 +4,24 @@ Both are named by the run's id and the stage, so they are keyed by all that deci
 finished stages left, goes on where the killed one stood, and starts those after it.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from karst_bench.engine.checkpoint import State, new_state
 from karst_bench.engine.outcome import Fit
+from karst_bench.errors import CheckpointError, DiskError
 from karst_bench.methods.base import Artefact
 from karst_bench.records.store import Store
 from karst_bench.run.prepare import PreparedRun
+from karst_bench.stopping import safe_point
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 PASS_BACK = 3  # an image trained on costs about this many images looked at
 
 
@@ -77,33 +82,41 @@ class Stage:
         return f"{self.prepared.title}, stage {self.names.index(self.name) + 1} of {len(self.names)}, {self.name}"
 
     @property
-    def file(self) -> Path:
-        """Where its product lies, or will."""
-        return self.store.artefact_path(self.prepared.id, self.name)
+    def written(self) -> Path | None:
+        """Where its product lies, or None where it could not be written."""
+        path = self.store.artefact_path(self.prepared.id, self.name)
+        return path if path.exists() else None
 
     def product(self, make: Callable[[State | None], State], what: str) -> State:
         """Its product: read where its file stands, else made from the checkpoint that it left, or anew, and written whole.
 
-        Raises: UserError where the file is damaged or cannot be written; whatever `make` raises.
+        What is damaged is made anew, after a warning; where the product cannot be written, it lives as long as the run.
+        Raises: Stopped; whatever `make` raises.
         """
-
-        def made() -> State:
-            log.info("%s: %s%s", self.label, what, self.work.text())
-            saved = self.store.load_checkpoint(self.key)
-            state = make(None if saved is None else new_state(*saved))
-            self.work.done += self.work.images.get(self.name, 0)
-            return state
-
-        if self.file.exists():
+        safe_point()
+        found = self.store.artefact(self.prepared.id, self.name)
+        if found is not None:
             self.work.skip(self.name)
-        state = new_state(*self.store.artefact(self.prepared.id, self.name, lambda: _pair(made())))
-        self.store.drop_checkpoint(self.key)
+            return new_state(*found)
+        log.info("%s: %s%s", self.label, what, self.work.text())
+        made = resumed(self.store, self.key, make)
+        state = new_state(made["tensors"], json.loads(json.dumps(made["meta"])))  # as a later run will read it
+        self.work.done += self.work.images.get(self.name, 0)
+        try:
+            self.store.save_artefact(self.prepared.id, self.name, **state)
+        except DiskError as error:
+            log.warning("%s is not kept, a stopped run would make it again: %s", self.label, error)
+        else:
+            self.store.drop_checkpoint(self.key)
         return state
 
-    def save(self, state: State) -> None:
-        """Its checkpoint."""
-        self.store.save_checkpoint(self.key, **state)
 
-
-def _pair(state: State) -> tuple[dict, dict]:  # type: ignore[type-arg]
-    return state["tensors"], state["meta"]
+def resumed(store: Store, key: str, make: Callable[[State | None], T]) -> T:
+    """What `make` gives from the checkpoint of that key; from none where it is damaged, or of another run, after a warning."""
+    saved = store.resumable(key)
+    if saved is not None:
+        try:
+            return make(new_state(*saved))
+        except CheckpointError as error:
+            store.discard(store.checkpoint_path(key), error)
+    return make(None)

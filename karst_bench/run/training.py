@@ -1,7 +1,8 @@
 """Training and scoring of a prepared run: the model, what trains of it, the fit, and the pass over the reported split."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -29,11 +30,13 @@ from karst_bench.engine.train import fit
 from karst_bench.methods.base import Batches
 from karst_bench.records.store import Store
 from karst_bench.run.described import about_run
+from karst_bench.run.disk_room import warn_if_short
 from karst_bench.run.prepare import TEST_BATCH, PreparedRun, method_settings
 from karst_bench.run.scoring import score_stage
 from karst_bench.run.searching import search_stages
 from karst_bench.run.stages import Found
-from karst_bench.run.watchers import Checkpoints, Tracked, stop_signals
+from karst_bench.run.watchers import Checkpoints, StopSignals, Tracked
+from karst_bench.stopping import Stopped, safe_point
 from karst_bench.trackers.client import Trackers
 
 Looks = Callable[[str], Batches]
@@ -60,7 +63,7 @@ def train_and_score(
     """Goes through the stages, trains from `state` or anew, then looks at the reported split once, merged where the method
     merges.
 
-    Raises: Interrupted with a checkpoint written; DivergedError.
+    Raises: Stopped with a checkpoint written, where anything was trained; DivergedError.
     """
     settings, meter = prepared.settings, Meter(prepared.device)
     tracked = Tracked(trackers)
@@ -70,15 +73,19 @@ def train_and_score(
         model = prepared.model(streams, found.artefacts)
         recorder = CudaRecorder(prepared.device) if prepared.device.type == "cuda" and prepared.speed != "eager" else None
         objective, notes = _objective(model, prepared)
-    fitted = found.fit
+        warn_if_short(model, prepared)
+    fitted, checkpoints = found.fit, None
     if found.kept is not None:
         copy_in(trained(model), found.kept["tensors"])
     if fitted is None:
-        fitted = _fit(prepared, store, model, streams, state, meter, [tracked, *watchers], objective, recorder)
+        checkpoints = Checkpoints(store, prepared.id, settings.checkpoint_s)
+        watching = [progress(prepared.title), checkpoints, tracked, *watchers, StopSignals()]
+        with _kept_if_stopped(checkpoints):
+            fitted = _fit(prepared, model, streams, state, meter, watching, objective, recorder)
     tensors, about = adapter_parts(model) if settings.save_adapter else (None, {})
     size = (settings.backbone["input_size"],) * 2
     counts = counting.counts(model, prepared.methods) | counting.training_counts(model, size)
-    with meter.phase("evaluate"), merged(model):
+    with meter.phase("evaluate"), _kept_if_stopped(checkpoints), merged(model):
         score = _final_score(model, prepared, fitted, recorder)
         all_tokens(model)  # multiply-adds are counted with every token in every block, as others count them
         counts["forward_macs"] = counting.forward_macs(model, size)
@@ -98,29 +105,40 @@ def before_training(prepared: PreparedRun, store: Store, meter: Meter, tracked: 
 
 
 def _fit(
-    prepared: PreparedRun, store: Store, model: nn.Module, streams: Streams, state: State | None, meter: Meter,
+    prepared: PreparedRun, model: nn.Module, streams: Streams, state: State | None, meter: Meter,
     watchers: Sequence[Callbacks], objective: CrossEntropy, recorder: Recorder | None,
 ) -> Fit:  # fmt: skip
-    """Trains the attached model; a checkpoint is written where it is interrupted."""
+    """Trains the attached model. Raises: as `fit`."""
     with meter.phase("setup"):
         trainee, train, looks = _trainee(model, prepared)
         if trainee is model and prepared.speed == "compile":
             trainee = compiled(model, prepared)
         checks = _checks(prepared, looks)
-    with meter.phase("train"), stop_signals() as signals:
-        watching = [progress(prepared.title), Checkpoints(store, prepared.id), *watchers, signals]
-        try:
-            fitted = fit(
-                trainee, prepared.methods, train, recipe=prepared.settings.recipe, precision=prepared.settings.precision,
-                device=prepared.device, streams=streams, checks=checks, state=state, callbacks=Several(watching),
-                mixing=prepared.mixing, objective=objective, recorder=recorder,
-            )  # fmt: skip
-        except Interrupted as interrupted:
-            store.save_checkpoint(prepared.id, **interrupted.state)
-            raise
+    safe_point()
+    with meter.phase("train"):
+        fitted = fit(
+            trainee, prepared.methods, train, recipe=prepared.settings.recipe, precision=prepared.settings.precision,
+            device=prepared.device, streams=streams, checks=checks, state=state, callbacks=Several(watchers),
+            mixing=prepared.mixing, objective=objective, recorder=recorder,
+        )  # fmt: skip
     in_one_piece = isinstance(trainee, CompiledTrunk) and trainee.compiled
     fitted.mode = "compile" if in_one_piece else "graph" if fitted.captured else "eager"
     return fitted
+
+
+@contextmanager
+def _kept_if_stopped(checkpoints: Checkpoints | None) -> Iterator[None]:
+    """Within, whoever stops the run leaves its state: what was interrupted, or the state after training."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        if checkpoints is not None:
+            checkpoints.save(interrupted.state)
+        raise
+    except Stopped:
+        if checkpoints is not None:
+            checkpoints.save_last()
+        raise
 
 
 def _objective(model: nn.Module, prepared: PreparedRun) -> tuple[CrossEntropy, tuple[str, ...]]:

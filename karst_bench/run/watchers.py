@@ -1,33 +1,50 @@
-"""Who watches a run besides the person: checkpoints, trackers, and the signals that ask it to stop."""
+"""Who watches a run besides the person: checkpoints, trackers, and the wish to stop."""
 
-import os
-import signal
-import sys
-import threading
+import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 
+from karst_bench import stopping
 from karst_bench.engine.callbacks import Callbacks, EpochRow
 from karst_bench.engine.checkpoint import State
+from karst_bench.errors import DiskError
 from karst_bench.records.store import Store
 from karst_bench.trackers.client import Trackers
 
-CHECKPOINT_S = 60.0
+log = logging.getLogger(__name__)
 
 
 class Checkpoints(Callbacks):
-    """Writes a checkpoint after an epoch if the last one is older than CHECKPOINT_S: a killed run loses no more than that."""
+    """Writes a checkpoint after an epoch if the last one is older than `every_s`: a killed run loses no more than that.
 
-    def __init__(self, store: Store, run_id: str) -> None:
-        self.store, self.run_id = store, run_id
+    One that cannot be written is a warning, and the run goes on.
+    """
+
+    def __init__(self, store: Store, key: str, every_s: float) -> None:
+        self.store, self.key, self.every_s = store, key, every_s
         self._last = time.monotonic()
+        self._make: Callable[[], State] | None = None
+        self._told = False
 
     def on_state(self, make: Callable[[], State]) -> None:
-        if time.monotonic() - self._last > CHECKPOINT_S:
-            self.store.save_checkpoint(self.run_id, **make())
-            self._last = time.monotonic()
+        self._make = make
+        if time.monotonic() - self._last > self.every_s:
+            self.save(make())
+
+    def save(self, state: State) -> None:
+        """Writes this state now. Raises: LostLeaseError where another has the cell."""
+        try:
+            self.store.save_checkpoint(self.key, **state)
+        except DiskError as error:
+            if not self._told:
+                log.warning("no checkpoint, what was done since the last one would be lost if this run was stopped: %s", error)
+            self._told = True
+        self._last = time.monotonic()
+
+    def save_last(self) -> None:
+        """Writes the state after training, where an epoch was trained."""
+        if self._make is not None:
+            self.save(self._make())
 
 
 class Tracked(Callbacks):
@@ -43,30 +60,5 @@ class Tracked(Callbacks):
 class StopSignals(Callbacks):
     """Whether SIGTERM or Ctrl-C has asked for a stop."""
 
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-
     def should_stop(self) -> bool:
-        return self.asked.is_set()
-
-    def ask(self, number: int, _frame: FrameType | None) -> None:
-        """The signal handler; a second Ctrl-C ends at once."""
-        if self.asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked.set()
-        os.write(sys.stderr.fileno(), b"\nstopping after this step; the run can be continued\n")
-
-
-@contextmanager
-def stop_signals() -> Iterator[StopSignals]:
-    """Turns SIGTERM and the first Ctrl-C into a request that training answers after its step, with a checkpoint."""
-    signals = StopSignals()
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
-    before = {number: signal.signal(number, signals.ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return stopping.asked() is not None

@@ -12,8 +12,10 @@ import torch
 from msgspec.structs import replace
 from safetensors.torch import save
 
-from karst_bench.errors import UserError
+from karst_bench.errors import LostLeaseError, UserError
+from karst_bench.records import forced
 from karst_bench.records import record as schema
+from karst_bench.records import store as store_module
 from karst_bench.records.checkpoint_file import CHECKSUM, META
 from karst_bench.records.facts import RunFailure
 from karst_bench.records.record import FailedRun
@@ -53,17 +55,99 @@ def test_failures_are_counted_and_make_way(store, record, failure, tmp_path):
     assert files(tmp_path) == [f"runs/mini/{run_id}.json", f"superseded/mini/{run_id}.1.json"]
 
 
-def test_force_moves_record_and_adapter(store, record, tmp_path):
-    run_id = record.id
-    for _ in range(2):
-        relative, sha256 = store.save_adapter(run_id, {"a": torch.ones(2)}, {"id": run_id})
-        assert sha256 == hashlib.sha256((tmp_path / relative).read_bytes()).hexdigest()
-        store.write(replace(record, adapter=relative, adapter_sha256=sha256))
-        assert store.supersede(run_id) is not None
-    assert store.supersede(run_id) is None
-    names = [f"superseded/mini/{run_id}.{n}.{kind}" for n in (1, 2) for kind in ("json", "safetensors")]
-    assert files(tmp_path) == names
-    assert schema.load(tmp_path / names[0]).adapter == f"adapters/mini/{run_id}.safetensors"
+def finish(store, record, note):
+    """A finished run of this store, with an adapter."""
+    relative, sha256 = store.save_adapter(record.id, {"a": torch.ones(2)}, {"id": note})
+    assert sha256 == hashlib.sha256((store.root / relative).read_bytes()).hexdigest()
+    store.write(replace(record, adapter=relative, adapter_sha256=sha256, notes=(note,)))
+
+
+def test_a_forced_run_replaces_record_and_files_in_one_step(store, record, tmp_path):
+    run_id, path = record.id, store.path(record.id)
+    store.save_artefact(run_id, "score", {}, {"of": "the first"})
+    finish(store, record, "first")
+    first, before = path.read_bytes(), files(tmp_path)
+    for number in (1, 2):
+        again = forced.begin(store, run_id)
+        again.save_checkpoint(run_id, {}, {})
+        again.save_artefact(run_id, "score", {}, {"of": number})
+        assert path.read_bytes() == first or number == 2, "the old record stays while the new run goes on"
+        finish(again, record, f"again {number}")
+        assert store.read(run_id).notes == (f"again {number}",)
+        assert (tmp_path / store.read(run_id).adapter).exists()
+    kept = [f"superseded/mini/{run_id}.{n}.{kind}" for n in (1, 2) for kind in ("json", "safetensors", "score.safetensors")]
+    now = [f"adapters/mini/{run_id}.forced2.safetensors", f"artefacts/mini/{run_id}.forced2.score.safetensors",
+           f"runs/mini/{run_id}.json"]  # fmt: skip
+    assert files(tmp_path) == sorted([*now, *kept]) and len(before) == 3
+    assert schema.load(tmp_path / kept[0]).adapter == f"adapters/mini/{run_id}.safetensors"
+
+
+def test_a_stopped_forced_run_goes_on_and_an_ordinary_checkpoint_is_not_its(store, record):
+    store.save_checkpoint(record.id, {}, {"of": "an ordinary run"})
+    forced.begin(store, record.id).save_checkpoint(record.id, {}, {"of": "the forced one"})
+    assert store.resumable(record.id)[1] == {"of": "an ordinary run"}
+    again = forced.begin(store, record.id)
+    assert again.resumable(record.id)[1] == {"of": "the forced one"}
+    again.write(record)
+    assert forced.begin(store, record.id).resumable(record.id) is None
+
+
+@pytest.mark.parametrize("step", ["will_write", "write", "move", "end"])
+def test_a_forced_run_killed_while_it_publishes_leaves_one_whole_record(store, record, tmp_path, monkeypatch, step):
+    """Killed at each step in turn, then run again under the same command: the old record or the new one, never none."""
+    finish(store, record, "first")
+    places = {"will_write": (forced, "will_write"), "write": (store_module.files, "write"),
+              "move": (Store, "_move_products"), "end": (forced, "end")}  # fmt: skip
+    with pytest.raises(KeyboardInterrupt), forced.forced_command(tmp_path, ["force=true"]):
+        again = forced.begin(store, record.id)
+        relative, sha256 = again.save_adapter(record.id, {"a": torch.ones(2)}, {"id": "again"})
+
+        def killed(*arguments, **_):
+            if step != "write" or arguments[0] == store.path(record.id):
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        real = getattr(*places[step])
+        with monkeypatch.context() as patch:
+            patch.setattr(*places[step], killed)
+            again.write(replace(record, adapter=relative, adapter_sha256=sha256, notes=("again",)))
+    standing = store.read(record.id)
+    assert hashlib.sha256((tmp_path / standing.adapter).read_bytes()).hexdigest() == standing.adapter_sha256
+    with forced.forced_command(tmp_path, ["force=true"]):
+        assert forced.finished(store, record.id) == (step in ("move", "end"))
+        if not forced.finished(store, record.id):
+            finish(forced.begin(store, record.id), record, "again")
+        assert forced.finished(store, record.id)
+    assert store.read(record.id).notes == ("again",)
+    assert [path.stem for path in (tmp_path / "superseded" / "mini").glob("*.json")] == [f"{record.id}.1"]
+    assert not list((tmp_path / "forced" / "commands").iterdir())
+
+
+def test_a_finished_command_forces_anew_and_a_worker_behind_is_told(store, record, tmp_path):
+    store.write(record)
+    with forced.forced_command(tmp_path, ["force=true"]):
+        assert not forced.finished(store, record.id)
+        with forced.forced_command(tmp_path, ["force=true"]):  # another worker, which ends the sweep
+            forced.begin(store, record.id).write(replace(record, notes=("again",)))
+        assert forced.finished(store, record.id), "the other saw that all is done"
+    assert not forced.finished(store, record.id)
+
+
+class Lost:
+    """A lease that another worker took over."""
+
+    def held(self):
+        return False
+
+
+def test_who_lost_the_lease_writes_nothing(store, record, failure, tmp_path):
+    late = store.under(Lost())
+    for act in (lambda: late.write(record), lambda: late.fail(failure), lambda: late.save_checkpoint(record.id, {}, {}),
+                lambda: late.save_adapter(record.id, {"a": torch.ones(1)}, {}),
+                lambda: late.save_artefact(record.id, "score", {}, {})):  # fmt: skip
+        with pytest.raises(LostLeaseError, match="another worker has it"):
+            act()
+    assert files(tmp_path) == []
 
 
 def a_state():
@@ -82,24 +166,25 @@ def a_state():
 
 def test_a_checkpoint_comes_back_bit_for_bit_and_goes_with_the_record(store, record):
     tensors, meta = a_state()
-    assert store.load_checkpoint(record.id) is None
+    assert store.resumable(record.id) is None
     store.save_checkpoint(record.id, {}, {})
     store.save_checkpoint(record.id, tensors, meta)
-    back, back_meta = store.load_checkpoint(record.id)
+    back, back_meta = store.resumable(record.id)
     assert back_meta == meta and back.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert back[name].dtype == tensor.dtype and torch.equal(back[name], tensor), name
     store.write(record)
-    assert store.load_checkpoint(record.id) is None
+    assert store.resumable(record.id) is None
 
 
-def test_a_foreign_checkpoint_is_refused(store, record):
+def test_a_foreign_checkpoint_is_told_and_not_used(store, record, caplog):
     path = store.checkpoint_path(record.id)
     path.parent.mkdir(parents=True)
     for content in (b"", b"\x80\x04pickle", b"{}" * 50, save({"a": torch.ones(2)}), save({}, {META: "{}", CHECKSUM: "0"})):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="remove it to start afresh"):
-            store.load_checkpoint(record.id)
+        caplog.clear()
+        assert store.resumable(record.id) is None and not path.exists()
+        assert [line.count(str(path)) for line in caplog.messages] == [1]
     with pytest.raises(TypeError, match="not JSON serializable"):
         store.save_checkpoint(record.id, {}, {"f": files})
 
@@ -111,8 +196,7 @@ def test_every_flipped_bit_of_a_checkpoint_is_seen(store, record):
     whole = path.read_bytes()
     for position in range(0, len(whole), 97):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        with pytest.raises(UserError, match="remove it to start afresh"):
-            store.load_checkpoint(record.id)
+        assert store.resumable(record.id) is None, position
 
 
 def test_damaged_records_are_not_overwritten(store, record):

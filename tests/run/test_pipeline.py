@@ -3,8 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +105,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(words, tmp_path: Path, monke
     (tmp_path / "results").rename(tmp_path / "before")
     asked = iter([False, False, False, False, False, True])
 
-    @contextmanager
-    def stopping() -> Iterator[StopSignals]:
-        signals = StopSignals()
-        monkeypatch.setattr(signals, "should_stop", lambda: next(asked, False))
-        yield signals
-
-    monkeypatch.setattr(training, "stop_signals", stopping)
+    monkeypatch.setattr(StopSignals, "should_stop", lambda _: next(asked, False))
     with pytest.raises(Interrupted):
         pipeline.run(settings_of(words(f"method={method}", "recipe.epochs=2", "seed=3")))
     assert files(tmp_path / "results" / "checkpoints", "*.safetensors")

@@ -11,7 +11,6 @@ from karst_bench.adapt.backbone import build_backbone
 from karst_bench.adapt.weights_file import find_weights
 from karst_bench.config.compose import settings_of
 from karst_bench.data.loader import SplitBatches
-from karst_bench.errors import UserError
 from karst_bench.records.store import Store
 from karst_bench.run import pipeline, scoring, training
 from karst_bench.run.commands import act
@@ -70,11 +69,12 @@ def test_only_the_training_split_is_read(words, tmp_path, monkeypatch, protocol)
     assert opened and all(part is prepared.task.splits[prepared.plan.train] for part in opened)
 
 
-def test_a_damaged_artefact_is_refused(words, tmp_path) -> None:
+def test_a_damaged_artefact_is_told_and_made_anew(words, tmp_path, caplog) -> None:
     prepared, store = prepare(settings_of(words("method=spt_lora"))), Store(tmp_path / "results", "mini")
     files.write(store.artefact_path(prepared.id, "score"), b"no artefact")
-    with pytest.raises(UserError, match="remove it"):
-        score_stage(prepared, store)
+    found = score_stage(prepared, store)
+    assert caplog.text.count("no whole checkpoint") == 1 and found.artefacts["spt_lora"].tensors
+    assert store.artefact(prepared.id, "score") is not None
 
 
 def test_a_plain_method_has_no_stage(plain_words, tmp_path) -> None:

@@ -1,6 +1,5 @@
 """The stages of methods that search: what they read, what they leave, and that being killed changes nothing."""
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from karst_bench.config.compose import settings_of
 from karst_bench.data.loader import SplitBatches
 from karst_bench.engine.outcome import Interrupted
 from karst_bench.errors import UserError
-from karst_bench.records import checkpoint_file
+from karst_bench.records import checkpoint_file, forced
 from karst_bench.records.store import Store
 from karst_bench.run import pipeline, searching, training
 from karst_bench.run.prepare import prepare
@@ -33,16 +32,9 @@ def words(tmp_path: Path, mini_cache: Path):
 
 
 def stop_after(calls: int):
-    """Signals that ask for a stop when they are asked for the calls-th time."""
+    """A wish to stop that is there when it is looked for the calls-th time."""
     asked = iter([False] * (calls - 1) + [True])
-
-    @contextmanager
-    def stopping():
-        signals = StopSignals()
-        signals.should_stop = lambda: next(asked, False)
-        yield signals
-
-    return stopping
+    return lambda _: next(asked, False)
 
 
 def killed(*_: object, **__: object) -> None:
@@ -58,7 +50,7 @@ def test_killed_in_each_stage_it_ends_the_same(words, tmp_path, monkeypatch, met
     results.rename(tmp_path / "before")
     for calls, left in ((2, "supernet"), (2 + 3, "evolve")):
         with monkeypatch.context() as patch:
-            patch.setattr(searching, "stop_signals", stop_after(calls))
+            patch.setattr(StopSignals, "should_stop", stop_after(calls))
             with pytest.raises(Interrupted):
                 pipeline.run(settings_of(line))
         assert [path.name for path in (results / "checkpoints").iterdir()] == [f"{record.id}.{left}.safetensors"]
@@ -116,12 +108,10 @@ def test_a_given_subnet_is_trained_without_a_search(words, monkeypatch) -> None:
 
 def test_force_searches_anew(tmp_path) -> None:
     store = Store(tmp_path, "mini")
-    for stage in ("supernet", "evolve"):
-        files.write(store.artefact_path("0" * 16, stage), b"old")
-        files.write(store.checkpoint_path(f"{'0' * 16}.{stage}"), b"old")
-    files.write(store.artefact_path("1" * 16, "evolve"), b"another's")
-    store.supersede("0" * 16)
-    assert [path.name for path in tmp_path.rglob("*.safetensors")] == [f"{'1' * 16}.evolve.safetensors"]
+    files.write(store.artefact_path("0" * 16, "evolve"), b"old")
+    files.write(store.checkpoint_path(f"{'0' * 16}.supernet"), b"old")
+    again = forced.begin(store, "0" * 16)
+    assert again.artefact("0" * 16, "evolve") is None and again.resumable(f"{'0' * 16}.supernet") is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from karst_bench.adapt.timm_sites import classifier
 from karst_bench.methods.base import Batches
 from karst_bench.nn.eval_mode import eval_mode
+from karst_bench.stopping import watched
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 UNKNOWN_FREE = 4 << 30  # bytes that are taken to be free where the system does not tell
@@ -101,7 +102,7 @@ class FeatureBatches:
     def _store(self, room: int | None) -> tuple[Tensor, Tensor] | None:
         features, labels, filled = torch.empty(0), [], 0
         every = self.images if self.every is None else self.every
-        for rows, y in self._passed(every, None, 0):
+        for rows, y in watched(self._passed(every, None, 0)):
             if not filled:
                 count = len(every) * len(y)  # the last batch may be smaller
                 if count * rows[0].nbytes > (_free_bytes(rows.device) // 2 if room is None else room):
