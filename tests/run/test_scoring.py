@@ -73,7 +73,7 @@ def test_a_damaged_artefact_is_told_and_made_anew(words, tmp_path, caplog) -> No
     prepared, store = prepare(settings_of(words("method=spt_lora"))), Store(tmp_path / "results", "mini")
     files.write(store.artefact_path(prepared.id, "score"), b"no artefact")
     found = score_stage(prepared, store)
-    assert caplog.text.count("no whole checkpoint") == 1 and found.artefacts["spt_lora"].tensors
+    assert caplog.text.count("no whole checkpoint") == 1 and found.artefacts["spt_lora"].facts
     assert store.artefact(prepared.id, "score") is not None
 
 
