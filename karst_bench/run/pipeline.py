@@ -19,7 +19,7 @@ from karst_bench.records.store import Store
 from karst_bench.run.logs import run_log
 from karst_bench.run.lookup import recall, remember, result_line, standing_record
 from karst_bench.run.prepare import PreparedRun, crowded, prepare, slow_bf16, use_threads
-from karst_bench.run.recording import header_of, publish
+from karst_bench.run.recording import header_of, write_record
 from karst_bench.run.stages import resumed
 from karst_bench.run.training import train_and_score
 from karst_bench.trackers import client
@@ -91,7 +91,7 @@ def _tracked(prepared: PreparedRun, store: Store, threads: int, watchers: Sequen
     record: RunRecord | FailedRun | None = None
     try:
         result = resumed(store, prepared.id, lambda state: train_and_score(prepared, store, state, trackers, watchers))
-        record = done = publish(prepared, threads, result, store)
+        record = done = write_record(prepared, threads, result, store)
         return done
     except UserError:
         raise

@@ -47,7 +47,7 @@ def header_of(prepared: PreparedRun, threads: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def publish(prepared: PreparedRun, threads: int, result: Result, store: Store) -> RunRecord:
+def write_record(prepared: PreparedRun, threads: int, result: Result, store: Store) -> RunRecord:
     """Writes adapter and predictions, where they were asked for, and then the record; the record also where they have no room.
 
     Raises: DiskError where not even the record can be written; LostLeaseError.

@@ -184,8 +184,8 @@ def test_cells_of_other_workers_are_visited_again_and_what_remains_is_listed(wor
     assert "1 runs are not done" in said and "seed=" in said.splitlines()[-1]
     assert sorted(records(tmp_path / "results")) == ids[1:]
 
-    real = pipeline.publish
-    monkeypatch.setattr(pipeline, "publish", lambda *a: (theirs.release(), real(*a))[1])
+    real = pipeline.write_record
+    monkeypatch.setattr(pipeline, "write_record", lambda *a: (theirs.release(), real(*a))[1])
     (tmp_path / "results" / "runs" / "mini" / f"{ids[1]}.json").unlink()
     assert main(words()) == 0, "the other let go meanwhile"
     assert sorted(records(tmp_path / "results")) == ids
