@@ -24,6 +24,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """triton names on stderr whatever is not collected at the end."""
+    gc.unfreeze()
+
+
 @lru_cache
 def _tiny(family: str) -> nn.Module:
     """Two-digit widths, every shape of the big ones: four stages, shifted windows, a class token."""

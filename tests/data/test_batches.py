@@ -54,6 +54,13 @@ def noise(batch: ImageBatch, generator: torch.Generator) -> torch.Tensor:
     return images + torch.randint(0, 50, images.shape, generator=generator, dtype=torch.uint8)
 
 
+def test_every_step_draws_its_own_augmentation():
+    same = ArraySplit("train800", torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64))
+    batches = SplitBatches(same, batch=4, mean=MEAN, std=STD, device="cpu", augment=noise)
+    first, second = (x for x, _ in batches.epoch(torch.Generator().manual_seed(5)))
+    assert not torch.equal(first, second)
+
+
 def test_a_resumed_epoch_equals_the_tail_of_the_unbroken_one():
     batches = batches_of(augment=noise)
     whole = list(batches.epoch(torch.Generator().manual_seed(5)))

@@ -205,6 +205,9 @@ def test_commands_for_missing_cells(tmp_path):
         "karst-bench run method=lora dataset=vtab/cifar100 backbone=vit_b16 seed=0,1,2 -m"
     )
     assert ("table1", "karst", "vtab/pets") not in lines
+    every = ",".join(task.option for task in VTAB.tasks)  # the page has one command for all of them
+    whole = f"`karst-bench run method=lora dataset={every} backbone=vit_b16 seed=0,1,2 -m`"
+    assert whole in (report.folder / "missing.md").read_text()
     assert "extra=rst_scalar" in lines["table3", "fact_tk+rst_scalar", "vtab/pets"]["command"]
     few = lines["figure2", "dtl", "fewshot/cars"]["command"]
     assert "dataset.shots=1,2,4,8,16" in few and "dataset.split_seed=0,1,2" in few and few.endswith("-m")

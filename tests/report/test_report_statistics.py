@@ -224,7 +224,7 @@ def test_cliques_are_the_longest_spans():
 
 
 def test_pareto_and_knee_by_hand():
-    points = [(0.1, 70.0), (0.2, 74.0), (0.2, 73.0), (0.4, 75.0), (0.8, 75.5), (0.5, 60.0)]
+    points = [(0.1, 70.0), (0.2, 74.0), (0.2, 73.0), (0.4, 75.0), (0.8, 75.5), (0.5, 60.0), (0.6, 75.0)]
     front = compare.pareto_front(points)
     assert front == [0, 1, 3, 4]
     # above the chord (log cost): 0, 0.727 - 1/3, 0.909 - 2/3, 0
