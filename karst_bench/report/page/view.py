@@ -39,7 +39,7 @@ class RowView:
 
 @dataclass(frozen=True)
 class TableView:
-    """One table; groups: title and width of the heads above the heads, empty where no column has a group."""
+    """One table; groups: title and width of the heads above the heads; marked: whether a best number is."""
 
     name: str
     title: str
@@ -47,7 +47,7 @@ class TableView:
     groups: tuple[tuple[str, int], ...]
     rows: tuple[RowView, ...]
     notes: tuple[str, ...]
-    kinds: tuple[str, ...]
+    marked: bool
 
 
 def table_view(table: Table, runs_of: Mapping[str, tuple[str, ...]]) -> TableView:
@@ -58,9 +58,9 @@ def table_view(table: Table, runs_of: Mapping[str, tuple[str, ...]]) -> TableVie
         RowView(visible(key), row.source, row.kind, tuple(_cell(table.name, key, c, row, runs_of) for c in columns))
         for key, row in zip(keys, table.rows, strict=True)
     )
-    kinds = tuple(sorted({row.kind for row in table.rows if row.source == "ours" and row.kind}))
+    marked = any(cell.mark for row in rows for cell in row.cells)
     return TableView(
-        table.name, table.title, columns, _groups(columns), rows, tuple(map(visible_note, table.notes)), kinds
+        table.name, table.title, columns, _groups(columns), rows, tuple(map(visible_note, table.notes)), marked
     )
 
 
