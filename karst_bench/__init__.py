@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # torch loads with the first call, so that reports and a mist
     from torch import Tensor, nn
 
 __version__ = "0.2.0"
-__all__ = ["UserError", "attach", "load_adapter", "merge", "save_adapter", "unmerge"]
+__all__ = ["UserError", "attach", "export", "load_adapter", "load_peft", "merge", "push_to_hub", "save_adapter", "save_peft",
+           "unmerge"]  # fmt: skip
 
 
 def attach(
@@ -75,16 +76,24 @@ def unmerge(model: "nn.Module") -> "nn.Module":
     return unfold(model)
 
 
-def save_adapter(model: "nn.Module", path: str | Path) -> Path:
-    """Writes what was trained (method and head) and the settings that rebuild it, atomically, as safetensors.
+def save_adapter(model: "nn.Module", path: str | Path, *, class_names: "Iterable[str]" = ()) -> Path:
+    """Writes what was trained (method and head) and what rebuilds it, atomically: a .safetensors file, or else a folder with
+    the same file, its facts as JSON and a card for people, which names the classes.
 
-    Raises: UserError on a model without a method, on a merged one, or where the path cannot be written.
+    Raises: UserError on a model without a method, on a merged one, where a parameter trains that would not be stored, or where
+    the path cannot be written.
     """
     from karst_bench import files
+    from karst_bench.adapt.adapter_about import AboutDataset, AdapterAbout
     from karst_bench.adapt.adapter_file import adapter_parts
+    from karst_bench.adapt.adapter_folder import save_folder
     from karst_bench.tensors_file import to_safetensors
 
     path = Path(path)
+    if path.suffix != ".safetensors":
+        names = tuple(class_names)
+        return save_folder(model, path, AdapterAbout(dataset=AboutDataset(name="a set of one's own", classes=len(names),
+                                                                          class_names=names) if names else None))  # fmt: skip
     files.write(path, to_safetensors(*adapter_parts(model)), once=False)
     return path
 
@@ -100,6 +109,55 @@ def load_adapter(model: "nn.Module", path: str | Path, *, allow_other_backbone: 
 
     load_onto(model, str(path), allow_other_backbone=allow_other_backbone)
     return model
+
+
+def export(model: "nn.Module", path: str | Path, *, format: str = "onnx") -> float:
+    """Writes the model, merged or with its method, as one program for batches of any size: `onnx`, or `torch` (torch.export).
+    It runs where karst_bench is not. Returns how far its logits are from the model's, as tried on two batches.
+
+    Raises: UserError where torch cannot follow the model, a package is missing, or the logits differ by more than 1e-4.
+    """
+    from karst_bench.adapt.export_program import export_program
+
+    if format not in ("onnx", "torch"):
+        raise UserError(f"format={format!r} is unknown; use onnx or torch")
+    rows, columns = model.patch_embed.img_size  # type: ignore[union-attr, misc]
+    return export_program(model, Path(path), form=format, size=(rows, columns), about={})
+
+
+def save_peft(model: "nn.Module", folder: str | Path) -> Path:
+    """Writes lora, dora, vera or one-kernel karst as a folder that huggingface/peft loads on the same timm model.
+
+    Raises: UserError where the method has no form in peft.
+    """
+    from karst_bench.adapt.peft_folder import to_peft
+
+    return to_peft(model, Path(folder))
+
+
+def load_peft(model: "nn.Module", folder: str | Path) -> "nn.Module":
+    """Attaches what a peft folder (LoRA, DoRA, VeRA, LoKr) holds to a timm model without a method; same logits.
+
+    Raises: UserError where the folder is damaged, of another model, or has options without a counterpart here.
+    """
+    from karst_bench.adapt.peft_read import put_peft, read_peft
+
+    adapter = read_peft(model, folder)
+    attach(model, adapter.method, extra="none", **adapter.hyper)
+    put_peft(model, adapter)
+    return model
+
+
+def push_to_hub(
+    folder: str | Path, repo: str, *, private: bool = False, token: str | None = None, endpoint: str | None = None
+) -> str:
+    """Uploads an adapter's folder to `owner/name` on the Hugging Face hub in one commit and returns the address.
+
+    Raises: UserError where the folder is none or the hub refuses.
+    """
+    from karst_bench.adapt.hub import push_folder
+
+    return push_folder(Path(folder), repo, private=private, token=token, endpoint=endpoint)
 
 
 def _as_override(value: Any) -> str:

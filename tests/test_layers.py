@@ -19,7 +19,7 @@ ALLOWED = {
     "records": {"records", "files", "tensors_file", "errors"},
     "trackers": {"trackers", "errors"},
     "report": {"report", "records", "config", "files", "errors"},
-    "config": {"config", "compat", "yaml_text", "engine", "files", "plugins", "errors"},
+    "config": {"config", "tensors_file", "compat", "yaml_text", "engine", "files", "plugins", "errors"},
     "run": {"run", "adapt", "methods", "nn", "data", "engine", "records", "trackers", "report", "config", "files", "tensors_file",
             "errors", "load_adapter", "stopping"},
 }

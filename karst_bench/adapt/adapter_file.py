@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from karst_bench.adapt.adapter_about import ABOUT, AdapterAbout
 from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.adapt.weights_hash import weights_hash, weights_hashes
@@ -54,6 +55,7 @@ class AdapterHeader:
     artefacts: Mapping[str, dict[str, Any]]
     artefact_tensors: Mapping[str, TensorEntry]
     texts: Mapping[str, str] = field(default_factory=dict)
+    about: AdapterAbout = field(default_factory=AdapterAbout)
 
     @property
     def method(self) -> str:
@@ -120,9 +122,11 @@ def read_adapter_header(path: str | Path) -> AdapterHeader:
     settings = _settings(path, header)
     artefacts = _parsed(path, header, "artefacts", dict[str, dict[str, Any]]) if "artefacts" in header.texts else {}
     own = {name: entry for name, entry in header.tensors.items() if not name.startswith(ARTEFACT)}
-    return AdapterHeader(path, settings, _parsed(path, header, "backbone", BackboneFacts), own, artefacts,
-                         {name: entry for name, entry in header.tensors.items() if name not in own},
-                         header.texts)  # fmt: skip
+    return AdapterHeader(
+        path=path, method_settings=settings, backbone=_parsed(path, header, "backbone", BackboneFacts), tensors=own,
+        artefacts=artefacts, artefact_tensors={name: entry for name, entry in header.tensors.items() if name not in own},
+        texts=header.texts, about=_parsed(path, header, ABOUT, AdapterAbout) if ABOUT in header.texts else AdapterAbout(),
+    )  # fmt: skip
 
 
 def read_tensors(header: AdapterHeader) -> tuple[dict[str, Tensor], dict[str, Artefact]]:

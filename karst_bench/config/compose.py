@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from karst_bench import compat
+from karst_bench.config.adapters import adapter_words
 from karst_bench.config.augment import with_augment
 from karst_bench.config.messages import friendly
 from karst_bench.config.option_files import config_dir, options
@@ -56,6 +57,9 @@ def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         second = next((word for word in overrides if word.startswith("also=")), "also")
         first = second.replace("also", "method")
         raise UserError(f"{second} brings its own optimiser, which a run has one of; make it the method: {first}")
+    if words := adapter_words(cfg, overrides):
+        overrides = [*overrides, *words]
+        cfg = composed(overrides)
     given = {override.partition("=")[0].lstrip("+~") for override in overrides}
     entry = tuned_entry(cfg)
     if words := setting_words(entry, given):

@@ -13,12 +13,12 @@ from karst_bench.engine.recipe import Recipe
 from karst_bench.errors import UserError, nearest
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "action": ("train", "describe", "evaluate", "predict", "merge"),
+    "action": ("train", "describe", "evaluate", "predict", "merge", "export", "diagnose"),
     "device": ("auto", "cpu", "cuda"),
     "precision": ("bf16", "fp32"),
     "speed": ("auto", "eager", "graph", "compile"),
     "normalization": ("model", "half", "imagenet", "none"),
-    "format": ("text", "json", "csv"),
+    "format": ("text", "json", "csv", "onnx", "torch", "folder", "peft"),
     "suite": ("vtab", "mini"),
 }
 SHOTS = (1, 2, 4, 8, 16)

@@ -1,8 +1,7 @@
 """What `action=` can ask for besides training: describe, evaluate, predict, merge."""
 
-import csv
 import json
-import sys
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,33 @@ from torch import nn
 
 from karst_bench import files, load_adapter
 from karst_bench.adapt import counts as counting
+from karst_bench.adapt.adapter_about import about_text
+from karst_bench.adapt.adapter_file import read_adapter_header
+from karst_bench.adapt.adapter_folder import save_folder
 from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.backbone import build_backbone
+from karst_bench.adapt.export_program import export_program
 from karst_bench.adapt.merge import merge, mergeable
+from karst_bench.adapt.peft_folder import to_peft
 from karst_bench.adapt.weights_file import find_weights
 from karst_bench.config.settings import Settings
-from karst_bench.data.loader import SplitBatches
-from karst_bench.data.resize import normalisation
-from karst_bench.data.sources.loose_images import read_images
-from karst_bench.engine.evaluate import predict_logits, top1
+from karst_bench.engine.evaluate import top1
 from karst_bench.errors import UserError
 from karst_bench.methods.build import build_methods
+from karst_bench.run.described import known_class_names
 from karst_bench.run.pipeline import run
-from karst_bench.run.prepare import TEST_BATCH, method_settings, pick_device, prepare, use_threads, with_own_values
+from karst_bench.run.predicting import hand_out, predictions_of
+from karst_bench.run.prepare import method_settings, pick_device, prepare, use_threads, with_own_values
 from karst_bench.tensors_file import to_safetensors
+
+EXPORTS = ("onnx", "torch", "folder", "peft")
 
 
 def act(settings: Settings) -> Any:
     """Does what `action=` says. Raises: UserError for bad input."""
     actions: dict[str, Callable[[Settings], Any]] = {
         "train": run, "describe": describe, "evaluate": evaluate, "predict": predict, "merge": merge_adapter,
+        "export": export_adapter,
     }  # fmt: skip
     return actions[settings.action](settings)
 
@@ -80,54 +86,76 @@ def _say_counts(result: dict[str, Any]) -> None:
 
 
 def evaluate(settings: Settings) -> dict[str, Any]:
-    """Top-1 of a saved adapter on the reported split of a dataset."""
-    adapter = _required(settings, "adapter", "a file that save_adapter=true wrote")
+    """Top-1 of a saved adapter on the split that the protocol reports; the last line of stdout is one JSON object."""
+    adapter = required(settings, "adapter", "a file that save_adapter=true wrote")
     use_threads(settings.threads)
     prepared = prepare(settings)
-    model = _adapted(prepared.settings, prepared.weights, adapter).to(prepared.device)
+    model = adapted(prepared.settings, prepared.weights, adapter).to(prepared.device)
     split = prepared.plan.final
     score = top1(model, prepared.batches(split), precision=settings.precision, device=prepared.device)
-    result = {"dataset": settings.dataset["name"], "split": split, "top1_pct": score.top1_pct, "n": score.n,
-            "loss": score.loss}  # fmt: skip
+    loss = score.loss if math.isfinite(score.loss) else None  # NaN is no JSON
+    result = {"dataset": settings.dataset["name"], "split": split, "top1_pct": score.top1_pct, "n": score.n, "loss": loss}
     print(f"{result['dataset']} {result['split']}: top-1 {score.top1_pct:.2f} % of {score.n} images, loss {score.loss:.4f}")
-    print(json.dumps(result))
+    print(json.dumps(result, allow_nan=False))
     return result
 
 
 def predict(settings: Settings) -> list[dict[str, Any]]:
-    """The topk classes of each image of a file or folder, as text, JSON or CSV, to stdout or to `out`."""
-    adapter = _required(settings, "adapter", "a file that save_adapter=true wrote")
-    source = _required(settings, "images", "an image or a folder of images")
+    """The topk classes of each image of a file or folder, by name where they have names, to stdout or to `out`.
+
+    Raises: UserError after the others were handed out, where images could not be read.
+    """
+    adapter = required(settings, "adapter", "a file that save_adapter=true wrote")
+    source = required(settings, "images", "an image or a folder of images")
+    if settings.format not in ("text", "json", "csv"):
+        raise UserError(f"action=predict has no format={settings.format}; use text, json or csv")
     settings = with_own_values(settings)
     device = pick_device(settings.device)
     use_threads(settings.threads)
     weights = find_weights(settings.backbone, settings.paths.weights)
-    model = _adapted(settings, weights, adapter).to(device)
-    resize = settings.dataset.get("transform") or "vtab"
-    names, images = read_images(source, resize=resize, size=settings.backbone["input_size"])
-    mean, std = normalisation(settings.normalization, settings.backbone["mean"], settings.backbone["std"])
-    batches = SplitBatches(images, batch=TEST_BATCH, mean=mean, std=std, device=device)
-    logits = predict_logits(model, batches, precision=settings.precision, device=device)
-    labels = settings.dataset.get("label_names")
-    rows = []
-    for name, row in zip(names, logits.softmax(1), strict=True):
-        top = row.topk(min(settings.topk, len(row)))
-        rows.append({"image": name, "classes": [labels[c] if labels else c for c in top.indices.tolist()],
-                     "probabilities": [round(p, 6) for p in top.values.tolist()]})  # fmt: skip
-    _hand_out(rows, settings.format, settings.out)
+    about = read_adapter_header(adapter).about
+    model = adapted(settings, weights, adapter).to(device)
+    transform = (about.dataset.transform if about.dataset else None) or settings.dataset.get("transform") or "vtab"
+    names = (about.dataset.class_names if about.dataset else ()) or known_class_names(settings.dataset)
+    rows = predictions_of(model, settings, source, transform=transform, names=names, device=device)
+    hand_out(rows, settings.format, settings.out)
     return rows
 
 
 def merge_adapter(settings: Settings) -> Path:
     """Folds a saved adapter into the backbone and writes a folder that plain timm loads: timm.create_model('local-dir:OUT')."""
-    adapter = _required(settings, "adapter", "a file that save_adapter=true wrote")
-    out = Path(_required(settings, "out", "the folder to write"))
+    adapter = required(settings, "adapter", "a file that save_adapter=true wrote")
+    out = Path(required(settings, "out", "the folder to write"))
     settings = with_own_values(settings)
     weights = find_weights(settings.backbone, settings.paths.weights)
-    model = merge(_adapted(settings, weights, adapter))
+    model = merge(adapted(settings, weights, adapter))
     del model._adapted_model
     _save_timm_folder(model, settings, out)
     print(f"merged model in {out}; load it with timm.create_model('local-dir:{out}', pretrained=True)")
+    return out
+
+
+def export_adapter(settings: Settings) -> Path:
+    """What of a saved adapter runs elsewhere, by `format`: onnx or torch, one program of backbone and method, merged where it
+    merges; folder, the adapter with a card; peft, the folder of huggingface/peft (lora, dora, vera, one-kernel karst)."""
+    adapter = required(settings, "adapter", "a file that save_adapter=true wrote")
+    out = Path(required(settings, "out", "the file or folder to write"))
+    if settings.format not in EXPORTS:
+        raise UserError(f"action=export needs format=, one of {', '.join(EXPORTS)}, not {settings.format}")
+    settings = with_own_values(settings)
+    model = adapted(settings, find_weights(settings.backbone, settings.paths.weights), adapter)
+    about = read_adapter_header(adapter).about
+    if settings.format == "folder":
+        save_folder(model, out, about)
+    elif settings.format == "peft":
+        to_peft(model, out, base=str(settings.backbone["timm_name"]))
+    else:
+        size = (settings.backbone["input_size"],) * 2
+        if mergeable(model):
+            merge(model)
+        apart = export_program(model, out, form=settings.format, size=size, about={"about": about_text(about)})
+        print(f"its logits are the model's to {apart:.1e}" if math.isfinite(apart) else "its logits were not compared")
+    print(f"{settings.format} in {out}")
     return out
 
 
@@ -146,37 +174,15 @@ def _save_timm_folder(model: nn.Module, settings: Settings, out: Path) -> None:
     files.write(out / "config.json", (json.dumps(about, indent=2) + "\n").encode(), once=False)
 
 
-def _adapted(settings: Settings, weights: Path | None, adapter: str) -> nn.Module:
+def adapted(settings: Settings, weights: Path | None, adapter: str) -> nn.Module:
+    """The backbone of the settings with the adapter on it, in evaluation."""
     net = build_backbone(settings.backbone, classes=settings.dataset["classes"], weights=weights)
-    return load_adapter(net, adapter).eval()
+    return load_adapter(net, adapter, allow_other_backbone=settings.allow_other_backbone).eval()
 
 
-def _required(settings: Settings, key: str, what: str) -> str:
+def required(settings: Settings, key: str, what: str) -> str:
+    """The value of a key that this action needs. Raises: UserError without one."""
     value = getattr(settings, key)
     if not value:
         raise UserError(f"action={settings.action} needs {key}=: {what}")
     return str(value)
-
-
-def _hand_out(rows: list[dict[str, Any]], form: str, out: str | None) -> None:
-    if form == "json":
-        text = json.dumps(rows, indent=1) + "\n"
-    else:
-        flat = [
-            [row["image"], *(f"{c} {p:.4f}" for c, p in zip(row["classes"], row["probabilities"], strict=True))]
-            for row in rows
-        ]
-        header = ["image", *(f"top {k + 1}" for k in range(len(flat[0]) - 1))]
-        text = tabulate(flat, headers=header) + "\n" if form == "text" else _as_csv([header, *flat])
-    if out:
-        files.write(Path(out), text.encode(), once=False)
-    else:
-        sys.stdout.write(text)
-
-
-def _as_csv(rows: list[list[str]]) -> str:
-    import io
-
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows(rows)
-    return buffer.getvalue()

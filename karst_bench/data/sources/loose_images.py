@@ -1,5 +1,7 @@
 """Loose images for action=predict: a file or a folder of files, read as a test set's images would be."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,19 +14,40 @@ from karst_bench.errors import UserError
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
 
 
-def read_images(source: str, *, resize: str, size: int) -> tuple[list[str], ArraySplit]:
-    """(names, split) of one image or of all images below a folder, in the order of their names.
+@dataclass(frozen=True)
+class LooseImages:
+    """What was read: names and split (labels 0) of the good ones, {name: reason} of the bad ones."""
 
-    resize: the geometry of the dataset the adapter was trained on (vtab | fs_test). Labels of the split are 0.
-    Raises: UserError if there is no image, or naming the one that cannot be read.
-    """
+    names: list[str] = field(default_factory=list)
+    pixels: list[torch.Tensor] = field(default_factory=list)
+    bad: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def split(self) -> ArraySplit:
+        """The good ones. Raises: ValueError where there are none."""
+        return ArraySplit("images", torch.stack(self.pixels), torch.zeros(len(self.names), dtype=torch.int64))
+
+
+def find_images_below(source: str) -> list[tuple[str, Path]]:
+    """(name, path) of one image or of all images below a folder, in the order of their names. Raises: UserError if none is there."""
     path = Path(source)
     found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not found:
         raise UserError(
             f"images={source}: no image there; give a file, or a folder with {', '.join(sorted(SUFFIXES))} files"
         )
-    shape = Resize(resize, size)
-    pixels = torch.stack([shape(read_image(image)) for image in found])
-    names = [image.name if path.is_file() else image.relative_to(path).as_posix() for image in found]
-    return names, ArraySplit("images", pixels, torch.zeros(len(found), dtype=torch.int64))
+    return [(image.name if path.is_file() else image.relative_to(path).as_posix(), image) for image in found]
+
+
+def read_loose(found: Sequence[tuple[str, Path]], *, resize: str, size: int) -> LooseImages:
+    """The images, brought to size x size pixels. resize: the geometry of the dataset the adapter was trained on (vtab | fs_test)."""
+    shape, read = Resize(resize, size), LooseImages()
+    for name, path in found:
+        try:
+            pixels = shape(read_image(path))
+        except UserError as error:
+            read.bad[name] = str(error)
+            continue
+        read.names.append(name)
+        read.pixels.append(pixels)
+    return read
