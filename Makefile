@@ -22,7 +22,7 @@ help:  ## this list
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python {v.major}.{v.minor} is too old: karst_bench needs 3.11 or newer; try make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@.venv/bin/uv pip install --quiet --python .venv/bin/python -e ".[dev,oracles,tensorboard]"
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python -e ".[dev,export,oracles,tensorboard]"
 	@.venv/bin/python -c 'import timm, torchvision'
 	@touch $@
 

@@ -66,7 +66,8 @@ def _parts(model: TimmAdaptedModel) -> dict[str, Parts]:
     covered = {id(p) for update in updates for p in update.parameters()}
     others = [name for name, p in model.trained().items() if id(p) not in covered]
     if odd or others or not updates:
-        raise UserError(f"peft has no form for {', '.join(sorted(odd)) or (others or ['a model without changes'])[0]}; {FITS}")
+        named = sorted(odd) or model.unmergeable or others or ["a model without changes"]
+        raise UserError(f"peft has no form for {named[0]}; {FITS}")
     if len({type(update) for update in updates}) > 1:
         raise UserError(f"two kinds of changes on one model have no form in peft; {FITS}")
     return found
@@ -97,7 +98,8 @@ def _stacked(parts: Parts, d_out: int) -> tuple[Tensor, Tensor]:
 
 def _low_rank(model: TimmAdaptedModel, layers: Mapping[str, Parts]) -> Written:
     """scaling = lora_alpha / r, which is s."""
-    tensors, ranks = {}, set()
+    tensors: dict[str, Tensor] = {}
+    ranks = set()
     scales = {update.s for parts in layers.values() for update, _ in parts}
     if len(scales) > 1:
         raise UserError("changes of different s have no form in peft; " + FITS)
@@ -141,7 +143,8 @@ def _vera(model: TimmAdaptedModel, layers: Mapping[str, Parts]) -> Written:
 
 def _lokr(model: TimmAdaptedModel, layers: Mapping[str, Parts]) -> Written:
     """dW = sigma C (x) (A B): peft's w1 = C and w2 = A B, low-rank where peft makes it so, scale alpha / r."""
-    tensors, sizes = {}, set()
+    tensors: dict[str, Tensor] = {}
+    sizes = set()
     for path, ((update, rows), *_) in layers.items():
         m, (N, chunks, height, r), width = update.C.shape[-1], update.A.shape, update.B.shape[-1]
         if N > 1 or chunks > 1 or rows != slice(0, len(model.layers[path].base.weight)) or m > min(height, width):
@@ -154,9 +157,9 @@ def _lokr(model: TimmAdaptedModel, layers: Mapping[str, Parts]) -> Written:
     if len(sizes) > 1:
         raise UserError("kernels of different m, r or sigma have no form here; " + FITS)
     ((m, r, sigma),) = sizes
-    fields = {"peft_type": "LOKR", "r": r, "alpha": sigma * r, "decompose_both": False, "decompose_factor": m,
+    fields: dict[str, Any] = {"peft_type": "LOKR", "r": r, "alpha": sigma * r, "decompose_both": False, "decompose_factor": m,
               "rank_dropout": 0.0, "module_dropout": 0.0}  # fmt: skip
-    return {key: value for key, value in fields.items()}, tensors
+    return fields, tensors
 
 
 WRITERS: dict[type[nn.Module], Callable[[TimmAdaptedModel, Mapping[str, Parts]], Written]] = {

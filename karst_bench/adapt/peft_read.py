@@ -55,7 +55,8 @@ def read_peft(net: nn.Module, folder: str | Path) -> PeftAdapter:
     try:
         method, hyper, values = read(config, layers, shared, _roles(folder, layers, spec))
     except (KeyError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        raise UserError(f"{folder} does not hold what a {config['peft_type']} folder holds: {type(error).__name__}: {error}") from error
+        kind = config["peft_type"]
+        raise UserError(f"{folder} does not hold what a {kind} folder holds: {type(error).__name__}: {error}") from error
     return PeftAdapter(folder, method, hyper, values, head)
 
 
@@ -80,7 +81,7 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_bytes()[: 2**20])
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read ({type(error).__name__}); give a folder that peft's save_pretrained wrote") from error
+        raise UserError(f"{file}: {type(error).__name__}; give a folder that peft's save_pretrained wrote") from error
     if not isinstance(config, dict):
         raise UserError(f"{file} is no configuration of peft")
     return config
@@ -108,7 +109,9 @@ def _sorted_tensors(
         elif path is not None:
             layers.setdefault(path, {})[name.removeprefix(f"{path}.").removesuffix(".weight")] = tensor
         else:
-            raise UserError(f"{folder}: {key} {tuple(tensor.shape)} has no place in this {type(net).__name__}; use the model it was trained on")
+            raise UserError(
+                f"{folder}: {key} {tuple(tensor.shape)} has no place in this {type(net).__name__}; use the model it was trained on"
+            )
     if head and head.keys() != heads.keys():
         raise UserError(f"{folder}: of the classifier it holds {', '.join(head)} alone")
     return layers, head, shared

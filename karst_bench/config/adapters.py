@@ -37,8 +37,8 @@ def adapter_words(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
 
 def _refuse_disagreement(path: Path, cfg: DictConfig, spec: Mapping[str, Any], given: Set[str]) -> None:
     for node in NODES:
-        stored = spec.get(node)
-        for word in sorted(given) if isinstance(stored, dict) else ():
+        stored = _group(spec, node)
+        for word in sorted(given) if stored else ():
             group, _, key = word.partition(".")
             if group != node:
                 continue
@@ -46,17 +46,15 @@ def _refuse_disagreement(path: Path, cfg: DictConfig, spec: Mapping[str, Any], g
             ours = cfg[node].get(key) if key in cfg[node] else None
             theirs = stored.get(key)
             if msgspec.to_builtins(_plain(ours)) != theirs:
-                raise UserError(
-                    f"{word}: {node}.{key} is {ours}, but {path} was trained with {node}.{key}={theirs}; leave it out, an adapter "
-                    "brings its own method"
-                )
+                said = (f"{node}={ours}", f"{node}={theirs}") if key == "name" else (f"{node}.{key}={ours}", f"{node}.{key}={theirs}")
+                raise UserError(f"{said[0]}, but {path} was trained with {said[1]}; leave it out: an adapter brings its method")
 
 
 def _method_words(spec: Mapping[str, Any], given: Set[str]) -> list[str]:
     """`method=lora also=none extra=none`, so that titles name what is used; values come from the file itself."""
     words = []
     for node in NODES:
-        name = spec.get(node, {}).get("name") if isinstance(spec.get(node), dict) else None
+        name = _group(spec, node).get("name")
         known = name in options("method" if node == "also" else node) or (node == "also" and name == "none")
         if isinstance(name, str) and known and not _touched(given, node):
             words.append(f"{node}={name}")
@@ -66,8 +64,8 @@ def _method_words(spec: Mapping[str, Any], given: Set[str]) -> list[str]:
 def _other_words(about: Mapping[str, Any], given: Set[str]) -> list[str]:
     words = []
     for node in ("backbone", "dataset"):
-        said = about.get(node)
-        name = said.get("name") if isinstance(said, dict) else None
+        said = _group(about, node)
+        name = said.get("name")
         if isinstance(name, str) and not _touched(given, node):
             if name in options(node):
                 words.append(f"{node}={name}")
@@ -76,6 +74,11 @@ def _other_words(about: Mapping[str, Any], given: Set[str]) -> list[str]:
     if about.get("normalization") in ("model", "half", "imagenet", "none") and "normalization" not in given:
         words.append(f"normalization={about['normalization']}")
     return words
+
+
+def _group(said: Mapping[str, Any], node: str) -> dict[str, Any]:
+    found = said.get(node)
+    return found if isinstance(found, dict) else {}
 
 
 def _touched(given: Set[str], node: str) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def merge_adapter(settings: Settings) -> Path:
     weights = find_weights(settings.backbone, settings.paths.weights)
     model = merge(adapted(settings, weights, adapter))
     del model._adapted_model
-    _save_timm_folder(model, settings, out)
+    save_timm_folder(model, settings.backbone, settings.dataset["classes"], out)
     print(f"merged model in {out}; load it with timm.create_model('local-dir:{out}', pretrained=True)")
     return out
 
@@ -159,8 +159,8 @@ def export_adapter(settings: Settings) -> Path:
     return out
 
 
-def _save_timm_folder(model: nn.Module, settings: Settings, out: Path) -> None:
-    backbone, classes = settings.backbone, settings.dataset["classes"]
+def save_timm_folder(model: nn.Module, backbone: Mapping[str, Any], classes: int, out: Path) -> None:
+    """A plain timm model as a folder that timm.create_model('local-dir:OUT') loads. backbone: its group of a configuration."""
     about = {
         "architecture": str(backbone["timm_name"]).partition(".")[0], "num_classes": classes,
         "num_features": model.num_features, "model_args": dict(backbone["model_args"] or {}),

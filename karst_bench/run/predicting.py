@@ -53,7 +53,7 @@ def hand_out(rows: list[dict[str, Any]], form: str, out: str | None) -> None:
     for row in bad:
         log.warning("%s: %s", row["image"], row["error"])
     if bad:
-        raise UserError(f"{len(bad)} of {len(rows)} images could not be read; the others are above" + (f" (in {out})" if out else ""))
+        raise UserError(f"{len(bad)} of {len(rows)} images could not be read; what the others are is in {out or 'the output'}")
 
 
 def _row(name: str, probabilities: torch.Tensor, topk: int, names: tuple[str, ...]) -> dict[str, Any]:

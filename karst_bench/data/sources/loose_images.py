@@ -29,7 +29,7 @@ class LooseImages:
 
 
 def find_images_below(source: str) -> list[tuple[str, Path]]:
-    """(name, path) of one image or of all images below a folder, in the order of their names. Raises: UserError if none is there."""
+    """(name, path) of one image or of all below a folder, in the order of their names. Raises: UserError if none is there."""
     path = Path(source)
     found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not found:
@@ -40,7 +40,7 @@ def find_images_below(source: str) -> list[tuple[str, Path]]:
 
 
 def read_loose(found: Sequence[tuple[str, Path]], *, resize: str, size: int) -> LooseImages:
-    """The images, brought to size x size pixels. resize: the geometry of the dataset the adapter was trained on (vtab | fs_test)."""
+    """The images at size x size pixels. resize: the geometry of the dataset the adapter was trained on (vtab | fs_test)."""
     shape, read = Resize(resize, size), LooseImages()
     for name, path in found:
         try:

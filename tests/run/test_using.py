@@ -1,0 +1,127 @@
+"""A trained adapter in use, from the command line: evaluated, predicted with, exported, checked; it says itself what it is."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.io import write_png
+
+from karst_bench.cli.hydra_app import main
+from karst_bench.config.compose import settings_of
+from karst_bench.errors import UserError
+from karst_bench.records.predictions import read_predictions
+from karst_bench.records.record import RunRecord
+from karst_bench.run import pipeline
+from karst_bench.run.check import check_runs
+from karst_bench.run.commands import act
+
+Words = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunRecord]:
+    """(the results folder, the record) of LoRA on digits after four steps."""
+    root = tmp_path_factory.mktemp("run")
+    words = ["method=lora", "method.r=2", "dataset=mini/digits", "recipe.epochs=1", "recipe.batch=250", "threads=1",
+             "save_predictions=true", f"paths.results={root}", f"paths.cache={root}/cache"]  # fmt: skip
+    return root, pipeline.run(settings_of(words))
+
+
+@pytest.fixture
+def words(run: tuple[Path, RunRecord]) -> Words:
+    """The overrides of an action with the adapter: nothing says its method, backbone or data."""
+    root, record = run
+    where = [f"adapter={root}/{record.adapter}", f"paths.results={root}", f"paths.cache={root}/cache", "threads=1"]
+    return lambda *more: [*where, *more]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Three images, one of them none."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in (0, 2):
+        pixels = torch.randint(0, 256, (3, 40, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(i))
+        write_png(pixels, str(folder / f"{i}.png"))
+    (folder / "1.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_the_run_kept_what_it_said_of_every_image(run: tuple[Path, RunRecord]) -> None:
+    root, record = run
+    assert record.predictions is not None
+    found = read_predictions(root / record.predictions)
+    assert (found.id, found.split, len(found)) == (record.id, "test", record.metrics.test_n)
+    assert found.top1_pct == record.metrics.test_top1_last_pct
+    assert (root / record.predictions).stat().st_size < 6 * len(found) + 600
+    checked = check_runs(root)
+    assert checked.differences == [] and (checked.scored, checked.listed) == (1, 1)
+
+
+def test_an_adapter_alone_is_evaluated_as_it_was_trained(run: tuple[Path, RunRecord], words: Words, capsys) -> None:
+    settings = settings_of(words("action=evaluate"))
+    assert (settings.method["name"], settings.dataset["name"], settings.backbone["name"]) == ("lora", "mini/digits", "vit_mini")
+    assert act(settings)["top1_pct"] == pytest.approx(run[1].metrics.test_top1_last_pct, abs=0.26)  # two of 800 images
+    assert json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=pytest.fail)["n"] == 800
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(["method=karst"], "method=lora"), (["method=lora", "method.r=4"], "method.r=2"), (["extra=rst"], "extra=none"),
+     (["also=vpt_deep"], "also=none")],
+)  # fmt: skip
+def test_a_method_that_is_given_agrees_with_the_adapters(given: list[str], said: str, words: Words) -> None:
+    with pytest.raises(UserError, match=f"{given[-1]}, but .* was trained with {said}"):
+        settings_of(words("action=evaluate", *given))
+    settings_of(words("action=evaluate", "method=lora", "method.r=2"))
+
+
+def test_another_backbone_is_refused_unless_it_is_meant(words: Words, tmp_path: Path) -> None:
+    other = words("action=export", "format=folder", f"out={tmp_path}/out", "backbone=vit_mini", "backbone.weights=none")
+    with pytest.raises(UserError, match="other weights"):
+        act(settings_of(other))
+    act(settings_of([*other, "allow_other_backbone=true"]))
+    with pytest.raises(UserError, match=r"vit.*swin|swin.*vit"):
+        act(settings_of(words("action=export", "format=folder", f"out={tmp_path}/out", "backbone=swin_mini")))
+
+
+def test_a_bad_file_is_a_line_and_an_exit_code(words: Words, pictures: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "p.json"
+    assert main(words("action=predict", f"images={pictures}", "topk=2", "format=json", f"out={out}")) == 2
+    assert "1 of 3 images could not be read" in capsys.readouterr().err
+    rows = json.loads(out.read_text())
+    assert [row["image"] for row in rows] == ["0.png", "1.png", "2.png"]
+    assert "1.png" in rows[1]["error"] and len(rows[0]["classes"]) == len(rows[0]["probabilities"]) == 2
+    (pictures / "1.png").unlink()
+    assert main(words("action=predict", f"images={pictures}", "topk=2", "format=csv")) == 0
+    table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    found = [(row["image"], row["class_1"], row["class_2"]) for row in table]
+    assert found == [(row["image"], *row["classes"]) for row in (rows[0], rows[2])]
+    assert all(row["class_1"] in "0123456789" and 0 <= float(row["probability_1"]) <= 1 for row in table)
+    assert main(words("action=predict", f"images={pictures}", "topk=1")) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["image", "top", "1"]
+
+
+def test_classes_have_the_names_that_the_adapter_brings(
+    run: tuple[Path, RunRecord], words: Words, pictures: Path, tmp_path: Path
+) -> None:
+    act(settings_of(words("action=export", "format=folder", f"out={tmp_path}/mine")))
+    said = json.loads((tmp_path / "mine/adapter.json").read_text())["about"]
+    assert said["record"] == run[1].id and said["scores"][0]["top1_pct"] == run[1].metrics.test_top1_last_pct
+    card = (tmp_path / "mine/README.md").read_text()
+    assert f"{run[1].metrics.test_top1_last_pct:.2f} % of 800 images" in card and "mini/digits, 10 classes" in card
+    (pictures / "1.png").unlink()
+    folder = [f"adapter={tmp_path}/mine", f"out={tmp_path}/text"]
+    rows = act(settings_of(words(*folder, "action=predict", f"images={pictures}", "topk=10")))
+    assert sorted(rows[0]["classes"]) == sorted(said["dataset"]["class_names"]) == list("0123456789")
+
+
+def test_an_export_without_a_form_names_them(words: Words, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="onnx, torch, folder, peft"):
+        act(settings_of(words("action=export", f"out={tmp_path}/x")))
+    act(settings_of(words("action=export", "format=peft", f"out={tmp_path}/peft")))
+    config = json.loads((tmp_path / "peft/adapter_config.json").read_text())
+    assert config["peft_type"] == "LORA" and config["r"] == 4, "q and v, of rank 2 each"
