@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from karst_bench import files
 from karst_bench.errors import UserError
 from karst_bench.nn.eval_mode import eval_mode
+
+if TYPE_CHECKING:  # torch.export brings the compiler along, seconds of imports
+    from torch.export import ExportedProgram
 
 log = logging.getLogger(__name__)
 BATCHES = (1, 3)  # what the written program is tried with
@@ -33,7 +36,7 @@ def export_program(net: nn.Module, path: Path, *, form: str, size: tuple[int, in
         return _largest_difference(net, run, size, path)
 
 
-def _exported(net: nn.Module, size: tuple[int, int]) -> torch.export.ExportedProgram:
+def _exported(net: nn.Module, size: tuple[int, int]) -> "ExportedProgram":
     example = torch.zeros(2, 3, *size, device=next(net.parameters()).device)
     try:
         with warnings.catch_warnings():
@@ -48,7 +51,7 @@ def _exported(net: nn.Module, size: tuple[int, int]) -> torch.export.ExportedPro
         ) from error
 
 
-def _write_torch(program: torch.export.ExportedProgram, path: Path, about: Mapping[str, str]) -> Callable[[Tensor], Tensor]:
+def _write_torch(program: "ExportedProgram", path: Path, about: Mapping[str, str]) -> Callable[[Tensor], Tensor]:
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={"karst_bench.json": json.dumps(dict(about), sort_keys=True)})
     files.write(path, buffer.getvalue(), setting="out")
@@ -57,7 +60,7 @@ def _write_torch(program: torch.export.ExportedProgram, path: Path, about: Mappi
 
 
 def _write_onnx(
-    program: torch.export.ExportedProgram, path: Path, about: Mapping[str, str]
+    program: "ExportedProgram", path: Path, about: Mapping[str, str]
 ) -> Callable[[Tensor], Tensor] | None:
     try:
         import onnx

@@ -46,8 +46,10 @@ def _refuse_disagreement(path: Path, cfg: DictConfig, spec: Mapping[str, Any], g
             ours = cfg[node].get(key) if key in cfg[node] else None
             theirs = stored.get(key)
             if msgspec.to_builtins(_plain(ours)) != theirs:
-                said = (f"{node}={ours}", f"{node}={theirs}") if key == "name" else (f"{node}.{key}={ours}", f"{node}.{key}={theirs}")
-                raise UserError(f"{said[0]}, but {path} was trained with {said[1]}; leave it out: an adapter brings its method")
+                name = node if key == "name" else f"{node}.{key}"
+                raise UserError(
+                    f"{name}={ours}, but {path} was trained with {name}={theirs}; leave it out: an adapter brings its method"
+                )
 
 
 def _method_words(spec: Mapping[str, Any], given: Set[str]) -> list[str]:
