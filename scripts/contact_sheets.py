@@ -14,17 +14,19 @@ from PIL import Image, ImageDraw
 
 from karst_bench.cli.app import generator
 from karst_bench.config.datasets import dataset_config
-from karst_bench.data.mini import GENERATORS, draw
-from karst_bench.data.mini.difficulty import Difficulty
-from karst_bench.data.mini.drawing import SIDE
-from karst_bench.data.mini.fonts import face
-from karst_bench.data.mini.names import class_names
+from karst_bench.config.option_files import options
 
 ZOOM, MARGIN, TOP = 2, 92, 22
 
 
 def sheet(task: str, node: Mapping[str, Any], columns: int) -> Image.Image:
     """The contact sheet of one task, with its statement on top."""
+    from karst_bench.data.mini import GENERATORS, draw  # torch, which --help does without
+    from karst_bench.data.mini.difficulty import Difficulty
+    from karst_bench.data.mini.drawing import SIDE
+    from karst_bench.data.mini.fonts import face
+    from karst_bench.data.mini.names import class_names
+
     generator = GENERATORS[task]
     tile = SIDE * ZOOM
     pixels = draw(
@@ -45,7 +47,7 @@ def sheet(task: str, node: Mapping[str, Any], columns: int) -> Image.Image:
 def main(out: Path = Path("docs/mini"), columns: int = 12) -> None:
     """Draw docs/mini/<task>.png: a row of images for each class of every embedded task, with 64 colours to stay small."""
     out.mkdir(parents=True, exist_ok=True)
-    for task in GENERATORS:
+    for task in (name.removeprefix("mini/") for name in options("dataset") if name.startswith("mini/")):
         page = sheet(task, dataset_config(f"mini/{task}"), columns)
         page.quantize(64, dither=Image.Dither.NONE).save(out / f"{task}.png", optimize=True)
         print(f"{out / task}.png {(out / f'{task}.png').stat().st_size / 1000:.0f} kB")
