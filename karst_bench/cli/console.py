@@ -12,6 +12,7 @@ class Console(logging.Handler):
     """Plain lines; warnings and worse say what they are. On a terminal a line replaces what a progress bar left there."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Writes one record to stderr; what cannot be written is handled as logging handles it."""
         try:
             terminal = sys.stderr.isatty()
             kind = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "

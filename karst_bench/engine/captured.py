@@ -29,7 +29,7 @@ class Recorder(Protocol):
         ...
 
 
-class CudaRecorder:
+class CudaRecorder(Recorder):
     """CUDA graphs, all of them in one memory pool: they are replayed one after the other and share what they free."""
 
     def __init__(self, device: torch.device) -> None:

@@ -67,6 +67,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
+        """Wall-clock seconds of all blocks so far."""
         return self._before + (time.perf_counter() - self._start if self._start is not None else 0.0)
 
     def __enter__(self) -> Self:
@@ -93,11 +94,13 @@ class EpochMeter:
         return float(loss) / n, 100.0 * float(torch.stack(self.hits).sum()) / n
 
     def state(self) -> State:
+        """What a checkpoint in the middle of an epoch keeps of it."""
         tensors = {"losses": torch.stack(self.losses).cpu(), "hits": torch.stack(self.hits).cpu()} if self.sizes else {}
         return new_state(tensors, {"sizes": list(self.sizes)})
 
     @classmethod
     def restored(cls, state: State, device: torch.device) -> "EpochMeter":
+        """The epoch as `state` left it, on the device where it goes on."""
         if not state["meta"]["sizes"]:
             return cls()
         losses, hits = (list(state["tensors"][key].to(device).unbind()) for key in ("losses", "hits"))

@@ -41,6 +41,7 @@ class CrossEntropy:
         return logits.float()
 
     def cross_entropy(self, logits: Tensor, y: Tensor, mixed: Mix | None) -> Tensor:
+        """Mean over the batch, with the recipe's label smoothing; of a mixed batch: share L(y) + (1 - share) L(second)."""
         loss = cross_entropy(logits, y, label_smoothing=self.smoothing)
         if mixed is not None:
             other = cross_entropy(logits, mixed.second[: len(y)], label_smoothing=self.smoothing)

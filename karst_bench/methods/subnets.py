@@ -98,7 +98,7 @@ class SearchStages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class ChoiceSpace:
+class ChoiceSpace(SubnetSpace):
     """Independent choices: place n takes one of sizes[n] numbers from 0; a mutant redraws each place with probability p.
 
     cost: scalars of choice c at place n, as cost[n][c], the whole storage first. names: what the choices of a place are
@@ -137,7 +137,7 @@ class ChoiceSpace:
 
 
 @dataclass(frozen=True)
-class LayeredSpace:
+class LayeredSpace(SubnetSpace):
     """A size for each kind of module in each of `layers` layers: the first `depth` layers of a kind have one of `sizes`, the
     others 0, with one of `depths` for each kind.
 

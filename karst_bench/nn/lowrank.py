@@ -60,4 +60,5 @@ class DroppedLowRank(nn.Module):
         return self.drop_hidden(F.linear(self.drop_input(x), factors.down)), factors.up
 
     def delta(self, W0: Tensor) -> Tensor:
+        """dW (d_out, d_in) of the change that is dropped from, without dropout."""
         return self.update.delta(W0)
