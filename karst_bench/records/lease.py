@@ -5,8 +5,9 @@ Each contender creates a file of its own, `<id>.<token>.try`, and then looks for
 steps back, so two never hold. Names are never used twice, so removing a dead worker's file can hit no living one:
 the flaw of lock files with one name. Needs nothing of the folder but exclusive creation (no flock), so NFS will do.
 
-A lease is dead when its process is gone (same machine) or its file was not touched for `lease_s` (other machines). Ages
-compare two times of the file server, never two machines' clocks.
+A lease is dead when its process is gone (same machine, boot and container), when its machine or container was started anew
+since its last beat, or when it has not beaten for `lease_s` (other machines). Ages compare two times of the file server,
+never two machines' clocks.
 """
 
 import hashlib
@@ -27,13 +28,29 @@ PATIENCE_S = 20.0  # how long contenders step back from each other before one as
 
 
 def _machine() -> str:
-    """A mark of this machine, boot and container, in which process numbers mean something."""
-    parts = [platform.node()]
+    """Three marks, of this machine, of its boot and of this container: in all three, process numbers mean something."""
+    machine, boot, container = platform.node(), "", ""
     with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        machine += Path("/etc/machine-id").read_text().strip()
     with suppress(OSError):
-        parts.append(str(Path("/proc/self/ns/pid").readlink()))
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with suppress(OSError):
+        container = str(Path("/proc/self/ns/pid").readlink())
+    return ".".join(hashlib.sha256(part.encode()).hexdigest()[:12] for part in (machine, boot, container))
+
+
+def _up_s(machine: str) -> float | None:
+    """Seconds since the boot or the container in whose earlier life an owner of that mark ran; None for other machines."""
+    theirs, ours = machine.split("."), _machine().split(".")
+    if len(theirs) != len(ours) or theirs[0] != ours[0] or theirs == ours:
+        return None
+    try:
+        up_s = float(Path("/proc/uptime").read_text().split()[0])
+        if theirs[1] == ours[1]:  # the same boot: this container's first process began with it
+            up_s -= float(_born(1)) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return None
+    return up_s
 
 
 def _born(pid: int) -> str:
@@ -120,10 +137,15 @@ class Leases:
             trying.unlink(missing_ok=True)
             return None
         files.write(owning, content, once=True)
-        for leftover in self.folder.glob(f".{run_id}.*.tmp"):  # of a contender killed while it asked
-            if self._silent(leftover):
-                leftover.unlink(missing_ok=True)
+        self._sweep()
         return Lease((trying, owning), self.lease_s)
+
+    def _sweep(self) -> None:
+        """Remove what workers that were killed while they asked or probed left, of any cell, when nobody touched it for long."""
+        for leftover in (*self.folder.glob(".*"), *self.folder.parent.glob("runs/*/.*probe.*")):
+            if self._silent(leftover):
+                with suppress(OSError):
+                    leftover.unlink()
 
     def _files(self, run_id: str, kind: str = "*") -> list[Path]:
         return sorted(self.folder.glob(f"{run_id}.*.{kind}"))
@@ -152,17 +174,25 @@ class Leases:
         if machine == _machine() and born != "unknown":
             alive = _born(int(pid)) == born
         else:
-            alive = not self._silent(file)
+            alive = not self._silent(file) and not self._of_an_earlier_life(machine, file)
         if alive:
             return True
         with suppress(OSError):
             file.unlink()
         return False
 
-    def _silent(self, file: Path) -> bool:
-        """Whether that file was not touched for a lease, or is gone."""
+    def _of_an_earlier_life(self, machine: str, file: Path) -> bool:
+        """Whether this machine or container began after that file's last beat.
+
+        Two beats must be missing: another one that calls itself the same, as copies of one image do, beats.
+        """
+        up_s = _up_s(machine)
+        return up_s is not None and self._silent(file, max(up_s, 2 * self.lease_s / BEATS_PER_LEASE))
+
+    def _silent(self, file: Path, since_s: float | None = None) -> bool:
+        """Whether that file was not touched for so long, by default for a lease, or is gone."""
         try:
-            return self._server_time() - file.stat().st_mtime > self.lease_s
+            return self._server_time() - file.stat().st_mtime > (self.lease_s if since_s is None else since_s)
         except FileNotFoundError:
             return True
 

@@ -140,3 +140,48 @@ def test_ages_are_the_file_servers_whatever_this_machines_clock_says(tmp_path, m
     monkeypatch.setattr(lease_module.time, "time", lambda: wrong)
     leases = Leases(tmp_path, lease_s=300)
     assert leases.holder("alive") and leases.holder("dead") is None
+
+
+@pytest.mark.parametrize(
+    ("marks", "age_s", "up_s", "dead"),
+    [
+        ("{0}.other.{2}", 100, 90, True),  # rebooted since its last beat
+        ("{0}.other.{2}", 100, 110, False),  # it beat after this machine's boot: another that calls itself the same
+        ("{0}.other.{2}", 50, 40, False),  # less than two beats ago
+        ("{0}.{1}.other", 100, 90, True),  # this container began after its last beat
+        ("{0}.{1}.other", 100, 110, False),
+        ("other.{1}.{2}", 100, 90, False),  # another machine is trusted for a lease
+    ],
+)
+def test_an_owner_of_an_earlier_boot_or_container_of_this_machine_is_dead(tmp_path, monkeypatch, marks, age_s, up_s, dead):
+    ours = "machine.boot.container"
+    began = up_s if "{1}" not in marks else up_s + 1000  # the boot of a container's machine was long before
+    monkeypatch.setattr(lease_module, "_machine", lambda: ours)
+    born = {1: str(1000 * os.sysconf("SC_CLK_TCK"))}  # a container's first process, by the clock of the boot
+    monkeypatch.setattr(lease_module, "_born", lambda pid: born.get(pid, "7"))
+    monkeypatch.setattr(lease_module.Path, "read_text", reader(lease_module.Path.read_text, f"{began} 0.0"))
+    file = tmp_path / "leases" / f"{CELL}.00.own"
+    file.parent.mkdir()
+    file.write_text(f"{marks.format(*ours.split('.'))} {os.getpid()} 7 -\n")
+    os.utime(file, (time.time() - age_s,) * 2)
+    assert (Leases(tmp_path, lease_s=300).holder(CELL) is None) == dead
+
+
+def reader(real, uptime):
+    return lambda path, *rest, **named: uptime if str(path) == "/proc/uptime" else real(path, *rest, **named)
+
+
+def test_what_killed_workers_left_is_swept_whatever_its_cell(tmp_path):
+    leases, probes = tmp_path / "leases", tmp_path / "runs" / "mini"
+    for folder in (leases, probes):
+        folder.mkdir(parents=True)
+    old = [leases / f".{'f' * 16}.00.try.1.ab.tmp", leases / ".clock.1.2", probes / ".probe.1.ab.tmp",
+           probes / "..probe.1.ab.tmp.1.cd.tmp"]  # fmt: skip
+    new = [leases / f".{'e' * 16}.00.own.2.ab.tmp", probes / ".probe.2.ab.tmp"]
+    others = [probes / f".{'e' * 16}.json.1.ab.tmp", probes / f"{'e' * 16}.json"]
+    for file in (*old, *new, *others):
+        file.touch()
+    for file in (*old, *others):
+        os.utime(file, (1, 1))
+    with Leases(tmp_path).acquire(CELL):
+        assert not any(file.exists() for file in old) and all(file.exists() for file in (*new, *others))
