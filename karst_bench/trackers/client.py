@@ -5,6 +5,7 @@ Training only ever puts an event into a queue, so a server that hangs, a missing
 tracker's code cost it nothing; one warning at the end says what was not tracked and how to sync it later.
 """
 
+import fcntl
 import json
 import logging
 import os
@@ -12,16 +13,38 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 log = logging.getLogger(__name__)
 
 KINDS = ("wandb", "tensorboard")
 PROGRAM = Path(__file__).with_name("worker.py")
-WAIT_S = 8.0  # how long the end of a run waits for a tracker before it leaves it to finish alone
+PATIENCE_S = 0.5  # how long all runs of a process together wait for trackers at their ends
+FEEDING_S = 0.5  # and until their last events are in a pipe, which outlasts this process
+PIPE_BYTES, SET_PIPE_SIZE = 1 << 20, 1031  # room for the events of a run; F_SETPIPE_SZ of Linux
+AT_ONCE = 4  # trackers of one kind that may still be finishing; a run that finds so many is tracked offline where that exists
+
+
+class Patience:
+    """Seconds that are left to wait, whoever waits."""
+
+    def __init__(self, left_s: float) -> None:
+        self.left_s = left_s
+
+    def spend(self, wait: Callable[[float], object]) -> None:
+        """Calls `wait` with the seconds that are left."""
+        began = time.monotonic()
+        wait(max(0.0, self.left_s))
+        self.left_s -= time.monotonic() - began
+
+
+PATIENCE, FEEDING = Patience(PATIENCE_S), Patience(FEEDING_S)
 
 
 class Tracker(Protocol):
@@ -68,23 +91,39 @@ def build_trackers(settings: Mapping[str, Any] | None) -> Trackers:
     for kind in chosen:
         if kind not in KINDS:
             raise ValueError(f"tracker {kind!r} is unknown; use {', '.join(KINDS)} or none")
-    return Trackers(TrackerClient(kind, node) for kind, node in chosen.items())
+    return Trackers(TrackerClient(kind, node) for kind, node in chosen.items() if _installed(kind))
+
+
+@cache
+def _installed(kind: str) -> bool:
+    """Whether the tracker's package is here; said once, not in every run of a sweep."""
+    if find_spec(kind) is None:
+        log.warning("%s: needs the package %s (pip install %s); nothing is tracked, records are whole", kind, kind, kind)
+        return False
+    return True
 
 
 class TrackerClient:
-    """The training side of one tracker process. wait_s: how long `finish` waits for it, in seconds."""
+    """The training side of one tracker process. patience: how long `finish` waits for it; by default, what the process has left."""
 
-    def __init__(self, kind: str, settings: Mapping[str, Any], wait_s: float = WAIT_S) -> None:
-        self.kind, self.settings, self.wait_s = kind, dict(settings), wait_s
+    finishing: ClassVar[list[threading.Thread]] = []
+    told: ClassVar[set[str]] = set()
+
+    def __init__(self, kind: str, settings: Mapping[str, Any], patience: Patience | None = None) -> None:
+        self.kind, self.settings, self.patience = kind, dict(settings), patience or PATIENCE
         self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._outcome = self._run_id = ""
         self._thread: threading.Thread | None = None
+        self._fed, self._late = threading.Event(), threading.Event()
 
     def start(self, config: Mapping[str, Any], run_id: str, resumed: bool = False) -> None:
         """See Tracker. Paths stay here: they say more about the machine than about the run."""
         shown = {key: value for key, value in config.items() if key not in ("paths", "tracker")}
         self._run_id = run_id
-        self._thread = threading.Thread(target=self._feed, daemon=True)
+        self.finishing[:] = [thread for thread in self.finishing if thread.is_alive()]
+        if self.kind == "wandb" and sum(thread.name == self.kind for thread in self.finishing) >= AT_ONCE:
+            self.settings["mode"] = "offline"  # a server that hangs would gather a process for each run
+        self._thread = threading.Thread(target=self._feed, name=self.kind, daemon=True)
         self._thread.start()
         self._put("start", config=shown, id=run_id, resumed=resumed)
 
@@ -93,17 +132,22 @@ class TrackerClient:
         self._put("log", row=dict(row))
 
     def finish(self, record: Mapping[str, Any] | None, adapter: Path | None = None) -> None:
-        """See Tracker. Waits `wait_s` at most; a tracker that needs longer goes on by itself."""
+        """See Tracker. A tracker that needs longer than there is patience goes on by itself; what it says then is logged."""
         if self._thread is None:
             return
         self._put("finish", record=record, adapter=str(adapter) if adapter else None)
         self._events.put(None)
-        self._thread.join(self.wait_s)
+        FEEDING.spend(self._fed.wait)
+        self.patience.spend(self._thread.join)
         if self._thread.is_alive():
-            folder = self.settings.get("folder")
-            sync = f"; if it stays offline: wandb sync {folder}/wandb/*-{self._run_id}" if self.kind == "wandb" else ""
-            self._outcome = f"still busy after {self.wait_s:.0f} s, left to finish alone in {folder}{sync}"
-        if self._outcome:
+            self._late.set()
+            self.finishing.append(self._thread)
+            if self.kind not in self.told:  # once a process: a sweep may have hundreds of runs
+                self.told.add(self.kind)
+                folder = self.settings.get("folder")
+                sync = f"; what stays offline: wandb sync {folder}/wandb/*-{self._run_id}" if self.kind == "wandb" else ""
+                log.warning("%s: still busy, trackers are left to finish alone in %s%s", self.kind, folder, sync)
+        elif self._outcome:
             log.warning("%s: %s", self.kind, self._outcome)
         self._thread = None
 
@@ -128,14 +172,20 @@ class TrackerClient:
                 self._outcome = self._talk(process)
         except OSError as error:
             self._outcome = f"could not be started ({error.strerror}); nothing is tracked, the record is whole"
+        self._fed.set()
+        if self._outcome and self._late.is_set():
+            log.warning("%s: %s", self.kind, self._outcome)
 
     def _talk(self, process: subprocess.Popen[str]) -> str:
         assert process.stdin is not None and process.stdout is not None
+        with suppress(OSError):
+            fcntl.fcntl(process.stdin, SET_PIPE_SIZE, PIPE_BYTES)
         with suppress(BrokenPipeError):
             while (event := self._events.get()) is not None:
                 process.stdin.write(event + "\n")
                 process.stdin.flush()
         with suppress(BrokenPipeError):
             process.stdin.close()
+        self._fed.set()
         said = process.stdout.read()
         return said.strip() if said else "ended without a word; what it tracked is not whole, the record is"

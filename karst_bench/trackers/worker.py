@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -181,8 +182,9 @@ def main() -> None:
         outcome = (
             f"{type(error).__name__}: {' '.join(str(error).split())[:160]}; what it tracked is not whole, the record is"
         )
-    speak.write(outcome + "\n")
-    speak.close()
+    with suppress(BrokenPipeError):  # the training process may have ended meanwhile
+        speak.write(outcome + "\n")
+        speak.close()
     os._exit(0)
 
 

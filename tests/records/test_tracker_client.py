@@ -1,8 +1,10 @@
 """Trackers: what they keep when all is well, and that nothing they meet reaches the training."""
 
+import contextlib
 import io
 import json
 import socket
+import threading
 import time
 from importlib.util import find_spec
 
@@ -20,7 +22,9 @@ def follow(config, record, tmp_path, caplog):
 
     def follow_run(kind, settings, wait_s=PATIENT_S, epochs=3):
         caplog.clear()
-        tracker = client.TrackerClient(kind, {"folder": str(tmp_path / "tracking")} | settings, wait_s)
+        client.TrackerClient.told.clear()
+        patience = client.Patience(wait_s)
+        tracker = client.TrackerClient(kind, {"folder": str(tmp_path / "tracking")} | settings, patience)
         slowest_s = track(tracker, config, record, epochs, tmp_path / "adapter.safetensors")
         assert all(line.levelname == "WARNING" for line in caplog.records)
         return caplog.messages, slowest_s
@@ -43,7 +47,7 @@ def track(tracker, config, record, epochs, adapter):
 
 @pytest.fixture
 def server(request, monkeypatch):
-    """A W&B server on this machine that refuses every connection, or takes it and never answers."""
+    """A W&B server on this machine that refuses every connection, takes it and never answers, answers 500, or hangs up."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(50)
@@ -51,12 +55,25 @@ def server(request, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     if request.param == "refuses":
         listener.close()
+    answer = {"fails": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "closes": b""}
+    if request.param in answer:
+        threading.Thread(target=answer_all, args=(listener, answer[request.param]), daemon=True).start()
     yield request.param
     listener.close()
 
 
+def answer_all(listener, answer):
+    with contextlib.suppress(OSError):  # closed: the test is over
+        while True:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                if answer:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("server", ["refuses", "hangs"], indirect=True)
+@pytest.mark.parametrize("server", ["refuses", "hangs", "fails", "closes"], indirect=True)
 def test_a_broken_server_costs_nothing_and_the_run_is_kept(server, follow, record, tmp_path):
     said, slowest = follow("wandb", {"mode": "online"})
     assert slowest < 0.1
@@ -66,12 +83,37 @@ def test_a_broken_server_costs_nothing_and_the_run_is_kept(server, follow, recor
     assert str(folder) in line
 
 
-@pytest.mark.parametrize("server", ["hangs"], indirect=True)
-def test_the_end_of_a_run_waits_for_nobody(server, follow, tmp_path):
-    began = time.perf_counter()
-    said, _ = follow("wandb", {"mode": "online"}, wait_s=0.5)
-    assert time.perf_counter() - began < 2.0
-    assert "left to finish alone" in said[0] and f"wandb sync {tmp_path}" in said[0]
+def test_all_runs_of_a_process_share_one_patience_and_gather_no_processes(record, tmp_path, monkeypatch, caplog):
+    """Trackers that hang until they are let go, in a sweep of seven runs: one line, one wait, four processes online."""
+    program, gate = tmp_path / "worker.py", tmp_path / "gate"
+    program.write_text(f"import os, sys, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\nprint(sys.argv[2])\n")
+    waits, real = [], client.threading.Thread.join
+    monkeypatch.setattr(client, "PROGRAM", program)
+    monkeypatch.setattr(client, "PATIENCE", client.Patience(0.05))
+    monkeypatch.setattr(client.TrackerClient, "told", set())
+    monkeypatch.setattr(client.TrackerClient, "finishing", threads := [])
+    monkeypatch.setattr(client.threading.Thread, "join", lambda self, s=None: (waits.append(s), real(self, s))[1])
+    for _ in range(7):
+        tracker = client.TrackerClient("wandb", {"folder": str(tmp_path)})
+        track(tracker, {}, record, 1, tmp_path / "adapter")
+    (said,) = caplog.messages
+    assert "left to finish alone" in said and f"wandb sync {tmp_path}" in said
+    assert waits[0] == 0.05 and len(waits) == 7 and sum(waits[1:]) < 0.05, "the process waits once"
+    gate.touch()
+    monkeypatch.undo()
+    for thread in threads:
+        thread.join(PATIENT_S)
+    late = [json.loads(line.removeprefix("wandb: ")) for line in caplog.messages if line.startswith("wandb: {")]
+    assert [said.get("mode") for said in late].count("offline") == 3 and len(late) == 7, "what they say at last is told"
+
+
+def test_a_tracker_that_is_not_installed_is_one_line_a_process(monkeypatch, caplog):
+    monkeypatch.setattr(client, "find_spec", lambda name: None)
+    client._installed.cache_clear()
+    for _ in range(3):
+        assert client.build_trackers({"wandb": {}}).trackers == ()
+    assert caplog.text.count("pip install wandb") == len(caplog.records) == 1
+    client._installed.cache_clear()
 
 
 def test_an_offline_run_holds_curves_summary_table_and_adapter(follow, record, tmp_path, monkeypatch):
@@ -123,8 +165,10 @@ def test_a_process_that_dies_is_one_line(follow, tmp_path, monkeypatch):
     assert "could not be started" in said[0]
 
 
-def test_several_at_once_and_none():
+def test_several_at_once_and_none(monkeypatch):
     assert client.build_trackers(None).trackers == () and client.build_trackers({"none": {}}).trackers == ()
+    client._installed.cache_clear()
+    monkeypatch.setattr(client, "find_spec", lambda name: name)
     several = client.build_trackers({"wandb": {"folder": "a"}, "tensorboard": {"folder": "b"}})
     assert [tracker.kind for tracker in several.trackers] == ["wandb", "tensorboard"]
     with pytest.raises(ValueError, match="unknown; use wandb, tensorboard"):
