@@ -32,7 +32,7 @@ def build_backbone(
             )
     except RuntimeError as error:
         raise UserError(f"backbone.timm_name={name}: {str(error).splitlines()[0]}. {_near(name)}") from error
-    except TypeError as error:
+    except (TypeError, ValueError, AssertionError, ArithmeticError) as error:
         raise UserError(f"backbone.model_args={arguments} does not fit {name}: {error}") from error
     if weights is not None:
         load_weights(net, weights)

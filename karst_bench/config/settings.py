@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from karst_bench.config.limits import check_limits
 from karst_bench.engine.recipe import Recipe
 from karst_bench.errors import UserError, nearest
 
@@ -144,10 +145,7 @@ def check_choice(key: str, value: object) -> None:
 def _check(values: Mapping[str, Any]) -> None:
     for key in CHOICES:
         check_choice(key, values[key])
-    if values["seed"] < 0:
-        raise UserError(f"seed={values['seed']} must be 0 or more")
-    if values["threads"] is not None and values["threads"] < 1:
-        raise UserError(f"threads={values['threads']} must be at least 1")
+    check_limits(values)
     if values["speed"] == "compile" and values["recompute"]:
         raise UserError("speed=compile decides by itself what to recompute; leave out recompute=true")
     shots = values["dataset"].get("shots")

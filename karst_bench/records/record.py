@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import field
 
+from karst_bench.names import is_plain
 from karst_bench.records import strict_json
 from karst_bench.records.facts import (
     Count,
@@ -115,7 +116,8 @@ def _check(record: RunRecord | FailedRun) -> None:
 def _check_config(config: dict[str, Any]) -> None:
     for node in NAMED:
         name = config[node].get("name") if isinstance(config.get(node), dict) else None
-        need(isinstance(name, str) and 0 < len(name) <= 200, f"config.{node}.name is missing")
+        need(name is not None, f"config.{node}.name is missing")
+        need(is_plain(name), f"config.{node}.name {str(name)[:60]!r} cannot be a name")
     seed, suite = config.get("seed"), config.get("suite")
     need(type(seed) is int, f"config.seed is {str(seed)[:40]!r}, not an integer")
     need(isinstance(suite, str) and SUITE.fullmatch(suite) is not None, f"config.suite is {str(suite)[:40]!r}")

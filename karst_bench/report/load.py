@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from karst_bench.config.protocols import protocol_differs
+from karst_bench.names import PLAIN
 from karst_bench.records import record as schema
 from karst_bench.records.agreement import check_agreement
 from karst_bench.records.facts import Count
@@ -19,7 +20,7 @@ from karst_bench.report.experiment import Facts, dataset_file, experiment_of, kn
 from karst_bench.report.suite import DESCRIPTIVE, own_extra, run_label
 
 # A name that ends in tables, commands and file names.
-PlainName = Annotated[str, Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.+/-]{0,79}\Z")]
+PlainName = Annotated[str, Meta(pattern=PLAIN)]
 
 
 class BadRecordError(ValueError):

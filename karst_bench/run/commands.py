@@ -25,6 +25,7 @@ from karst_bench.config.settings import Settings
 from karst_bench.engine.evaluate import top1
 from karst_bench.errors import UserError
 from karst_bench.methods.build import build_methods
+from karst_bench.records.adapter_check import check_adapter
 from karst_bench.run.described import known_class_names
 from karst_bench.run.pipeline import run
 from karst_bench.run.predicting import hand_out, predictions_of
@@ -175,7 +176,9 @@ def save_timm_folder(model: nn.Module, backbone: Mapping[str, Any], classes: int
 
 
 def adapted(settings: Settings, weights: Path | None, adapter: str) -> nn.Module:
-    """The backbone of the settings with the adapter on it, in evaluation."""
+    """The backbone of the settings with the adapter on it, in evaluation. Raises: UserError also where its record, if it lies in
+    a results folder, has another SHA-256."""
+    check_adapter(Path(adapter))
     net = build_backbone(settings.backbone, classes=settings.dataset["classes"], weights=weights)
     return load_adapter(net, adapter, allow_other_backbone=settings.allow_other_backbone).eval()
 

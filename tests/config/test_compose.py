@@ -82,7 +82,7 @@ def test_another_timm_name_is_another_backbone() -> None:
         (["also=vpt_dep"], ["did you mean vpt_deep"]),
         (["backbone=vit_b61"], ["vit_b61", "vit_b16"]),
         (["seed=abc"], ["seed", "abc", "Integer"]),
-        (["seed=-1"], ["seed=-1", "0 or more"]),
+        (["seed=-1"], ["seed=-1", "at least 0"]),
         (["suite=mni"], ["suite=mni", "did you mean mini"]),
         (["method=lora", "method.rank=4"], ["method.rank", "r, s, dropout, sites"]),
         (["action=desribe"], ["action=desribe", "describe"]),

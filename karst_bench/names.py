@@ -1,0 +1,35 @@
+"""What may be a name: it ends in records, tables, commands and file names, some of them written by strangers."""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# Latin letters, digits and a few marks, so that no name leaves its folder, hides what it says or ends a command.
+PLAIN = r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.+:@/-]{0,127}\Z"
+_PLAIN = re.compile(PLAIN)
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format (bidi, zero width), lone surrogates, line separators
+
+
+def is_plain(name: object) -> bool:
+    """Whether it is a text that may be a name."""
+    return isinstance(name, str) and _PLAIN.match(name) is not None
+
+
+def hidden_character(text: str) -> str | None:
+    """The code of the first character that is not seen, or turns others around: `U+202E`; new lines and tabs are fine."""
+    found = (c for c in text if unicodedata.category(c) in _HIDDEN and c not in "\n\t")
+    return next((f"U+{ord(c):04X}" for c in found), None)
+
+
+def texts(node: Any, where: str) -> Iterator[tuple[str, str]]:
+    """(dotted key, text) of every text in a configuration, keys of mappings too."""
+    if isinstance(node, Mapping):
+        for key, item in node.items():
+            yield where, str(key)
+            yield from texts(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(node, list | tuple):
+        for item in node:
+            yield from texts(item, where)
+    elif isinstance(node, str):
+        yield where, node
