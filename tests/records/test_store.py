@@ -16,6 +16,7 @@ from karst_bench.errors import LostLeaseError, UserError
 from karst_bench.records import forced
 from karst_bench.records import record as schema
 from karst_bench.records import store as store_module
+from karst_bench.records.adapter_check import check_adapter
 from karst_bench.records.checkpoint_file import CHECKSUM, META
 from karst_bench.records.facts import RunFailure
 from karst_bench.records.record import FailedRun
@@ -306,3 +307,18 @@ def test_what_is_published_outlasts_a_power_cut(store, record, monkeypatch):
     store.write(record)
     store.save_checkpoint(record.id, {}, {})
     assert events == ["file", "link", "folder", "file", "replace", "folder"]
+
+
+def test_an_adapter_that_is_not_its_records_is_refused(store, record, tmp_path):
+    finish(store, record, "as it was")
+    path = store.adapter_path(record.id)
+    check_adapter(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match="its record"):
+        check_adapter(path)
+    elsewhere = tmp_path / "copy.safetensors"
+    elsewhere.write_bytes(path.read_bytes())
+    check_adapter(elsewhere)
+    store.path(record.id).unlink()
+    check_adapter(path)
