@@ -60,6 +60,8 @@ docs: $(STAMP)  ## regenerate the pages that come from code and configuration
 	$(BIN)/python scripts/docs_methods.py
 	$(BIN)/python scripts/docs_recipes.py
 	$(BIN)/python scripts/docs_mini.py
+	$(BIN)/python scripts/docs_results_mini.py
+	$(BIN)/python -m karst_bench report suite=mini records=reference results=results > /dev/null
 	$(BIN)/python scripts/docs_datasets.py
 	$(BIN)/python scripts/docs_data_sources.py
 	$(BIN)/python scripts/contact_sheets.py

@@ -124,8 +124,8 @@ def test_a_number_leads_to_its_records_by_key_and_back(visit):
     assert (ROOT / "results" / "report" / "mini" / dialog.locator('a[href$=".json"]').get_attribute("href")).is_file()
     assert dialog.locator("svg .series").count() >= 2 * rows.count()
     page.keyboard.press("Escape")
-    assert page.locator("dialog[open]").count() == 0 and "#" not in page.url
-    assert page.evaluate("document.activeElement.getAttribute('href')").endswith("/digits")
+    page.wait_for_function("!document.querySelector('dialog[open]') && !location.hash")
+    page.wait_for_function("(document.activeElement.getAttribute('href') || '').endsWith('/digits')")
 
 
 def test_an_address_opens_a_record(visit):

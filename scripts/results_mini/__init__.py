@@ -1,0 +1,1 @@
+"""The sections of docs/results-mini.md, each written from records alone."""
