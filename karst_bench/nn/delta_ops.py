@@ -14,8 +14,13 @@ Grads = tuple[Tensor, ...]
 
 
 def tensors_of(update: FactoredDelta) -> tuple[Tensor, ...]:
-    """The tensors of a change in the order of its fields, which is the order of every gradient below."""
-    return tuple(vars(update).values())
+    """The tensors of a change in the order of its fields, which is the order of every gradient below.
+
+    Field by field: a compiler reads attributes, and not, before torch 2.12, what vars() of a frozen dataclass gives.
+    """
+    if isinstance(update, KronDelta):
+        return update.C, update.A, update.B
+    return (update.up, update.down) if isinstance(update, LowRankDelta) else (update.delta,)
 
 
 def cast(update: FactoredDelta, dtype: torch.dtype) -> FactoredDelta:
