@@ -152,11 +152,17 @@ def evaluation(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
 
 
 def forms(rounds: int, device: torch.device, tokens: Sequence[int] = (6304, 12608)) -> dict[str, Any]:
-    """One KARST linear in each of its forms: where the constants of karst_bench.adapt.linear_forms come from."""
+    """One KARST linear in each of its forms, captured: where the constants of karst_bench.adapt.linear_forms come from."""
+
+    def recorded(work: Callable[[], object]) -> Callable[[], object]:
+        recorder = recorder_of(device)
+        recorder.warm_up(work)
+        return recorder.record(work)
+
     shapes = [(192, 768, 1), (768, 2304, 3), (768, 768, 1), (768, 3072, 1), (3072, 768, 1)]
-    rows = {f"{d_in}->{d_out} T {T}": layer(d_in, d_out, chunks, T, 2, 8, rounds, device, finish_of(device))
+    rows = {f"{d_in}->{d_out} T {T}": layer(d_in, d_out, chunks, T, 2, 8, rounds, device, finish_of(device), recorded)
             for d_in, d_out, chunks in shapes for T in tokens}  # fmt: skip
-    return {"what": "one linear layer, forward and backward, bf16", "rounds": rounds, "clock": "wall", "rows": rows}
+    return {"what": "one linear layer, forward and backward, captured, bf16", "rounds": rounds, "clock": "wall", "rows": rows}
 
 
 def long_run(images: int = 1000, epochs: int = 100, more: Sequence[str] = (), only: Sequence[str] | None = None) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from karst_bench.engine.objective import CrossEntropy
 from karst_bench.engine.optim import Schedule, build_optimizer, param_groups
 from karst_bench.engine.outcome import Check, DivergedError, Fit, Interrupted
 from karst_bench.engine.recipe import Recipe
+from karst_bench.engine.repeatable import RepeatableStep
 from karst_bench.engine.step import train_mode, train_step
 from karst_bench.engine.streams import Streams, exact_convolutions, forked
 from karst_bench.errors import CheckpointError, UserError
@@ -100,9 +101,10 @@ class _Loop:
         self.trained = trained(model)
         self.optimizer = build_optimizer(param_groups(named, methods, recipe), recipe, captured=recorder is not None)
         self.recorder = recorder
+        self.do_step = RepeatableStep(self.plain_step, device) if device.type == "cuda" else self.plain_step
         self.captured: CapturedStep | None = None
         if recorder is not None:
-            self.captured = CapturedStep(self.plain_step, self.trained, self.optimizer, recorder)
+            self.captured = CapturedStep(self.do_step, self.trained, self.optimizer, recorder)
         self.schedule = Schedule(self.optimizer, recipe, self.per_epoch)
         self.backbone_mode = "eval" if any(m.backbone_mode == "eval" for m in methods) else "train"
         self.epoch = 0
@@ -155,7 +157,7 @@ class _Loop:
         if self.captured is not None:
             loss, hits, seen = self.captured(x, y, mixed)
         else:
-            loss, hits, seen = self.plain_step(x, y, mixed, index)
+            loss, hits, seen = self.do_step(x, y, mixed, index)
         for method in self.methods:
             method.after_step(step, total)
         self.now.losses.append(loss)
