@@ -5,7 +5,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,18 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal. Raises: OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(paths: Iterable[Path]) -> str:
+    """A hash over name, size and time of files, without reading them; a missing one counts as such."""
+    found = hashlib.sha256()
+    for path in paths:
+        try:
+            state = os.stat(path)  # noqa: PTH116 (a third of the cost of Path.stat, and there are tens of thousands)
+            found.update(f"{path}|{state.st_size}|{state.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        except (OSError, ValueError):
+            found.update(f"{path}|missing\n".encode(errors="surrogateescape"))
+    return found.hexdigest()
 
 
 def refusal(path: Path, error: OSError, size: int = 0, *, setting: str = "paths.results") -> DiskError:

@@ -14,17 +14,17 @@ ALLOWED = {
     "nn": {"nn", "errors"},
     "methods": {"methods", "nn", "plugins", "errors"},
     "adapt": {"adapt", "methods", "nn", "files", "tensors_file", "download", "errors", "stopping"},
-    "data": {"data", "files", "download", "errors"},
+    "data": {"data", "files", "download", "own_sets", "errors"},
     "engine": {"engine", "methods", "nn", "errors", "stopping"},
     "records": {"records", "files", "tensors_file", "names", "errors"},
     "trackers": {"trackers", "errors"},
     "report": {"report", "records", "config", "files", "names", "errors"},
-    "config": {"config", "tensors_file", "compat", "yaml_text", "engine", "files", "names", "plugins", "errors"},
+    "config": {"config", "tensors_file", "compat", "yaml_text", "engine", "files", "names", "plugins", "own_sets", "errors"},
     "run": {"run", "adapt", "methods", "nn", "data", "engine", "records", "trackers", "report", "config", "files", "tensors_file",
             "errors", "load_adapter", "stopping"},
 }
-TOP = {"__init__.py", "__main__.py", "compat.py", "download.py", "errors.py", "files.py", "names.py", "plugins.py", "stopping.py",
-       "tensors_file.py", "yaml_text.py"}
+TOP = {"__init__.py", "__main__.py", "compat.py", "download.py", "errors.py", "files.py", "names.py", "own_sets.py",
+       "plugins.py", "stopping.py", "tensors_file.py", "yaml_text.py"}
 # Where an outside library may be imported, by path prefix.
 HOMES = {
     "timm": ("adapt/", "data/augment/policy.py"),

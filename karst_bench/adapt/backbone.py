@@ -25,6 +25,7 @@ def build_backbone(
     Raises: UserError for a name timm does not know or arguments the model does not take.
     """
     name, arguments = str(backbone["timm_name"]), dict(backbone.get("model_args") or {})
+    arguments |= _input_side(name, backbone, arguments)
     try:
         with torch.device(device):
             net: nn.Module = timm.create_model(
@@ -39,6 +40,15 @@ def build_backbone(
     if device != "meta":
         draw_head(net)
     return net
+
+
+def _input_side(name: str, backbone: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, int]:
+    """img_size for a backbone whose configured input is not the size that timm builds it for."""
+    side = backbone.get("input_size")
+    if side is None or "img_size" in arguments:
+        return {}
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return {} if config is None or config.input_size[-1] == side else {"img_size": int(side)}
 
 
 def draw_head(net: nn.Module) -> None:

@@ -81,16 +81,17 @@ def tune(
     trials: Annotated[int | None, typer.Option(min=1, help="Size of the study, over all workers; default 30.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
     table: Annotated[Path | None, typer.Option(parser=exchange.expanded, help="Where the result goes.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Run no trial; make the table of those there are.")] = False,
     join: Annotated[bool, typer.Option("--join", hidden=True)] = False,
 ) -> int:
     """Search hyper-parameters on the val split. The test split is never read; a stopped study goes on where it was.
 
     A key that is given is not searched; several values (recipe.lr=3e-3,1e-2) make the study their grid. The same
-    command on another machine with the same outputs folder joins in.
+    command on another machine with the same results folder joins in.
     """
     from karst_bench.cli import search
 
-    return search.tune(words or [], trials=trials, workers=workers, table=table, join=join)
+    return search.tune(words or [], trials=trials, workers=workers, table=table, join=join, write=write)
 
 
 @app.command(cls=KeyValueCommand)
@@ -174,6 +175,22 @@ def data_status(root: Root, tasks: Tasks = None) -> int:
     from karst_bench.cli import data_sources
 
     return data_sources.sets_status(root, tasks)
+
+
+@data_app.command(cls=KeyValueCommand, no_args_is_help=True)
+def lists(
+    root: Annotated[Path, typer.Argument(parser=exchange.expanded, metavar="root=DIR", help="Class folders, or a CSV.")],
+    to: Annotated[Path | None, typer.Option(parser=exchange.expanded, help="Where they go; default beside the pictures.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Training images of each class.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Images to fit and validate: 1000 are 800 and 200.")] = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn, as dataset.split_seed.")] = 0,
+) -> int:
+    """Write lists of class folders or a CSV. train.txt, val.txt, test.txt and classes.txt, split as dataset=folder splits them."""
+    from karst_bench.cli import datasets
+
+    sizes = {"shots": shots, "limit": limit, "split_seed": seed}
+    words = [f"dataset.{key}={value}" for key, value in sizes.items() if value is not None]
+    return datasets.own_lists(root, to, words)
 
 
 @data_app.command(cls=KeyValueCommand, no_args_is_help=True)

@@ -52,6 +52,19 @@ def _print_table(findings: list[auditing.Finding]) -> None:
                 console.print(f"{found.option}: {title.replace('_', ' ')}: and {len(lines) - 5} more (--json has all)")
 
 
+def own_lists(root: Path, to: Path | None, words: list[str]) -> int:
+    """Writes the lists of a set of one's own and prints how long each is. Raises: UserError."""
+    from karst_bench.config.compose import settings_of
+    from karst_bench.data.sources.own import write_lists_of
+
+    dataset = settings_of(["dataset=folder", f"dataset.root={root}", *words]).dataset
+    to = to or (root if root.is_dir() else root.parent)
+    for name, count in write_lists_of(dataset, to).items():
+        print(f"{to / name}: {count} lines")
+    print(f"karst-bench run dataset=folder dataset.root={to} reads them, where the pictures lie beside them")
+    return 0
+
+
 def prepare_fewshot(root: Path, tasks: str | None, *, archives: Path, lists: str | None) -> int:
     """Brings each few-shot set into place as far as it can; 0 where all images are there, else 1. Raises: UserError."""
     missing = [_fewshot_set(dataset, root, archives, lists) for dataset in choose(tasks, ("fewshot",)).values()]

@@ -6,20 +6,27 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from karst_bench.run.tuning import Worker
 
 log = logging.getLogger(__name__)
 
 
-def tune(words: Sequence[str], *, trials: int | None, workers: int, table: Path | None, join: bool) -> int:
-    """Runs a study to its number of trials and writes what it found; join: works on it and writes nothing.
+def tune(words: Sequence[str], *, trials: int | None, workers: int, table: Path | None, join: bool, write: bool = False) -> int:
+    """Runs a study to its number of trials and writes what it found; join: works on it and writes nothing; write: writes what
+    the trials found that there are, and runs none.
 
     Raises: UserError for bad input; Stopped.
     """
-    from karst_bench.run.tuning import Worker, search, tuned_table, write_tuned
+    from karst_bench.run.tuning import Worker, search, tuned_table
 
     found = search(words)
     size = found.budget(trials)
     worker = Worker(found, size)
+    if write:
+        return _write(worker, table or tuned_table(found))
     helpers = [start_helper(words, size, workers) for _ in range(workers - 1)]
     try:
         worker.work()
@@ -35,10 +42,16 @@ def tune(words: Sequence[str], *, trials: int | None, workers: int, table: Path 
         return 1
     if join:
         return 0
-    table = table or tuned_table(found)
+    return _write(worker, table or tuned_table(found))
+
+
+def _write(worker: "Worker", table: Path) -> int:
+    from karst_bench.run.tuning import write_tuned
+
     result = write_tuned(worker, table)
     default = result["default_val_top1_pct"]
-    print(f"best of {size}: val top-1 {result['val_top1_pct']:.2f} % (default {default:.2f} %), {result['values']}")
+    beside = f" (default {default:.2f} %)" if default is not None else ""
+    print(f"best of {result['trials']}: val top-1 {result['val_top1_pct']:.2f} %{beside}, {result['values']}")
     print(f"written to {table}; use it with tuned=ours")
     return 0
 

@@ -13,10 +13,13 @@ from karst_bench.config.adapters import adapter_words
 from karst_bench.config.augment import with_augment
 from karst_bench.config.messages import friendly
 from karst_bench.config.option_files import config_dir, options
+from karst_bench.config.own import with_own_set
+from karst_bench.config.places import native_precision, with_paths
 from karst_bench.config.protocols import check_protocol
 from karst_bench.config.settings import Settings, resolve
 from karst_bench.config.suites import with_suite
 from karst_bench.config.tuned import setting_words, tuned_entry, with_tuned
+from karst_bench.config.words import given_keys, plain_words
 from karst_bench.errors import UserError
 from karst_bench.plugins import plugin_conf
 
@@ -33,6 +36,7 @@ def register(store: ConfigStore, methods: Sequence[str] | None = None) -> Config
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration that `python run.py <overrides>` runs with. Raises: UserError for a bad key, option or value."""
+    overrides = plain_words(overrides)
     with friendly(overrides, composed, options):
         cfg = composed(overrides)
     return complete(cfg, overrides)
@@ -44,8 +48,8 @@ def settings_of(overrides: Sequence[str] = ()) -> Settings:
 
 
 def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Puts in what depends on the words given: a backbone of one's own, what a method's YAML says of the dataset's suite, and a
-    tuned setting (recipe < tuned < command line).
+    """Puts in what depends on the words given: a backbone and a set of one's own, what a method's YAML says of the dataset's
+    suite, and a tuned setting (recipe < tuned < command line); paths and precision=auto become what they stand for.
 
     Raises: UserError for `also=` a method that brings its own optimiser, a named protocol with other
     fields, and a sweep, which is many configurations.
@@ -57,19 +61,21 @@ def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         second = next((word for word in overrides if word.startswith("also=")), "also")
         first = second.replace("also", "method")
         raise UserError(f"{second} brings its own optimiser, which a run has one of; make it the method: {first}")
-    if words := adapter_words(cfg, overrides):
-        overrides = [*overrides, *words]
-        cfg = composed(overrides)
-    given = {override.partition("=")[0].lstrip("+~") for override in overrides}
-    entry = tuned_entry(cfg)
+    if words := adapter_words(cfg := with_paths(cfg), overrides):
+        overrides = plain_words([*overrides, *words])
+        cfg = with_paths(composed(overrides))
+    given = given_keys(overrides)
+    entry = tuned_entry(_with_own_backbone(cfg, given))
     if words := setting_words(entry, given):
-        cfg = composed([*overrides, *words])
+        cfg = with_paths(composed([*overrides, *words]))
     if cfg.suite is None:
         cfg.suite = "mini" if cfg.dataset.suite == "mini" else "vtab"
     protocol = OmegaConf.to_container(cfg.protocol)
     assert isinstance(protocol, dict)
     check_protocol({str(key): value for key, value in protocol.items()})
-    cfg = with_suite(_with_own_backbone(cfg, given), given)
+    cfg = with_suite(with_own_set(_with_own_backbone(cfg, given)), given)
+    if cfg.precision == "auto":
+        cfg.precision = native_precision(cfg.device)
     return with_augment(with_tuned(cfg, entry, given), given)
 
 
@@ -107,6 +113,14 @@ def _with_own_backbone(cfg: DictConfig, given: set[str]) -> DictConfig:
     """backbone.timm_name=X is a backbone of its own: X's name, input size and statistics, not those it replaced."""
     if "backbone.timm_name" in given:
         for key, value in ({"name": cfg.backbone.timm_name} | OWN_BACKBONE).items():
-            if f"backbone.{key}" not in given and key in cfg.backbone:
+            if key == "model_args":
+                cfg.backbone[key] = _said_arguments(cfg, given)
+            elif f"backbone.{key}" not in given and key in cfg.backbone:
                 cfg.backbone[key] = value
     return cfg
+
+
+def _said_arguments(cfg: DictConfig, given: set[str]) -> dict[str, Any]:
+    """Of backbone.model_args what the words named; the rest was the other backbone's, into which Hydra merges it."""
+    below = {key.removeprefix("backbone.model_args.").partition(".")[0] for key in given if key.startswith("backbone.model_args.")}
+    return {str(key): value for key, value in (cfg.backbone.model_args or {}).items() if key in below}

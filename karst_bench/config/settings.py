@@ -10,13 +10,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from karst_bench.config.limits import check_limits
+from karst_bench.config.messages import unresolved
 from karst_bench.engine.recipe import Recipe
 from karst_bench.errors import UserError, nearest
+from karst_bench.own_sets import FORMS
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "action": ("train", "describe", "evaluate", "predict", "merge", "export", "diagnose"),
     "device": ("auto", "cpu", "cuda"),
-    "precision": ("bf16", "fp32"),
+    "precision": ("bf16", "fp32", "auto"),
     "speed": ("auto", "eager", "graph", "compile"),
     "normalization": ("model", "half", "imagenet", "none"),
     "format": ("text", "json", "csv", "onnx", "torch", "folder", "peft"),
@@ -116,7 +118,7 @@ def resolve(cfg: DictConfig) -> Settings:
     try:
         resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"the configuration is incomplete: {str(error).splitlines()[0]}") from error
+        raise UserError(unresolved(error)) from error
     assert isinstance(resolved, dict)
     values = {str(key): value for key, value in resolved.items() if key != "hydra"}
     _check(values)
@@ -148,7 +150,12 @@ def _check(values: Mapping[str, Any]) -> None:
     check_limits(values)
     if values["speed"] == "compile" and values["recompute"]:
         raise UserError("speed=compile decides by itself what to recompute; leave out recompute=true")
-    shots = values["dataset"].get("shots")
+    dataset = values["dataset"]
+    if dataset.get("source") == "own":
+        if dataset.get("root") is None:
+            raise UserError(f"dataset=folder needs dataset.root=, one of {FORMS}")
+        return
+    shots = dataset.get("shots")
     if shots is not None and shots not in SHOTS:
         raise UserError(
             f"dataset.shots={shots} has no split list; use {', '.join(map(str, SHOTS[:-1]))} or {SHOTS[-1]}"

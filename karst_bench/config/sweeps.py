@@ -19,6 +19,7 @@ from karst_bench.config.datasets import dataset_members
 from karst_bench.config.option_files import option_defaults, options
 from karst_bench.config.settings import check_choice
 from karst_bench.config.sweep_files import read_sweep
+from karst_bench.config.words import plain_words, quoting_hint
 from karst_bench.errors import UserError
 
 GROUPED = ("dataset", "method")  # keys whose values may be a group or a glob
@@ -34,7 +35,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
     Options of a sweep file that do not exist yet are left out with a line in the log.
     Raises: UserError for an unknown sweep or group, and where a sweep would launch no job.
     """
-    inlined = _inline(list(overrides))
+    inlined = _inline(plain_words(overrides))
     expanded = [_expanded(override) for override in inlined]
     if expanded != list(overrides) and MULTIRUN not in expanded and any("," in s for s in expanded):
         expanded.insert(0, MULTIRUN)
@@ -74,7 +75,8 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
-        raise UserError(f"the command line cannot be read: {str(error).splitlines()[0]}") from error
+        hint = quoting_hint(overrides) or f"the command line cannot be read: {str(error).splitlines()[0]}"
+        raise UserError(hint) from error
 
 
 def _choices(override: Override) -> list[str]:

@@ -1,4 +1,8 @@
-"""Per-dataset values of a method and the whole setting around them: a paper's (tuned=paper), or what our search found."""
+"""Per-dataset values of a method and the whole setting around them: a paper's (tuned=paper), or what our search found.
+
+A paper's table speaks of a family of backbones. What a search found holds for the backbone and the weights that were searched,
+and is looked up by both.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
 
+PAPER = "paper"  # the kind whose tables were printed, not searched
 SETTING = ("recipe", "normalization", "backbone", "protocol")  # what a table may choose besides values
 
 
@@ -37,27 +42,61 @@ def table_path(folder: Path, kind: str, method: str) -> Path:
 def tuned_entry(cfg: DictConfig) -> TunedEntry | None:
     """The entry of tuned/<kind>/<method>.yaml for the configuration's dataset (and shots); None for tuned=none.
 
-    A table is {dataset: {key: value}}, of a few-shot set {dataset: {shots: {key: value}}}, with `settings`, `every` (values
-    of all datasets) and `lacks` by suite. A user's own (<paths.results>/tuned) wins over the suite's for the datasets it
-    lists; of two families, that of the backbone counts.
-    Raises: UserError for a setting that is none.
+    A paper's table is {dataset: {key: value}}, of a few-shot set {dataset: {shots: {key: value}}}, with `settings`, `every`
+    (values of all datasets) and `lacks` by suite; of two families, that of the backbone counts. A searched one holds a list
+    `searched`, {backbone: what was searched, values: {dataset: {key: value}}} each. A user's own (<paths.results>/tuned) wins
+    over the suite's for the datasets it lists.
+    Raises: UserError for a setting that is none, and for a searched table that does not say on which backbone.
     """
     kind, method, dataset = cfg.tuned.name, cfg.method.name, cfg.dataset.name
     if kind == "none":
         return None
     family = "swin" if str(cfg.backbone.timm_name).startswith("swin") else "vit"
     folders = (Path(str(cfg.paths.results)) / "tuned", packaged("conf") / "tuned")
-    tables = [table for folder in folders if (table := _table(table_path(folder, kind, method)))]
-    for table in tables:
-        part = table if table.get("family", family) == family else table.get(family, {})
+    tables = [(path, table) for folder in folders if (table := _table(path := table_path(folder, kind, method)))]
+    for path, table in tables:
+        part = _part(path, table, kind, cfg, family)
         setting, every, lacks = ((part.get(key) or {}).get(cfg.dataset.suite) for key in ("settings", "every", "lacks"))
         values = _of_shots(part.get(dataset), cfg.dataset.get("shots"))
         if values is not None or (setting is not None and not _lists(part, cfg.dataset.suite)):
             if odd := sorted((setting or {}).keys() - set(SETTING)):
                 raise UserError(f"tuned/{kind}/{method}.yaml: settings hold {', '.join(SETTING)}, not {', '.join(odd)}")
             return TunedEntry(kind, table.get("source"), {**(every or {}), **(values or {})}, setting or {}, lacks, None)
-    what = f"no values for {dataset}{_shots_text(cfg)} on a {family}" if tables else f"no table for method={method}"
+    on = f"a {family}" if kind == PAPER else _backbone_text(backbone_facts(cfg.backbone))
+    what = f"no values for {dataset}{_shots_text(cfg)} on {on}" if tables else f"no table for method={method}"
+    there = [_backbone_text(part["backbone"]) for _, table in tables for part in table.get("searched", ())]
+    what += f" (they are for {', '.join(dict.fromkeys(there))})" if there else ""
     return TunedEntry(kind, None, {}, {}, None, what)
+
+
+def backbone_facts(backbone: Any) -> dict[str, Any]:
+    """What of a backbone a search holds for: its architecture and its weights; its name is for people."""
+    arguments = backbone.get("model_args") or {}
+    arguments = OmegaConf.to_container(arguments) if isinstance(arguments, DictConfig) else dict(arguments)
+    return {"name": str(backbone["name"]), "timm_name": str(backbone["timm_name"]), "model_args": arguments,
+            "weights": str(backbone["weights"])}  # fmt: skip
+
+
+def same_backbone(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two `backbone_facts` are of one backbone, whatever it is called."""
+    return all(first.get(key) == second.get(key) for key in ("timm_name", "model_args", "weights"))
+
+
+def _part(path: Path, table: Mapping[Any, Any], kind: str, cfg: DictConfig, family: str) -> Mapping[Any, Any]:
+    """What of a table is for the configuration's backbone."""
+    if kind == PAPER:
+        own: Mapping[Any, Any] = table if table.get("family", family) == family else table.get(family, {})
+        return own
+    if "searched" not in table:
+        raise UserError(f"{path} does not say which backbone and weights its values were found on; write it anew with "
+                        f"`karst-bench tune method={cfg.method.name} dataset=...`, or move it away")  # fmt: skip
+    wanted = backbone_facts(cfg.backbone)
+    return next((part["values"] for part in table["searched"] if same_backbone(part["backbone"], wanted)), {})
+
+
+def _backbone_text(facts: Mapping[str, Any]) -> str:
+    weights = str(facts["weights"])
+    return f"{facts['name']} ({'random' if weights == 'none' else weights} weights)"
 
 
 def setting_words(entry: TunedEntry | None, given: set[str]) -> list[str]:
@@ -73,7 +112,7 @@ def with_tuned(cfg: DictConfig, entry: TunedEntry | None, given: set[str]) -> Di
     """
     if entry is None:
         return cfg
-    applied = {key: value for key, value in entry.values.items() if key not in given}
+    applied = {key: value for key, value in entry.values.items() if not _named(key, given)}
     OmegaConf.set_struct(cfg, False)
     for key, value in applied.items():
         OmegaConf.update(cfg, key, value)
@@ -83,12 +122,17 @@ def with_tuned(cfg: DictConfig, entry: TunedEntry | None, given: set[str]) -> Di
     return cfg
 
 
+def _named(key: str, given: set[str]) -> bool:
+    """Whether the words gave this key, or a part of its value by a longer name."""
+    return key in given or ("." in key and any(word.startswith(f"{key}.") for word in given))
+
+
 def _said(entry: TunedEntry, given: set[str]) -> list[str]:
     kind = f"tuned={entry.kind}"
     if entry.missing is not None:
         return [f"{kind}: {entry.missing}; the defaults run"]
     whole = {**entry.setting, **entry.values}
-    own = [key for key in whole if key in given]
+    own = [key for key in whole if _named(key, given)]
     lines = []
     if own:
         wished = ", ".join(f"{key}={whole[key]}" for key in own)

@@ -11,6 +11,7 @@ from karst_bench.errors import UserError
 if TYPE_CHECKING:  # torch loads with the images, so that lists are read without it
     from karst_bench.data.task import Task
 
+SOURCES = ("mini", "folder", "own", "tfds", "hf")
 __all__ = ["find_task", "load_task"]
 
 
@@ -25,6 +26,11 @@ def find_task(dataset: Mapping[str, Any], *, data_root: Path | str) -> Path:
 
         check_suite(dataset)
         return find_prepared(dataset["tfds"]["builder"], Path(data_root))
+    if dataset["source"] == "own":
+        from karst_bench.own_sets import set_form
+
+        set_form(root := Path(str(dataset["root"])))
+        return root
     if dataset["source"] == "hf":
         from karst_bench.data.sources.parquet_places import find_snapshot
 
@@ -48,6 +54,8 @@ def load_task(
     Raises: UserError where data are missing or bad: what, where, and the remedy.
     """
     source = dataset["source"]
+    if source not in SOURCES:
+        raise UserError(f"dataset.source={source} is not known; choose folder, own, tfds or hf (mini sets have their own)")
     if source == "mini":
         from karst_bench.data.mini import load_mini
 
@@ -59,12 +67,14 @@ def load_task(
         from karst_bench.data.sources.folder import load_folder
 
         return load_folder(dataset, data_root=Path(data_root), cache=cache, size=size, canvas=canvas)
+    if source == "own":
+        from karst_bench.data.sources.own import load_own
+
+        return load_own(dataset, cache=cache, size=size, canvas=canvas)
     if source == "tfds":
         from karst_bench.data.sources.tfds import load_tfds
 
         return load_tfds(dataset, data_root=Path(data_root), cache=cache, size=size)
-    if source == "hf":
-        from karst_bench.data.sources.parquet import load_parquet
+    from karst_bench.data.sources.parquet import load_parquet
 
-        return load_parquet(dataset, data_root=Path(data_root), cache=cache, size=size)
-    raise UserError(f"dataset.source={source} is not known; choose folder, tfds or hf (mini sets have their own)")
+    return load_parquet(dataset, data_root=Path(data_root), cache=cache, size=size)

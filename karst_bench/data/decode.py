@@ -1,9 +1,12 @@
 """One image file to pixels: by torchvision's decoder where it can, by Pillow else, or one clear error.
 
 Conversions follow the readers of the field, `Image.open(path).convert("RGB")`: alpha is dropped, grey is repeated, CMYK
-is converted, an EXIF rotation is not applied. 16-bit files are scaled to 8 bits (Pillow would clip them to white).
+is converted, an EXIF rotation is not applied. What has more than 8 bits a channel is scaled by one rule for a whole set, never
+by what a picture happens to hold: `white` is the level that becomes 255, by default all that the type can say (65535 of
+16 bits and of integers, 1.0 of floats). Pillow would clip such files to white. What a file is, its bytes say, not its name.
 """
 
+import contextlib
 import io
 import struct
 from pathlib import Path
@@ -18,9 +21,14 @@ from torchvision.io import ImageReadMode, decode_image
 
 from karst_bench.errors import UserError
 
-DECODER = f"1/torchvision-{torchvision.__version__}/pillow-{PIL.__version__}"
+DECODER = f"2/torchvision-{torchvision.__version__}/pillow-{PIL.__version__}"
 MAX_PIXELS = 64_000_000  # more than any image of these sets; keeps a forged header from filling the memory
 ORIENTATION = 0x0112
+BITS_PER_SAMPLE = 258  # of TIFF
+WHITE_16, WHITE_FLOAT = 65535.0, 1.0
+# How files of pictures begin; RIFF and ftyp files say what they are a few bytes later.
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xffO\xffQ")
+_NETPBM = tuple(f"P{kind}".encode() for kind in range(1, 7))
 # ITU T.81 Annex K, table K.1 (luminance), in zigzag order as a JPEG file stores it
 _LUMINANCE = (
     "16 11 12 14 12 10 16 14 13 14 18 17 16 19 24 40 26 24 22 22 24 49 35 37 29 40 58 51 61 60 57 51 "
@@ -39,19 +47,21 @@ class BadImageError(UserError):
     """An image that is missing, empty, truncated or not an image."""
 
 
-def read_image(path: Path) -> torch.Tensor:
-    """The pixels of one file: uint8 (3, H, W), RGB.
+def read_image(path: Path, white: float | None = None) -> torch.Tensor:
+    """The pixels of one file: uint8 (3, H, W), RGB. white: the level of deep pictures that becomes 255.
 
     Raises: BadImageError naming the file and what is wrong with it.
     """
-    return decode_bytes(read_bytes(path), path)
+    return decode_bytes(read_bytes(path), path, white)
 
 
-def decode_bytes(data: bytes, origin: Path | str) -> torch.Tensor:
-    """The pixels of a file's bytes: uint8 (3, H, W), RGB. Raises: BadImageError naming `origin`."""
+def decode_bytes(data: bytes, origin: Path | str, white: float | None = None) -> torch.Tensor:
+    """The pixels of a file's bytes: uint8 (3, H, W), RGB; white as for `read_image`. Raises: BadImageError naming `origin`."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_size(origin, image)
+            if is_deep(image, data):
+                return _deep(image, data, white, origin)
             if image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L"):
                 pixels = _by_torchvision(data)
                 if pixels is not None:
@@ -93,15 +103,54 @@ def _by_torchvision(data: bytes) -> torch.Tensor | None:
     return pixels if pixels.dtype == torch.uint8 else None
 
 
+def is_deep(image: Image.Image, data: bytes) -> bool:
+    """Whether a picture has more than 8 bits a channel."""
+    if image.format == "PNG":
+        return len(data) > 24 and data[24] == 16
+    return image.mode[0] in "IF" or max(_tiff_bits(image), default=8) > 8
+
+
+def _tiff_bits(image: Image.Image) -> tuple[int, ...]:
+    return tuple(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, ()))
+
+
+def _deep(image: Image.Image, data: bytes, white: float | None, origin: Path | str) -> torch.Tensor:
+    """round(255 v / white), cut to 0..255."""
+    if image.format == "PNG":
+        try:
+            levels = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB).double()
+        except RuntimeError as error:
+            raise BadImageError(f"{origin}: not a readable image ({error}); the file is damaged or cut short") from error
+        return _eight_bits(levels, white or WHITE_16)
+    if image.mode[0] not in "IF":
+        raise BadImageError(f"{origin}: {'/'.join(map(str, _tiff_bits(image)))} bits in a {image.format} of mode {image.mode}, "
+                            "of which only the upper 8 could be read; save it as PNG")  # fmt: skip
+    grey = torch.from_numpy(np.asarray(image).astype(np.float64))
+    if not bool(torch.isfinite(grey).all()):
+        raise BadImageError(f"{origin}: holds values that are no numbers (NaN or infinite); mend or leave out this picture")
+    return _eight_bits(grey.expand(3, *grey.shape), white or (WHITE_FLOAT if image.mode[0] == "F" else WHITE_16))
+
+
+def _eight_bits(levels: torch.Tensor, white: float) -> torch.Tensor:
+    return (levels * (255 / white)).round().clamp(0, 255).to(torch.uint8)
+
+
 def _by_pillow(image: Image.Image) -> torch.Tensor:
-    if image.mode.startswith("I"):
-        array = np.asarray(image).astype(np.int64)
-        grey = np.clip(array >> 8 if array.max(initial=0) > 255 else array, 0, 255).astype(np.uint8)
-        return torch.from_numpy(np.repeat(grey[None], 3, axis=0))
     if image.mode in ("P", "PA", "LA"):
         image = image.convert("RGBA")
     array = np.array(image.convert("RGB"))
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file begins as pictures do, whatever it is called."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError:
+        return False
+    netpbm = start[:2] in _NETPBM and start[2:3].isspace()
+    return start.startswith(_BEGINNINGS) or netpbm or (start[:4] == b"RIFF" and start[8:12] == b"WEBP") or start[4:8] == b"ftyp"
 
 
 def jpeg_quality(path: Path | BinaryIO) -> int | None:
@@ -128,8 +177,27 @@ def encoding_of(paths: list[Path]) -> str:
     found = set()
     for path in paths:
         quality = jpeg_quality(path)
-        found.add(f"jpeg{quality}" if quality else "png" if path.suffix.lower() == ".png" else "native")
+        found.add(f"jpeg{quality}" if quality else "png" if _is_png(path) else "native")
     return found.pop() if len(found) == 1 else "native"
+
+
+def any_deep(paths: list[Path]) -> bool:
+    """Whether one of a few pictures has more than 8 bits a channel."""
+    for path in paths:
+        with contextlib.suppress(BadImageError, *_DECODER_ERRORS):
+            data = read_bytes(path)
+            with Image.open(io.BytesIO(data)) as image:
+                if is_deep(image, data):
+                    return True
+    return False
+
+
+def _is_png(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"\x89PNG"
+    except OSError:
+        return False
 
 
 def is_rotated(path: Path) -> bool:

@@ -39,18 +39,21 @@ class Source:
 
 
 class FileSource(Source):
-    """The rows of a list as image files. locate(path of a row) gives the file.
+    """The rows of a list as image files. locate(path of a row) gives the file; list_file: the list, or the folder there was
+    instead of one; white: the level of deep pictures that becomes 255.
 
     Raises: BadImageError on construction if files are missing: how many, the first, its line and the remedy.
     """
 
     def __init__(
-        self, folder: str, name: str, rows: Sequence[ListEntry], locate: Callable[[str], Path], list_file: Path
-    ) -> None:
+        self, folder: str, name: str, rows: Sequence[ListEntry], locate: Callable[[str], Path], list_file: Path,
+        white: float | None = None,
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.name = name
         self.rows = rows
         self.list_file = list_file
+        self.white = white
         self.files = [locate(row.path) for row in rows]
         self.labels = torch.tensor([row.label for row in rows], dtype=torch.int64)
         self._sizes = self._stat()
@@ -66,9 +69,8 @@ class FileSource(Source):
             else:
                 found.append((state.st_size, state.st_mtime_ns))
         if missing:
-            row = self.rows[missing[0]]
             raise BadImageError(
-                f"{self.files[missing[0]]}: the file is missing (line {row.line} of {self.list_file});"
+                f"{self.files[missing[0]]}: the file is missing{self._line(missing[0])};"
                 f" {len(missing)} of the {len(self.files)} files of this list are. Restore them from where you got the"
                 " set; `karst-bench data audit DIR` lists all that is wrong."
             )
@@ -77,17 +79,21 @@ class FileSource(Source):
     def load(self, index: int) -> torch.Tensor:
         """Image `index`: uint8 (3, h, w). Raises: BadImageError naming the file and its line in the list."""
         try:
-            return read_image(self.files[index])
+            return read_image(self.files[index], self.white)
         except BadImageError as error:
             raise BadImageError(
-                f"{error} (line {self.rows[index].line} of {self.list_file}). Restore this file from where you got the"
+                f"{error}{self._line(index)}. Restore this file from where you got the"
                 " set; `karst-bench data audit DIR` lists all that is wrong."
             ) from error
+
+    def _line(self, index: int) -> str:
+        return "" if self.list_file.is_dir() else f" (line {self.rows[index].line} of {self.list_file})"
 
     def fingerprint(self) -> str:
         """Over the paths, sizes and modification times, so that a file replaced by another is noticed."""
         parts = [f"{row.path}|{size}|{time}" for row, (size, time) in zip(self.rows, self._sizes, strict=True)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        parts += [f"white={self.white}"] if self.white is not None else []
+        return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def workers() -> int:

@@ -117,9 +117,11 @@ class Task:
 
     name: the option's path ("mini/digits"). classes: their number. splits: decoded when asked for; keys train800,
     val200, train800val200, test (vtab, mini) or train, val, test (few-shot). list_sha256: hash over the split lists, or
-    over what was generated. encoding: png | jpeg75 | native | generated. source: folder | tfds | mini. own_split: the
+    over what was generated. encoding: png | jpeg75 | native | generated. source: folder | own | tfds | hf | mini. own_split: the
     lists were drawn here and are not the published ones. notes: what a reader of the record should know. files: the small
-    files that decide which images these are (lists, or the code that draws them).
+    files that decide which images these are (lists, or the code that draws them). images: the files of all pictures;
+    images_sha256: over their bytes; images_in_id: whether that is part of a run's id, as it is where no published lists say
+    which pictures these are.
     """
 
     name: str
@@ -131,6 +133,14 @@ class Task:
     own_split: bool = False
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    images: tuple[Path, ...] = ()
+    images_sha256: str | None = None
+    images_in_id: bool = False
+
+    @property
+    def pixels_sha256(self) -> str | None:
+        """What of the pictures enters a run's id."""
+        return self.images_sha256 if self.images_in_id else None
 
 
 class LazySplits(Mapping[str, Split]):

@@ -22,17 +22,26 @@ def epoch_line(row: EpochRow, epochs: int) -> str:
 
 
 class Lines(Callbacks):
-    """Every epoch goes to the log; a person is due at most once in PAUSE_S seconds."""
+    """Every epoch goes to the log; a person is due at most once in PAUSE_S seconds, and within a long epoch too."""
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._epochs = 0
+        self._epochs = self._steps = 0
         self._last = time.monotonic()
 
     def on_start(self, epochs: int, steps_per_epoch: int, done: int) -> None:
-        self._epochs = epochs
+        self._epochs, self._steps = epochs, steps_per_epoch
         if done:
             log.info("%s: goes on after epoch %d of %d", self._label, done // steps_per_epoch, epochs)
+
+    def on_step(self, epoch: int, done: int, running: Running) -> None:
+        now = time.monotonic()
+        if now - self._last < PAUSE_S or done % self._steps == 0:
+            return
+        self._last = now
+        loss, top1 = running()
+        where = f"epoch {epoch}/{self._epochs}  step {done % self._steps}/{self._steps}"
+        log.info("%s: %s  loss %.4f  train top-1 %.1f %%", self._label, where, loss, top1)
 
     def on_epoch(self, row: EpochRow) -> None:
         now = time.monotonic()

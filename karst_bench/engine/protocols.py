@@ -6,9 +6,10 @@ from typing import Any
 
 from karst_bench.errors import UserError
 
-# What a protocol says -> the split that a VTAB task (800 + 200 images) or a few-shot set (train and val list) has.
+# What a protocol says -> the split that a VTAB task (800 + 200 images), a set of one's own or a few-shot set (train and val
+# list) has.
 SPLITS = {
-    "all": ("train800val200", "train"),
+    "all": ("train800val200", "trainval", "train"),
     "fit": ("train800", "train"),
     "val": ("val200", "val"),
     "test": ("test",),

@@ -18,7 +18,8 @@ class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
 
 class DataFacts(Facts, frozen=True, kw_only=True):
     """The data as they turned out to be. list_sha256: over the split lists, or over what was generated; pixels_sha256: over
-    the decoded pixels; mean, std: the normalisation, per channel of values in [0, 1]."""
+    the pictures, where it is part of the id; images_sha256: over the pictures where their lists are published and the id goes
+    by these; mean, std: the normalisation, per channel of values in [0, 1]."""
 
     list_sha256: str
     encoding: str  # png | jpeg75 | native | generated
@@ -27,6 +28,7 @@ class DataFacts(Facts, frozen=True, kw_only=True):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     pixels_sha256: str | None = None
+    images_sha256: str | None = None
 
 
 class WeightsFacts(Facts, frozen=True, kw_only=True):

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from karst_bench.records.record import RunHeader
 
 NODES = ("method", "extra", "also", "recipe", "protocol")
-DATASET = ("name", "source", "encoding", "transform", "shots", "split_seed", "classes", "difficulty")
+DATASET = ("name", "source", "encoding", "transform", "shots", "split_seed", "classes", "difficulty", "limit", "val_share",
+           "test_share", "white")  # fmt: skip
 BACKBONE = ("timm_name", "model_args")
 INPUT = ("input_size", "mean", "std")  # a config may leave these to the backbone; a record never does
 TUNED = ("name", "values")

@@ -7,6 +7,7 @@ size and time of every file it came from. Nothing heavy is imported here: a fini
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def recall(settings: Settings, store: Store) -> RunRecord | None:
     """The record of a finished run whose files have not changed since, without reading them; None where that is not known."""
     try:
         known = json.loads(memory_path(settings).read_text(encoding="utf-8"))
-        if any(_stamp(Path(name)) != stamp for name, stamp in known["files"].items()):
+        if any(_stamp(Path(name)) != stamp for name, stamp in known["files"].items()) or not _same_images(settings, known):
             return None
         run_id = str(known["id"])
         record = None if settings.force and not forced.finished(store, run_id) else store.find(run_id)
@@ -46,9 +47,9 @@ def remember(settings: Settings, prepared: "PreparedRun") -> None:
     stamps = {str(path.resolve()): _stamp(path) for path in named}
     if not named or None in stamps.values():
         return
-    text = json.dumps({"id": prepared.id, "files": stamps}, indent=1)
     try:
-        files.write(memory_path(settings), text.encode(), once=False)
+        found = {"id": prepared.id, "files": stamps, "images": _noted_images(settings, prepared.task.images)}
+        files.write(memory_path(settings), json.dumps(found, indent=1).encode(), once=False)
     except UserError as error:
         log.debug("not remembered: %s", error)
 
@@ -58,6 +59,7 @@ def standing_record(prepared: "PreparedRun", store: Store) -> RunRecord | None:
     if prepared.settings.force and not forced.finished(store, prepared.id):
         return None
     if (record := store.find(prepared.id)) is not None:
+        _refuse_other_images(prepared, record)
         log.info("%s", _done_already(prepared.title, record, store))
         return record
     if store.failures(prepared.id) >= ATTEMPTS:
@@ -93,6 +95,34 @@ def memory_path(settings: Settings) -> Path:
     text = json.dumps([cell_key(config), groups, where], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:24]
     return settings.paths.cache / "runs" / f"{key}.json"
+
+
+def _noted_images(settings: Settings, images: Sequence[Path]) -> Any:
+    """[a file with the names of all pictures, a hash over their sizes and times]; None where there are none."""
+    if not images:
+        return None
+    names = "\n".join(str(path.absolute()) for path in images).encode(errors="surrogateescape")
+    listed = settings.paths.cache / "images" / f"{hashlib.sha256(names).hexdigest()[:32]}.names"
+    files.write(listed, names, once=True)
+    return [listed.name, files.stamp(path.absolute() for path in images)]
+
+
+def _same_images(settings: Settings, known: Any) -> bool:
+    noted = known["images"]
+    if noted is None:
+        return True
+    names = (settings.paths.cache / "images" / str(noted[0])).read_bytes().decode(errors="surrogateescape").split("\n")
+    return files.stamp(map(Path, names)) == str(noted[1])
+
+
+def _refuse_other_images(prepared: "PreparedRun", record: RunRecord) -> None:
+    """The id of a set with published lists goes by these; other pictures under them are told, not taken for the same run."""
+    there, here = record.data.images_sha256, prepared.task.images_sha256
+    if not prepared.task.images_in_id and there and here and there != here:
+        raise UserError(
+            f"{prepared.title}: the record {record.id} is of other pictures under the same lists ({there[:12]}, now {here[:12]})."
+            " Restore them, or run it on these with force=true, which replaces the record"
+        )
 
 
 def _stamp(path: Path) -> Any:

@@ -56,7 +56,7 @@ def _prepared(settings: Settings) -> tuple[int, PreparedRun]:
     threads = use_threads(settings.threads)
     prepared = prepare(settings)
     if slow_bf16(settings.precision, prepared.device):
-        log.warning("this CPU has no bf16 arithmetic; precision=fp32 is several times faster here")
+        log.warning("this CPU has no bf16 arithmetic; precision=fp32, or precision=auto, is several times faster here")
     if crowded(prepared.device, threads):
         log.info("other programs keep this machine busy; threads=1 is likely to be faster than %d", threads)
     remember(settings, prepared)

@@ -14,6 +14,8 @@ from karst_bench.adapt.speed.activation_recompute import recompute
 from karst_bench.adapt.speed.cls_token_block import class_token_only
 from karst_bench.adapt.speed.shared_backbone import SharedBackbones
 from karst_bench.adapt.weights_file import find_weights, weights_sha256
+from karst_bench.config.option_files import option_config
+from karst_bench.config.places import cpu_has_bf16
 from karst_bench.config.settings import Node, Settings
 from karst_bench.data import find_task, load_task
 from karst_bench.data.augment.policy import augmentation
@@ -66,7 +68,8 @@ class PreparedRun:
         """What the run says at its start and in its record: what `tuned` left open, and a batch that no set fills."""
         recipe, n = self.settings.recipe, len(self.task.splits[self.plan.train])
         alone = [f"recipe.drop_last: {n} images make no batch of {recipe.batch}; the only batch is kept"]
-        return [*self.settings.tuned.get("said", ()), *(alone if recipe.drop_last and n < recipe.batch else [])]
+        said = [*self.settings.tuned.get("said", ()), *(alone if recipe.drop_last and n < recipe.batch else [])]
+        return [*said, *too_few_steps(self.settings, recipe.epochs * -(-n // recipe.batch))]
 
     def batches(self, split: str, *, train: bool = False, size: int = TEST_BATCH) -> SplitBatches:
         """The split as normalised batches, of `size` images where it is not trained on; augmented where it is."""
@@ -137,7 +140,8 @@ def prepare(settings: Settings) -> PreparedRun:
     return PreparedRun(
         settings=settings, methods=methods, weights=weights, weights_sha256=sha256, device=device, task=task, mean=mean,
         std=std, plan=plan(settings.protocol, settings.recipe.epochs, task.splits),
-        id=identify(settings.as_config(), weights_sha256=sha256, list_sha256=task.list_sha256, encoding=task.encoding),
+        id=identify(settings.as_config(), weights_sha256=sha256, list_sha256=task.list_sha256, encoding=task.encoding,
+                    pixels_sha256=task.pixels_sha256),
         pace=pace,
     )  # fmt: skip
 
@@ -197,12 +201,21 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def too_few_steps(settings: Settings, steps: int) -> list[str]:
+    """What to say where a method's own learning rate is meant for more steps than there are (`about.steps` of its file)."""
+    meant = (settings.method.get("about") or {}).get("steps")
+    if meant is None or steps >= meant:
+        return []
+    own = option_config("method", settings.method["name"])["recipe"]["lr"]
+    if settings.recipe.lr != own:
+        return []
+    return [f"{settings.method['name']}'s own recipe.lr={own:g} is meant for ViT-B/16 and thousands of steps, and this run has"
+            f" {steps}: it may stay at chance. Give recipe.lr=, search one (karst-bench tune), or take tuned=ours where listed"]
+
+
 def slow_bf16(precision: str, device: torch.device) -> bool:
     """Whether bf16 would be emulated: a CPU without AMX or AVX512-bf16 (measured: 7 to 9 times slower than fp32)."""
-    if precision != "bf16" or device.type != "cpu":
-        return False
-    flags = Path("/proc/cpuinfo")
-    return flags.is_file() and "bf16" not in flags.read_text()
+    return precision == "bf16" and device.type == "cpu" and not cpu_has_bf16()
 
 
 def crowded(device: torch.device, threads: int) -> bool:

@@ -37,14 +37,20 @@ def header_of(prepared: PreparedRun, threads: int) -> dict[str, Any]:
     weights = str(backbone["weights"])
     return {
         "id": prepared.id,
-        "config": settings.as_config() | LOCAL,
+        "config": _placeless(settings.as_config() | LOCAL),
         "data": DataFacts(list_sha256=task.list_sha256, encoding=task.encoding, source=task.source, own_split=task.own_split,
-                          mean=prepared.mean, std=prepared.std),
+                          mean=prepared.mean, std=prepared.std, pixels_sha256=task.pixels_sha256,
+                          images_sha256=None if task.images_in_id else task.images_sha256),
         "weights": WeightsFacts(name=backbone["name"], timm_name=backbone["timm_name"], sha256=prepared.weights_sha256,
                                 kind=weights if weights in ("pretrained", "none") else "file"),
         "provenance": provenance.collect(device=device, threads=threads),
         "notes": tuple(_notes(prepared)),
     }  # fmt: skip
+
+
+def _placeless(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the folder that a set of one's own was read from."""
+    return config | {"dataset": {key: value for key, value in config["dataset"].items() if key != "root"}}
 
 
 def write_record(prepared: PreparedRun, threads: int, result: Result, store: Store) -> RunRecord:

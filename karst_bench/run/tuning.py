@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from karst_bench import files
 from karst_bench.config.compose import settings_of
 from karst_bench.config.sweeps import listed_values
-from karst_bench.config.tuned import table_path
+from karst_bench.config.tuned import backbone_facts, same_backbone, table_path
 from karst_bench.engine.callbacks import Callbacks
 from karst_bench.engine.outcome import DivergedError
 from karst_bench.errors import UserError
@@ -93,7 +93,7 @@ def search(overrides: Sequence[str]) -> Search:
     points = [dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values())]
     result = json.dumps({key: repr(distribution) for key, distribution in space.items()}, sort_keys=True)
     mark = hashlib.sha256((cell_key(config) + result).encode()).hexdigest()[:8]
-    folder = Path(config["paths"]["outputs"]) / "tune" / f"{method}-{dataset.replace('/', '-')}-{mark}"
+    folder = Path(config["paths"]["results"]) / "tune" / f"{method}-{dataset.replace('/', '-')}-{mark}"
     words = (*fixed, *FORCED, f"paths.results={folder}")
     ordered = (defaults, *(point for point in points if listed and point != defaults))
     return Search(words, method, dataset, defaults, space, ordered, bool(listed), folder, config)
@@ -225,7 +225,7 @@ def summary(worker: Worker) -> dict[str, Any]:
         "values": dict(best.params),
         "val_top1_pct": best.value,
         "default_val_top1_pct": default.value if default else None,
-        "trials": worker.trials,
+        "trials": len(worker.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))),
         "best_trial": best.number,
     }
 
@@ -238,17 +238,17 @@ def tuned_table(found: Search) -> Path:
 def write_tuned(worker: Worker, table: Path) -> dict[str, Any]:
     """Put what the study found into a table of tuned values, beside other datasets' entries; returns the summary.
 
-    The entry is {dataset: {key: value}}, `provenance` says from which study, code and accuracies it comes. A table has
-    one family of backbones at its top; the other's entries stand under the family's name.
+    Below the backbone and weights that were searched, the entry is {dataset: {key: value}}; `provenance` says from which study,
+    code and accuracies it comes. Raises: UserError for a table among the suite's own configuration, which is not rewritten.
     """
+    if table.resolve().is_relative_to(files.packaged("conf").resolve()):
+        raise UserError(f"table={table} is part of the suite's configuration, which a search does not change; leave table= out")
     found, study = summary(worker), worker.search
-    code, backbone = collect(), study.config["backbone"]
+    code, backbone = collect(), backbone_facts(study.config["backbone"])
     result = {key: value for key, value in found.items() if key != "values"} | {
         "searched": {key: str(distribution) for key, distribution in study.space.items()},
         "study": study.name,
         "split": "val",
-        "backbone": backbone["name"],
-        "weights": backbone["weights"],
         "seed": study.config["seed"],
         "epochs": study.config["recipe"]["epochs"],
         "created": schema.now(),
@@ -257,11 +257,15 @@ def write_tuned(worker: Worker, table: Path) -> dict[str, Any]:
     }
     with Leases(study.folder.parent).wait(hashlib.sha256(str(table).encode()).hexdigest()[:16]):
         entries = dict(OmegaConf.to_container(OmegaConf.load(table)) if table.is_file() else {})  # type: ignore[arg-type]
-        entries["source"] = "this suite's search on the val split (scripts/tune.py); see provenance"
-        family = backbone["family"]
-        part = entries if entries.setdefault("family", family) == family else entries.setdefault(family, {})
-        part[study.dataset] = found["values"]
-        part.setdefault("provenance", {})[study.dataset] = result
+        if entries and "searched" not in entries:
+            raise UserError(f"{table} does not say which backbone its values were found on; move it away, and this is written anew")
+        entries["source"] = "this suite's search on the val split (karst-bench tune); see provenance"
+        parts = entries.setdefault("searched", [])
+        part = next((part for part in parts if same_backbone(part["backbone"], backbone)), None)
+        if part is None:
+            parts.append(part := {"backbone": backbone, "values": {}, "provenance": {}})
+        part["values"][study.dataset] = found["values"]
+        part["provenance"][study.dataset] = result
         head = f"# python run.py method={study.method} dataset={study.dataset} tuned={table.parent.name}\n"
         files.write(table, (head + OmegaConf.to_yaml(OmegaConf.create(entries))).encode(), once=False)
     return found

@@ -111,6 +111,8 @@ class TrackerClient:
 
     def __init__(self, kind: str, settings: Mapping[str, Any], patience: Patience | None = None) -> None:
         self.kind, self.settings, self.patience = kind, dict(settings), patience or PATIENCE
+        if kind == "wandb" and (own := os.environ.get("WANDB_DIR")):
+            self.settings["folder"] = own  # W&B's own variable says where its files go
         self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._outcome = self._run_id = ""
         self._thread: threading.Thread | None = None

@@ -16,7 +16,7 @@ from karst_bench.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ["run", "sweep", "status", "tune", "report", "demo", "data audit", "data status", "data prepare", "data fewshot",
-            "weights fetch"]  # fmt: skip
+            "data lists", "weights fetch"]  # fmt: skip
 DOORS = {"status": "status", "tune": "tune", "demo": "demo", "audit_data": "data audit", "prepare_vtab": "data prepare",
          "prepare_fewshot": "data fewshot", "fetch_weights": "weights fetch"}  # fmt: skip
 GENERATORS = ["contact_sheets", "docs_data_sources", "docs_datasets", "docs_methods", "docs_mini", "docs_recipes",
@@ -119,7 +119,7 @@ def test_a_command_that_takes_overrides_keeps_them_in_order(monkeypatch: pytest.
     seen: list[object] = []
     monkeypatch.setattr(search, "tune", lambda words, **own: seen.append((words, own)))
     assert main(["tune", "method=lora", "trials=3", "recipe.lr=1e-3,1e-2", "--workers", "2", "+x=[1,2]"]) == 0
-    own = {"trials": 3, "workers": 2, "table": None, "join": False}
+    own = {"trials": 3, "workers": 2, "table": None, "join": False, "write": False}
     assert seen == [(["method=lora", "recipe.lr=1e-3,1e-2", "+x=[1,2]"], own)]
 
 

@@ -12,11 +12,12 @@ import yaml
 from karst_bench.config.compose import compose, settings_of
 from karst_bench.config.option_files import config_dir, options
 from karst_bench.config.settings import Settings, resolve
+from karst_bench.config.tuned import backbone_facts
 from karst_bench.errors import UserError
 from karst_bench.methods.build import build_method, build_methods
 
 
-@pytest.mark.parametrize("dataset", options("dataset"))
+@pytest.mark.parametrize("dataset", [name for name in options("dataset") if name != "folder"])
 def test_every_dataset_composes_with_its_own_backbone_and_recipe(dataset: str) -> None:
     settings = settings_of([f"dataset={dataset}"]).as_config()
     suite = dataset.partition("/")[0]
@@ -148,12 +149,31 @@ def test_tuned_values_stand_below_the_command_line(tmp_path: Path) -> None:
 def test_what_a_user_found_comes_before_what_is_committed(tmp_path: Path) -> None:
     table = tmp_path / "tuned" / "ours" / "lora.yaml"
     table.parent.mkdir(parents=True)
-    table.write_text("source: my search\nmini/count: {recipe.lr: 0.25}\n")
     words = ["method=lora", "tuned=ours", f"paths.results={tmp_path}"]
+    searched = {"backbone": backbone_facts(compose().backbone), "values": {"mini/count": {"recipe.lr": 0.25}}}
+    table.write_text(yaml.safe_dump({"source": "my search", "searched": [searched]}))
     own, committed = (compose([*words, f"dataset=mini/{task}"]) for task in ("count", "location"))
     assert (own.recipe.lr, own.tuned.source) == (0.25, "my search")
     listed = yaml.safe_load((config_dir() / "tuned" / "ours" / "lora.yaml").read_text())
-    assert committed.recipe.lr == listed["mini/location"]["recipe.lr"] and committed.tuned.source == listed["source"]
+    of_vit = next(part["values"] for part in listed["searched"] if part["backbone"]["name"] == "vit_mini")
+    assert committed.recipe.lr == of_vit["mini/location"]["recipe.lr"] and committed.tuned.source == listed["source"]
+
+
+@pytest.mark.parametrize("other", ["backbone=vit_b16", "backbone=swin_b", "backbone.weights=none", "backbone.model_args.depth=4"])
+def test_what_was_searched_on_one_backbone_steers_no_other(other: str) -> None:
+    words = ["method=lora", "dataset=mini/count"]
+    cfg, plain = compose([*words, other, "tuned=ours"]), compose([*words, other])
+    assert cfg.recipe == plain.recipe and cfg.method == plain.method and not cfg.tuned.listed
+    assert "they are for vit_mini (pretrained weights)" in cfg.tuned.said[0]
+    assert compose([*words, "tuned=ours"]).recipe.lr != plain.recipe.lr
+
+
+def test_a_searched_table_that_names_no_backbone_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "tuned" / "ours" / "lora.yaml"
+    table.parent.mkdir(parents=True)
+    table.write_text("source: an older search\nfamily: vit\nmini/count: {recipe.lr: 0.25}\n")
+    with pytest.raises(UserError, match="which backbone"):
+        compose(["method=lora", "dataset=mini/count", "tuned=ours", f"paths.results={tmp_path}"])
 
 
 def test_tuned_values_are_those_of_the_backbones_family() -> None:

@@ -111,7 +111,7 @@ def test_other_words_pass_unchanged():
         (["sweep=tabel1"], r"unknown; did you mean table1\? Valid: ablate_N"),
         (["sweep=table1,table2", "suite=mini"], "one sweep at a time.*run sweep=table1 then sweep=table2"),
         (["sweep=table1", "suite=mni"], "suite=mni is not a choice; use one of vtab, mini"),
-        (["method=[a"], "cannot be read"),
+        (["method=[a"], "does not read"),
     ],
 )
 def test_a_sweep_of_nothing_is_an_error(words, reason):

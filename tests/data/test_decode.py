@@ -1,5 +1,7 @@
 """Odd and bad image files: converted as the field's readers do, or one clear error."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from karst_bench.data.decode import BadImageError, encoding_of, is_rotated, jpeg_quality, read_image
+from karst_bench.data.decode import BadImageError, encoding_of, is_picture, is_rotated, jpeg_quality, read_image
 
 GREY = np.tile(np.linspace(0, 255, 16).astype(np.uint8), (12, 1))
 COLOUR = np.stack([GREY, GREY[:, ::-1], np.full_like(GREY, 90)], axis=2)
@@ -50,6 +52,73 @@ def test_every_mode_becomes_rgb(tmp_path: Path, name: str, make: Callable[[], Im
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "deep.png")
     assert np.array_equal(read_image(tmp_path / "deep.png")[0].numpy(), GREY)
+
+
+KINDS = {"grey": (0, 1), "rgb": (2, 3), "grey_alpha": (4, 2), "rgba": (6, 4)}  # PNG colour type, channels
+
+
+def png(levels: np.ndarray, colour: int, depth: int) -> bytes:
+    """A PNG file by hand: levels (h, w, c), `depth` bits each (PNG specification, third edition)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = levels.reshape(len(levels), -1)
+    if depth < 8:
+        bits = (rows[:, :, None] >> np.arange(depth - 1, -1, -1)) & 1
+        rows = np.packbits(bits.reshape(len(rows), -1).astype(np.uint8), axis=1)
+    lines = b"".join(b"\0" + row.astype(">u2" if depth == 16 else np.uint8).tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", levels.shape[1], levels.shape[0], depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["full", "dark"])
+@pytest.mark.parametrize(("kind", "depth"), [(kind, depth) for kind in KINDS for depth in (1, 2, 4, 8, 16)
+                                             if depth >= 8 or kind == "grey"])  # fmt: skip
+def test_every_png_is_read_by_one_rule(tmp_path: Path, kind: str, depth: int, dark: bool) -> None:
+    """255 v / (2^depth - 1), whatever levels the picture happens to hold: a dark one stays dark."""
+    colour, channels = KINDS[kind]
+    most = (1 << depth) - 1
+    levels = np.random.default_rng(depth).integers(0, (min(200, most) if dark else most) + 1, (5, 7, channels))
+    if channels in (2, 4):
+        levels[..., -1] = most
+    (tmp_path / "a.jpg").write_bytes(png(levels, colour, depth))
+    seen = levels[..., :3] if channels > 2 else levels[..., :1].repeat(3, axis=2)
+    pixels = read_image(tmp_path / "a.jpg").permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(pixels - np.rint(seen * 255 / most)).max() == 0
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_every_deep_tiff_is_read_by_one_rule(tmp_path: Path, mode: str) -> None:
+    kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    for scale in (1.0, 0.003):
+        share = scale * np.linspace(0, 1, 12).reshape(3, 4)
+        levels = (share if mode == "F" else np.rint(share * 65535)).astype(kind)
+        Image.fromarray(levels).save(tmp_path / "a.tif")
+        found = read_image(tmp_path / "a.tif")[0].numpy().astype(int)
+        assert np.abs(found - share * 255).max() <= 0.51
+    Image.fromarray(np.full((2, 2), np.nan, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(BadImageError, match="no numbers"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_set_may_say_which_level_is_white(tmp_path: Path) -> None:
+    twelve_bits = np.array([[0, 2048, 4095, 5000]])
+    for kind in ("grey", "rgb"):
+        colour, channels = KINDS[kind]
+        (tmp_path / "a.png").write_bytes(png(twelve_bits[..., None].repeat(channels, axis=2), colour, 16))
+        assert read_image(tmp_path / "a.png", 4095)[1].tolist() == [[0, 128, 255, 255]]
+    Image.fromarray(GREY).save(tmp_path / "b.png")
+    assert np.array_equal(read_image(tmp_path / "b.png", 4095)[0].numpy(), GREY)  # eight bits are as they are
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_what_a_file_is_its_bytes_say(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "picture.txt"
+    Image.fromarray(COLOUR).save(path, form)
+    assert is_picture(path) and encoding_of([path]) == {"JPEG": "jpeg75", "PNG": "png"}.get(form, "native")
+    path.write_text("a.jpg 0\n")
+    assert not is_picture(path) and not is_picture(tmp_path / "none")
 
 
 def test_exif_rotation_is_seen_and_not_applied(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_missing_data_say_where_and_how(tmp_path: Path) -> None:
         assert command in text and "dataset=mini/digits" in text and option in text and "\n" not in text
     assert "standford-cars" in text and "stanford_cars" in text
     (tmp_path / "vtab-1k" / "dtd" / "images").mkdir(parents=True)
-    with pytest.raises(UserError, match="is there, but without its lists"):
+    with pytest.raises(UserError, match=r"is there, but without its lists.*dataset=folder dataset\.root="):
         find_task(dataset_of("vtab/dtd"), data_root=tmp_path)
 
 
@@ -114,6 +114,38 @@ def test_a_shared_image_is_refused(tmp_path: Path) -> None:
         file.write(first + "\n")
     with pytest.raises(UserError, match="share 1 image"):
         load_task(dataset_of("vtab/dtd"), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
+
+
+@pytest.mark.parametrize("spelt", ["./images/train800/000000.jpg", "images\\train800\\000000.jpg", "images//train800/000000.jpg",
+                                   "link.jpg", "hard.jpg", "folder/000000.jpg"])  # fmt: skip
+def test_one_file_under_two_names_is_one_image(spelt: str, tmp_path: Path) -> None:
+    """Lists are compared as files: another spelling, a link, a linked folder."""
+    home = make_vtab(tmp_path, "vtab/dtd")
+    first = home / "images/train800/000000.jpg"
+    (home / "link.jpg").symlink_to(first)
+    (home / "hard.jpg").hardlink_to(first)
+    (home / "folder").symlink_to(home / "images/train800")
+    label = (home / "train800.txt").read_text().split()[1]
+    with (home / "test.txt").open("a") as file:
+        file.write(f"{spelt} {label}\r\n")
+    with pytest.raises(UserError, match="share 1 image"):
+        load_task(dataset_of("vtab/dtd"), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
+
+
+def test_the_pictures_are_bound_to_the_task(tmp_path: Path) -> None:
+    """Over the files' bytes, in the record; in the id where no published lists say which pictures are meant."""
+    home = make_vtab(tmp_path, "vtab/dtd")
+
+    def task(**changes: object):  # type: ignore[no-untyped-def]
+        return load_task(dataset_of("vtab/dtd", **changes), data_root=tmp_path, cache_root=tmp_path / "c", size=8)
+
+    before, own = task(), task(name="mine/dtd")
+    assert before.pixels_sha256 is None and own.pixels_sha256 == before.images_sha256 == task().images_sha256
+    changed = home / "images/test/000003.jpg"
+    changed.write_bytes((home / "images/test/000004.jpg").read_bytes())
+    assert task().images_sha256 != before.images_sha256 and task().list_sha256 == before.list_sha256
+    changed.unlink()
+    assert task().images_sha256 is None
 
 
 def test_a_changed_training_label_is_noticed(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ def write(tmp_path: Path, data: bytes) -> Path:
         b"\n\na.jpg 0\n\n  b.jpg\t1  \n\n",
         b"a.jpg 0\nb.jpg 1",
         b"a.jpg 0\nb.jpg +1\n",
+        b"./a.jpg 0\r\n.\\b.jpg 1\r\n",
+        b".//a.jpg 0\n././b.jpg 1\n",
     ],
 )
 def test_tolerated_forms_read_the_same(tmp_path: Path, data: bytes) -> None:
@@ -67,6 +69,24 @@ def test_refused_lines_are_named(tmp_path: Path, data: bytes, kind: str, line: i
     with pytest.raises(UserError, match=f"line {line}") as caught:
         read(file, 2)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("spelt", ["x/a.jpg", "./x/a.jpg", "x\\a.jpg", ".\\x\\a.jpg", "x//a.jpg", "x/./a.jpg"])
+def test_every_spelling_of_a_path_is_one_path(tmp_path: Path, spelt: str) -> None:
+    (row,) = read(write(tmp_path, f"{spelt} 0\r\n".encode()), 2).rows
+    assert row.path == "x/a.jpg"
+    plain = read(write(tmp_path, b"x/a.jpg 0\n"), 2).rows
+    assert text_sha256([row]) == text_sha256(plain)
+    (problem,) = scan(write(tmp_path, f"x/a.jpg 0\n{spelt} 1\n".encode()), 2).problems
+    assert problem.kind == "contradiction"
+
+
+def test_labels_that_start_at_1_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"labels are 1\.\.3: they start at 1"):
+        read(write(tmp_path, b"a.jpg 1\nb.jpg 2\nc.jpg 3\n"), 3)
+    with pytest.raises(UserError) as caught:
+        read(write(tmp_path, b"a.jpg 1\nb.jpg 2\nc.jpg 4\n"), 3)
+    assert "start at 1" not in str(caught.value)
 
 
 def test_many_bad_lines_are_counted(tmp_path: Path) -> None:

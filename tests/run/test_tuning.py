@@ -12,8 +12,10 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from karst_bench.config.compose import settings_of
-from karst_bench.config.option_files import options
+from karst_bench.cli import search as cli_search
+from karst_bench.config.compose import compose, settings_of
+from karst_bench.config.option_files import config_dir, options
+from karst_bench.config.tuned import backbone_facts
 from karst_bench.engine.outcome import DivergedError
 from karst_bench.errors import UserError
 from karst_bench.records import provenance
@@ -25,7 +27,7 @@ METHODS = [name for name in options("method") if name != "none"]
 
 @pytest.fixture
 def words(tmp_path):
-    return ["method=karst", "dataset=mini/digits", f"paths.outputs={tmp_path}", "recipe.epochs=10"]
+    return ["method=karst", "dataset=mini/digits", f"paths.results={tmp_path}", "recipe.epochs=10"]
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def test_the_default_is_trial_zero_and_never_beaten_downwards(words, bowl, tmp_p
 def test_one_worker_is_reproducible(words, bowl, tmp_path):
     picked = []
     for name in ("a", "b"):
-        worker = tuning.Worker(tuning.search([*words, f"paths.outputs={tmp_path / name}"]), 8)
+        worker = tuning.Worker(tuning.search([*words, f"paths.results={tmp_path / name}"]), 8)
         worker.work()
         picked.append([trial.params for trial in worker.study.trials])
     assert picked[0] == picked[1]
@@ -231,25 +233,47 @@ def test_a_search_trains_without_opening_the_test_split(words, one_block, mini_c
 def test_the_result_is_written_beside_others(words, bowl, tmp_path):
     table = tmp_path / "ours" / "karst.yaml"
     table.parent.mkdir()
-    table.write_text("# head\nsource: x\nmini/count: {recipe.lr: 0.1}\n")
     worker = tuning.Worker(tuning.search(words), 3)
+    own = {"backbone": backbone_facts(worker.search.config["backbone"]), "values": {"mini/count": {"recipe.lr": 0.1}}}
+    table.write_text("# head\n" + OmegaConf.to_yaml({"source": "x", "searched": [own | {"provenance": {}}]}))
     worker.work()
     tuning.write_tuned(worker, table)
     assert table.read_text().startswith("# python run.py method=karst dataset=mini/digits tuned=ours\n")
-    entries = OmegaConf.to_container(OmegaConf.load(table))
-    assert entries["mini/count"] == {"recipe.lr": 0.1}
-    assert set(entries["mini/digits"]) == set(worker.search.space)
-    result = entries["provenance"]["mini/digits"]
+    (part,) = OmegaConf.to_container(OmegaConf.load(table))["searched"]
+    assert part["values"]["mini/count"] == {"recipe.lr": 0.1}
+    assert set(part["values"]["mini/digits"]) == set(worker.search.space)
+    result = part["provenance"]["mini/digits"]
     assert result["split"] == "val" and result["trials"] == 3 and result["commit"] == provenance.collect().commit
 
 
-def test_the_other_familys_result_stands_under_its_name(words, bowl, tmp_path, monkeypatch):
+def test_each_backbone_and_its_weights_have_their_own_values(words, bowl, tmp_path):
     table = tmp_path / "tuned" / "ours" / "karst.yaml"
-    for backbone in ("vit_mini", "swin_mini"):
-        worker = tuning.Worker(tuning.search([*words, f"backbone={backbone}", f"seed={len(backbone)}"]), 1)
+    chosen = ["backbone=vit_mini", "backbone=swin_mini", "backbone.weights=none"]
+    for seed, choice in enumerate(chosen):
+        worker = tuning.Worker(tuning.search([*words, choice, f"seed={seed}"]), 1)
         worker.work()
         tuning.write_tuned(worker, table)
-    entries = OmegaConf.to_container(OmegaConf.load(table))
-    assert entries["family"] == "vit" and entries["mini/digits"] == entries["swin"]["mini/digits"]
-    assert entries["provenance"]["mini/digits"]["seed"] == 8
-    assert entries["swin"]["provenance"]["mini/digits"]["seed"] == 9
+    parts = OmegaConf.to_container(OmegaConf.load(table))["searched"]
+    found = [(*(part["backbone"][key] for key in ("name", "weights")), part["provenance"]["mini/digits"]["seed"]) for part in parts]
+    assert found == [("vit_mini", "pretrained", 0), ("swin_mini", "pretrained", 1), ("vit_mini", "none", 2)]
+    for seed, choice in enumerate(chosen):
+        found = compose([*words, choice, "tuned=ours"])
+        assert dict(found.tuned["values"]) == parts[seed]["values"]["mini/digits"]
+
+
+def test_a_study_is_made_a_table_without_another_trial(words, bowl, tmp_path, capsys):
+    tuning.Worker(tuning.search(words), 2).work()
+    assert cli_search.tune(words, trials=None, workers=1, table=None, join=False, write=True) == 0
+    assert "best of 2" in capsys.readouterr().out
+    assert (tmp_path / "tuned" / "ours" / "karst.yaml").is_file()
+    assert len(tuning.Worker(tuning.search(words), 2).study.trials) == 2
+
+
+def test_a_tracked_table_is_not_rewritten(words, bowl):
+    worker = tuning.Worker(tuning.search(words), 1)
+    worker.work()
+    table = config_dir() / "tuned" / "ours" / "karst.yaml"
+    before = table.read_bytes()
+    with pytest.raises(UserError, match="does not change"):
+        tuning.write_tuned(worker, table)
+    assert table.read_bytes() == before

@@ -1,18 +1,26 @@
 """Writing a cache entry: beside its place, in one pass, renamed when it is whole."""
 
 import json
+import logging
 import os
+import time
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
 
 from karst_bench import files
 from karst_bench.data.images import Source, in_order
 from karst_bench.data.resize import Resize
+
+PAUSE_S = 10.0  # between two lines of what is decoded, where there is no terminal for a bar
+Decoded = tuple[torch.Tensor, float]  # pixels, and their width over their height
+log = logging.getLogger(__name__)
 
 
 class MixedSizesError(Exception):
@@ -36,8 +44,9 @@ def _fill(folder: Path, source: Source, resize: Resize | None, layout: int) -> N
     shape: tuple[int, ...] | None = None
     # written with write(), not through a map: a full disk is then an error here instead of a signal
     with (folder / "pixels.npy").open("wb") as file:
-        quiet = not console.is_terminal
-        shown = track(images, source.name, len(source), console=console, disable=quiet, transient=True)
+        name = f"{source.folder} {source.name}"
+        bar = console.is_terminal
+        shown = track(images, name, len(source), console=console, transient=True) if bar else _told(images, name, len(source))
         for index, (image, aspect) in enumerate(shown):
             pixels = image.numpy()
             if shape is None:
@@ -61,6 +70,16 @@ def _fill(folder: Path, source: Source, resize: Resize | None, layout: int) -> N
         "crc32": zlib.crc32(crcs.tobytes() + aspects.tobytes()),
     }
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _told(images: Iterable[Decoded], name: str, count: int) -> Iterator[Decoded]:
+    """The images as they come, with a line every PAUSE_S seconds of how many there were."""
+    last = time.monotonic()
+    for number, image in enumerate(images):
+        if time.monotonic() - last >= PAUSE_S:
+            last = time.monotonic()
+            log.info("%s: %d of %d images decoded", name, number, count)
+        yield image
 
 
 def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:

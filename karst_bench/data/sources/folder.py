@@ -10,13 +10,25 @@ from karst_bench.data.cache.cache import Cache
 from karst_bench.data.decode import encoding_of
 from karst_bench.data.images import FileSource
 from karst_bench.data.resize import Resize
+from karst_bench.data.sources.fingerprint import images_sha256
 from karst_bench.data.sources.layouts import FGVC_SPLITS, VTAB_SPLITS, fewshot_files, find_images, find_lists
-from karst_bench.data.sources.lists import ListEntry, Scan, check_disjoint, lists_sha256, read, unique
+from karst_bench.data.sources.lists import (
+    ListEntry,
+    Scan,
+    check_disjoint,
+    check_other_files,
+    lists_sha256,
+    read,
+    unique,
+)
 from karst_bench.data.sources.manifest import read_manifest
-from karst_bench.data.sources.published import changed_since_first_use, differences
+from karst_bench.data.sources.own import depth_notes
+from karst_bench.data.sources.published import changed_since_first_use, differences, is_published
 from karst_bench.data.task import JoinedSplit, LazySplits, Split, Task
 from karst_bench.errors import UserError
 
+VTAB_PAIRS = (("train800", "val200"), *((name, "test") for name in VTAB_SPLITS[:3]))  # splits that share no image
+LIST_PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 log = logging.getLogger(__name__)
 
 
@@ -46,14 +58,14 @@ def _vtab(dataset: Mapping[str, Any], home: Path, _root: Path, cache: Cache, siz
     splits = LazySplits(makers)
     some = scans.get("train800val200") or next(iter(scans.values()))
     encoding = encoding_of([home / row.path for row in some.rows[:: max(1, len(some.rows) // 4)]])
-    return _task(dataset, scans, splits, encoding, cache, home=home)
+    return _task(dataset, scans, splits, encoding, cache, home=home, locate=partial(_join, home), pairs=VTAB_PAIRS)
 
 
 def vtab_scans(dataset: Mapping[str, Any], home: Path) -> dict[str, Scan]:
     """The lists of a VTAB-1K folder that are there, every line good, no image both trained on and tested on."""
     files = {name: home / f"{name}.txt" for name in VTAB_SPLITS}
     scans = {name: read(file, dataset["classes"]) for name, file in files.items() if file.is_file()}
-    check_disjoint(scans, [("train800", "val200"), *((name, "test") for name in VTAB_SPLITS[:3])])
+    check_disjoint(scans, VTAB_PAIRS)
     _check_union(scans)
     return scans
 
@@ -75,7 +87,7 @@ def _check_union(scans: Mapping[str, Scan]) -> None:
 def _fewshot(dataset: Mapping[str, Any], home: Path, root: Path, cache: Cache, size: int, canvas: float | None) -> Task:
     files = fewshot_files(dataset, home)
     scans = {name: read(file, dataset["classes"]) for name, file in files.items() if file.is_file()}
-    check_disjoint(scans, [("train", "val"), ("train", "test"), ("val", "test")])
+    check_disjoint(scans, LIST_PAIRS)
     folders = find_images(dataset, data_root=root, lists=home)
     locate = Locator(folders)
     notes = []
@@ -91,17 +103,18 @@ def _fewshot(dataset: Mapping[str, Any], home: Path, root: Path, cache: Cache, s
                 notes.append(f"{file.name}: {len(scans[name].rows)} rows of {len(rows)} images; each was read once")
         resize = _resize(dataset, name, size, canvas)
         makers[name] = partial(_open, cache, dataset, name, scans[name], rows, locate, resize)
-    return _task(dataset, scans, LazySplits(makers), "native", cache, tuple(notes), home=home)
+    return _task(dataset, scans, LazySplits(makers), "native", cache, tuple(notes), home=home, locate=locate, pairs=LIST_PAIRS)
 
 
 def _fgvc(dataset: Mapping[str, Any], home: Path, _root: Path, cache: Cache, size: int, canvas: float | None) -> Task:
     scans = {name: read(home / f"{name}.txt", dataset["classes"]) for name in FGVC_SPLITS}
-    check_disjoint(scans, [("train", "val"), ("train", "test"), ("val", "test")])
+    check_disjoint(scans, LIST_PAIRS)
     makers: dict[str, Callable[[], Split]] = {}
     for name, found in scans.items():
         resize = _resize(dataset, name, size, canvas)
         makers[name] = partial(_open, cache, dataset, name, found, found.rows, partial(_join, home), resize)
-    return _task(dataset, scans, LazySplits(makers), "native", cache, home=home)
+    locate = partial(_join, home)
+    return _task(dataset, scans, LazySplits(makers), "native", cache, home=home, locate=locate, pairs=LIST_PAIRS)
 
 
 def _resize(dataset: Mapping[str, Any], split: str, size: int, canvas: float | None) -> Resize:
@@ -139,7 +152,7 @@ def _open(
     locate: Callable[[str], Path],
     resize: Resize,
 ) -> Split:
-    source = FileSource(dataset["name"].replace("/", "-"), name, rows, locate, found.file)
+    source = FileSource(dataset["name"].replace("/", "-"), name, rows, locate, found.file, dataset.get("white"))
     return cache.open(source, resize, native=name in ("test", "val") and resize.name == "vtab")
 
 
@@ -159,7 +172,13 @@ def _task(
     notes: tuple[str, ...] = (),
     *,
     home: Path,
+    locate: Callable[[str], Path],
+    pairs: Sequence[tuple[str, str]],
 ) -> Task:
+    if not dataset["allow_duplicates"]:
+        check_other_files(scans, pairs, locate)
+    paths = {row.path: locate(row.path) for scan in scans.values() for row in scan.rows}
+    notes += depth_notes(dataset, list(paths.values())[:: max(1, len(paths) // 4)])
     found = differences(dataset, scans)
     if found:
         log.warning("%s: own split, not the published one: %s", dataset["name"], "; ".join(found))
@@ -186,4 +205,7 @@ def _task(
         own_split=bool(found) or (manifest is not None and bool(manifest.own_split)),
         notes=notes,
         files=tuple(scan.file for scan in scans.values()),
+        images=tuple(paths.values()),
+        images_sha256=images_sha256(paths, cache.root),
+        images_in_id=not is_published(dataset),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from karst_bench.errors import UserError
+from karst_bench.own_sets import set_form
 
 VTAB_SPLITS = ("train800", "val200", "train800val200", "test")
 VTAB_ROOTS = ("vtab-1k", "", "vtab-1k/vtab-1k", "vtab1k", "vtab")
@@ -27,17 +28,25 @@ def find_lists(dataset: Mapping[str, Any], *, data_root: Path) -> Path:
     if found is not None:
         return found
     present = _first(candidates, Path.is_dir)
-    state = (
-        f"{present} is there, but without its lists"
-        if present
-        else f"there is no folder of lists ({kind.lists}) for it"
-    )
+    state = f"there is no folder of lists ({kind.lists}) for it" if present is None else _without_lists(present, kind.lists)
     raise UserError(
         f"The data of dataset={dataset['name']} are missing under paths.data={data_root}: {state}. Looked for"
         f" {', '.join(str(path) for path in candidates)}."
         f" Prepare them with `{kind.command.format(root=data_root, task=dataset['task'], name=dataset['name'])}`, point"
         " paths.data elsewhere, or try the suite without any download: dataset=mini/digits."
     )
+
+
+def _without_lists(folder: Path, lists: str) -> str:
+    """What to say of a set's folder that has no lists in it: where it has class folders, how these are read."""
+    said = f"{folder} is there, but without its lists ({lists})"
+    try:
+        form = set_form(folder)
+    except UserError:
+        return said
+    how = {"divided": "folders of classes in train (and val, test)", "plain": "folders, as classes have them"}.get(form, form)
+    return (f"{said}; it has {how}: `karst-bench run dataset=folder dataset.root={folder}` reads them as they are, and "
+            f"`karst-bench data lists {folder}` writes lists of them")  # fmt: skip
 
 
 def find_images(dataset: Mapping[str, Any], *, data_root: Path, lists: Path) -> list[Path]:

@@ -1,8 +1,10 @@
 """List files of VTAB-1K folders and few-shot sets, one image a line: `<relative path> <0-based label>`."""
 
+import contextlib
 import hashlib
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class ListEntry:
-    """One image of a list: line (from 1), path as written, label."""
+    """One image of a list: line (from 1), path in its one spelling (`plain_path`), label."""
 
     line: int
     path: str
@@ -33,18 +35,20 @@ class Problem:
 
 @dataclass(frozen=True)
 class Scan:
-    """A list as found: its good rows, its problems, and whether the last line ends with a newline."""
+    """A list as found: its good rows, its problems, whether the last line ends with a newline, the span of its labels."""
 
     file: Path
     rows: tuple[ListEntry, ...]
     problems: tuple[Problem, ...]
     ended: bool
+    labels: tuple[int, int] | None = None
 
 
 def scan(file: Path, classes: int) -> Scan:
     """Read every line of `file`; nothing is raised for bad content, it is listed in `problems`.
 
-    Tolerated: a byte order mark, CRLF, blank lines, spaces around and inside paths (the label follows the last one).
+    Tolerated: a byte order mark, CRLF, blank lines, spaces around and inside paths (the label follows the last one), Windows'
+    separators, a leading `./`; two spellings of a path are one.
     Raises: UserError if the file cannot be read.
     """
     try:
@@ -59,10 +63,13 @@ def scan(file: Path, classes: int) -> Scan:
     rows: list[ListEntry] = []
     problems: list[Problem] = []
     labels: dict[str, ListEntry] = {}
+    span: tuple[int, int] | None = None
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         found = _parse(number, line.strip(), classes)
+        if (label := line.split()[-1]) and _INTEGER.fullmatch(label):
+            span = (min(span[0], int(label)), max(span[1], int(label))) if span else (int(label), int(label))
         if isinstance(found, ListEntry):
             first = labels.setdefault(found.path, found)
             if first.label != found.label:
@@ -74,7 +81,7 @@ def scan(file: Path, classes: int) -> Scan:
             problems.append(found)
     if not rows and not problems:
         problems.append(Problem(1, "text", "the list is empty"))
-    return Scan(file, tuple(rows), tuple(problems), text.endswith("\n"))
+    return Scan(file, tuple(rows), tuple(problems), text.endswith("\n"), span)
 
 
 def _parse(number: int, line: str, classes: int) -> ListEntry | Problem:
@@ -90,7 +97,12 @@ def _parse(number: int, line: str, classes: int) -> ListEntry | Problem:
         return Problem(number, "range", f"label {int(label)} of {path} lies outside 0..{classes - 1}")
     if _OUTSIDE.search(path):
         return Problem(number, "path", f"{path} is absolute or leaves the folder of the set")
-    return ListEntry(number, path, int(label))
+    return ListEntry(number, plain_path(path), int(label))
+
+
+def plain_path(path: str) -> str:
+    """The one spelling of a relative path: forward slashes, no `.` and nothing empty between them."""
+    return "/".join(part for part in path.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def read(file: Path, classes: int) -> Scan:
@@ -103,10 +115,18 @@ def read(file: Path, classes: int) -> Scan:
         shown = "; ".join(f"line {p.line}: {p.text}" for p in found.problems[:3])
         more = f" and {len(found.problems) - 3} more" if len(found.problems) > 3 else ""
         raise UserError(
-            f"{file}: {shown}{more}. Each line must be '<relative path> <label>' with a label in 0..{classes - 1}."
+            f"{file}: {shown}{more}. {_from_one(found, classes)}"
+            f"Each line must be '<relative path> <label>' with a label in 0..{classes - 1}."
             " Restore the list from where you got it; `karst-bench data audit DIR` shows every bad line."
         )
     return found
+
+
+def _from_one(found: Scan, classes: int) -> str:
+    """What to say of labels 1..N; nothing of others."""
+    if found.labels != (1, classes):
+        return ""
+    return f"Its labels are 1..{classes}: they start at 1, and have to start at 0; take 1 from each, in every list of the set. "
 
 
 def unique(rows: Sequence[ListEntry]) -> tuple[ListEntry, ...]:
@@ -142,6 +162,34 @@ def check_disjoint(scans: Mapping[str, Scan], pairs: Iterable[tuple[str, str]]) 
                 f"{scans[one].file} and {scans[other].file} share {len(shared)} image(s), first {shared[0]}: what is"
                 " trained on must not be tested on. Restore both lists from where you got them."
             )
+
+
+def check_other_files(
+    scans: Mapping[str, Scan], pairs: Iterable[tuple[str, str]], locate: Callable[[str], Path]
+) -> None:
+    """As `check_disjoint`, by the files themselves: links, and spellings that a file system takes for one, are one file.
+
+    Raises: UserError naming both lists and the first file they share.
+    """
+    known: dict[str, dict[tuple[int, int], str]] = {}
+    for one, other in pairs:
+        if one not in scans or other not in scans:
+            continue
+        for name in (one, other):
+            known.setdefault(name, dict(_files_of(scans[name].rows, locate)))
+        if shared := known[one].keys() & known[other].keys():
+            file = next(file for file in known[other] if file in shared)
+            raise UserError(
+                f"{scans[one].file} and {scans[other].file} share {len(shared)} image(s), first {known[other][file]}, which is"
+                f" the file {known[one][file]}: what is trained on must not be tested on. Restore both lists and their files."
+            )
+
+
+def _files_of(rows: Sequence[ListEntry], locate: Callable[[str], Path]) -> Iterator[tuple[tuple[int, int], str]]:
+    for row in rows:
+        with contextlib.suppress(OSError, ValueError):  # what is missing is told when it is opened
+            found = os.stat(locate(row.path))  # noqa: PTH116 (as in images.py)
+            yield (found.st_dev, found.st_ino), row.path
 
 
 def overlap(one: Sequence[ListEntry], other: Sequence[ListEntry]) -> list[str]:

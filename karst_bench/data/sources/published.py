@@ -10,6 +10,7 @@ from typing import Any
 
 from karst_bench import files
 from karst_bench.data.sources.lists import Scan, text_sha256
+from karst_bench.data.sources.vtab_splits import RULES
 from karst_bench.errors import UserError
 
 
@@ -31,6 +32,17 @@ def _published() -> dict[str, Any]:
     text = resources.files("karst_bench.data.sources").joinpath("fewshot_lists.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+FGVC = ("cub", "nabirds", "flowers", "dogs", "cars")
+
+
+def is_published(dataset: Mapping[str, Any]) -> bool:
+    """Whether this is a set of the suite, whose lists say which pictures are meant; not one added beside them."""
+    suite, task = dataset["suite"], dataset["task"]
+    known = {"vtab": RULES, "fgvc": FGVC}.get(suite, ())
+    listed = suite == "fewshot" and dataset.get("folder") in fewshot_sums()
+    return dataset["name"] == f"{suite}/{task}" and (listed or task in known)
 
 
 def differences(dataset: Mapping[str, Any], scans: Mapping[str, Scan]) -> list[str]:

@@ -1,0 +1,94 @@
+"""Runs on pictures of one's own: what a record says of them, and that it is bound to them."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from karst_bench.config.compose import settings_of
+from karst_bench.errors import UserError
+from karst_bench.records.identity import cell_key, recomputed_id
+from karst_bench.records.record import RunRecord
+from karst_bench.run import commands, pipeline
+
+NAMES = ["dark wood", "light wood"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(NAMES):
+        (tmp_path / "woods" / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = rng.integers(0, 100, (12, 12, 3)) + 120 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "woods" / name / f"{number}.png")
+    return tmp_path / "woods"
+
+
+def words(photos: Path, *more: str) -> list[str]:
+    folder = photos.parent
+    return ["method=lora", "dataset=folder", f"dataset.root={photos}", "recipe=mini", "recipe.epochs=1", "backbone=vit_mini",
+            "backbone.weights=none", "backbone.model_args.depth=1", "device=cpu", "threads=1", f"paths.results={folder / 'r'}",
+            f"paths.cache={folder / 'c'}", *more]  # fmt: skip
+
+
+def ran(photos: Path, *more: str) -> RunRecord:
+    return pipeline.run(settings_of(words(photos, *more)))
+
+
+def test_a_record_is_bound_to_the_pictures(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="karst_bench")
+    first = ran(photos)
+    assert first.config["dataset"]["label_names"] == NAMES and "root" not in first.config["dataset"]
+    assert first.data.source == "own" and first.data.pixels_sha256 and recomputed_id(first) == first.id
+    assert any("20% of each class, drawn here" in note for note in first.notes) and str(photos) not in str(first)
+    assert cell_key(first.config) == cell_key(settings_of(words(photos)).as_config())  # status finds it
+    assert ran(photos).created == first.created and "done already" in caplog.messages[-1]
+
+    moved = photos.rename(photos.with_name("elsewhere"))
+    assert ran(moved, "dataset.name=woods").id == first.id
+
+    picture = moved / NAMES[0] / "3.png"
+    Image.new("RGB", (12, 12)).save(picture)
+    other = ran(moved, "dataset.name=woods")
+    assert other.id != first.id and other.data.list_sha256 == first.data.list_sha256
+
+
+def test_pictures_under_published_lists_are_told_when_they_change(photos: Path) -> None:
+    """The id of vtab/dtd goes by its lists, as it always did; the record says which pictures it is of."""
+    home = photos.parent / "data" / "vtab-1k" / "dtd"
+    shutil.copytree(photos, home / "images")
+    rows = [f"images/{name}/{number}.png {label}" for label, name in enumerate(NAMES) for number in range(10)]
+    for split, part in (("train800", rows[0::4]), ("val200", rows[1::4]), ("test", rows[2::4])):
+        (home / f"{split}.txt").write_text("\n".join(part) + "\n")
+    own = [word for word in words(photos) if not word.startswith("dataset")]
+    start = ["dataset=vtab/dtd", f"paths.data={photos.parent / 'data'}", *own]
+    first = pipeline.run(settings_of(start))
+    assert first.data.images_sha256 and first.data.pixels_sha256 is None
+    assert pipeline.run(settings_of(start)).created == first.created
+    picture = home / "images" / NAMES[0] / "2.png"
+    kept = picture.read_bytes()
+    Image.new("RGB", (12, 12)).save(picture)
+    with pytest.raises(UserError, match=r"of other pictures under the same lists.*force=true"):
+        pipeline.run(settings_of(start))
+    replaced = pipeline.run(settings_of([*start, "force=true"]))
+    assert replaced.id == first.id and replaced.data.images_sha256 != first.data.images_sha256
+    picture.write_bytes(kept)
+    os.utime(picture)
+
+
+def test_predictions_are_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = ran(photos)
+    adapter = photos.parent / "r" / str(record.adapter)
+    capsys.readouterr()
+    commands.act(settings_of(words(photos, "action=predict", f"adapter={adapter}", f"images={photos}")))
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in NAMES)
+
+
+def test_few_steps_at_a_methods_own_rate_are_told(photos: Path) -> None:
+    assert any("may stay at chance" in note for note in ran(photos, "method=full").notes)
+    assert not any("stay at chance" in note for note in ran(photos, "method=full", "recipe.lr=1e-3").notes)
