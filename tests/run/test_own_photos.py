@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
+from karst_bench.adapt.backbone import build_backbone
 from karst_bench.config.compose import settings_of
 from karst_bench.errors import UserError
 from karst_bench.records.identity import cell_key, recomputed_id
@@ -81,10 +83,14 @@ def test_pictures_under_published_lists_are_told_when_they_change(photos: Path) 
 
 
 def test_predictions_are_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record = ran(photos)
+    net = build_backbone(settings_of(words(photos)).backbone, classes=2, weights=None)
+    weights = photos.parent / "w.safetensors"
+    save_file({name: tensor for name, tensor in net.state_dict().items() if not name.startswith("head")}, weights)
+    record = ran(photos, f"backbone.weights={weights}")
     adapter = photos.parent / "r" / str(record.adapter)
     capsys.readouterr()
-    commands.act(settings_of(words(photos, "action=predict", f"adapter={adapter}", f"images={photos}")))
+    given = [f"backbone.weights={weights}", "action=predict", f"adapter={adapter}", f"images={photos}"]
+    commands.act(settings_of(words(photos, *given)))
     shown = capsys.readouterr().out
     assert all(name in shown for name in NAMES)
 
