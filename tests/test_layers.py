@@ -32,7 +32,7 @@ HOMES = {
     "hydra": ("cli/", "config/", "compat.py"),
     "omegaconf": ("cli/", "config/", "run/", "data/", "compat.py", "yaml_text.py"),
     "optuna": ("run/tuning.py", "run/search_space.py"),
-    "matplotlib": ("report/figures.py", "report/style.py", "data/mini/"),
+    "matplotlib": ("report/figures.py", "report/diagnostic_figures.py", "report/style.py", "data/mini/"),
 }
 
 

@@ -78,6 +78,7 @@ class Settings:
     speed: str
     suite: str
     save_adapter: bool
+    diagnostics: bool
     save_predictions: bool
     adapter: str | None
     allow_other_backbone: bool

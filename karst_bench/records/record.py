@@ -22,6 +22,7 @@ from msgspec import field
 
 from karst_bench.names import is_plain
 from karst_bench.records import strict_json
+from karst_bench.records.diagnostics import Diagnostics
 from karst_bench.records.facts import (
     Count,
     Counts,
@@ -81,6 +82,7 @@ class RunRecord(RunHeader, frozen=True, kw_only=True, tag_field="status", tag="d
     artefact_sha256: str | None = None
     predictions: str | None = None
     predictions_sha256: str | None = None
+    diagnostics: Diagnostics | None = None
 
 
 class FailedRun(RunHeader, frozen=True, kw_only=True, tag_field="status", tag="failed"):

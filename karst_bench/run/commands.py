@@ -18,7 +18,7 @@ from karst_bench.adapt.adapter_folder import save_folder
 from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.backbone import build_backbone
 from karst_bench.adapt.export_program import export_program
-from karst_bench.adapt.merge import merge, mergeable
+from karst_bench.adapt.merge import merge, mergeable, merged
 from karst_bench.adapt.peft_folder import to_peft
 from karst_bench.adapt.weights_file import find_weights
 from karst_bench.config.settings import Settings
@@ -27,6 +27,7 @@ from karst_bench.errors import UserError
 from karst_bench.methods.build import build_methods
 from karst_bench.records.adapter_check import check_adapter
 from karst_bench.run.described import known_class_names
+from karst_bench.run.diagnosing import diagnostic_lines, diagnostics_of, write_diagnostics
 from karst_bench.run.pipeline import run
 from karst_bench.run.predicting import hand_out, predictions_of
 from karst_bench.run.prepare import method_settings, pick_device, prepare, use_threads, with_own_values
@@ -39,7 +40,7 @@ def act(settings: Settings) -> Any:
     """Does what `action=` says. Raises: UserError for bad input."""
     actions: dict[str, Callable[[Settings], Any]] = {
         "train": run, "describe": describe, "evaluate": evaluate, "predict": predict, "merge": merge_adapter,
-        "export": export_adapter,
+        "export": export_adapter, "diagnose": diagnose,
     }  # fmt: skip
     return actions[settings.action](settings)
 
@@ -99,6 +100,24 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     print(f"{result['dataset']} {result['split']}: top-1 {score.top1_pct:.2f} % of {score.n} images, loss {score.loss:.4f}")
     print(json.dumps(result, allow_nan=False))
     return result
+
+
+def diagnose(settings: Settings) -> dict[str, Any]:
+    """What lies behind the accuracy of a saved adapter: calibration, classes, features before and after, ranks of its weight
+    changes, as numbers and pictures in the folder `out`; the last line of stdout is one JSON object."""
+    adapter = required(settings, "adapter", "a file that save_adapter=true wrote")
+    out = Path(required(settings, "out", "the folder for numbers and pictures"))
+    use_threads(settings.threads)
+    prepared = prepare(settings)
+    model = adapted(prepared.settings, prepared.weights, adapter).to(prepared.device)
+    batches = prepared.batches(prepared.plan.final)
+    with merged(model):
+        score = top1(model, batches, precision=settings.precision, device=prepared.device, keep=True)
+    found = diagnostics_of(prepared, model, score)
+    said = write_diagnostics(found, out, title=prepared.title, class_names=known_class_names(settings.dataset))
+    print("\n".join([f"{prepared.title}: top-1 {score.top1_pct:.2f} % of {score.n} images", *diagnostic_lines(found)]))
+    print(json.dumps({key: said.get(key) for key in ("nll", "ece_pct", "mean_per_class_pct")}, allow_nan=False))
+    return said
 
 
 def predict(settings: Settings) -> list[dict[str, Any]]:

@@ -89,7 +89,7 @@ def _save(prepared: PreparedRun, result: Result, store: Store) -> Saved:
             found["adapter"] = store.save_adapter(prepared.id, tensors, result.adapter_metadata)
         except DiskError as error:
             notes += _left_out("adapter", error)
-    if result.score.answers is not None:
+    if prepared.settings.save_predictions:
         try:
             found["predictions"] = store.save_predictions(prepared.id, _predictions(prepared, result).to_bytes())
         except DiskError as error:
@@ -123,6 +123,7 @@ def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store,
         artefact_sha256=files.sha256(artefact) if artefact else None,
         predictions=predictions,
         predictions_sha256=predictions_sha256,
+        diagnostics=result.diagnostics,
     )
 
 

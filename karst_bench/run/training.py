@@ -28,8 +28,10 @@ from karst_bench.engine.progress import progress
 from karst_bench.engine.streams import Streams
 from karst_bench.engine.train import fit
 from karst_bench.methods.base import Batches
+from karst_bench.records.diagnostics import Diagnostics
 from karst_bench.records.store import Store
 from karst_bench.run.described import about_run
+from karst_bench.run.diagnosing import diagnosed
 from karst_bench.run.disk_room import warn_if_short
 from karst_bench.run.prepare import TEST_BATCH, PreparedRun, method_settings
 from karst_bench.run.scoring import score_stage
@@ -55,6 +57,7 @@ class Result:
     tensors: dict[str, Tensor] | None
     adapter_metadata: dict[str, str]
     notes: tuple[str, ...] = ()
+    diagnostics: Diagnostics | None = None
 
 
 def train_and_score(
@@ -89,8 +92,9 @@ def train_and_score(
         score = _final_score(model, prepared, fitted, recorder)
         all_tokens(model)  # multiply-adds are counted with every token in every block, as others count them
         counts["forward_macs"] = counting.forward_macs(model, size)
+    diagnostics, more = diagnosed(prepared, model, score) if settings.diagnostics else (None, ())
     about |= {} if tensors is None else {ABOUT: about_run(prepared, score)}
-    return Result(fitted, found, score, counts, meter, tensors, about, notes)
+    return Result(fitted, found, score, counts, meter, tensors, about, (*notes, *more), diagnostics)
 
 
 def before_training(prepared: PreparedRun, store: Store, meter: Meter, tracked: Callbacks) -> Found:
@@ -194,9 +198,10 @@ def _final_score(model: nn.Module, prepared: PreparedRun, fitted: Fit, recorder:
     """
     plan, settings = prepared.plan, prepared.settings
     seen = fitted.check(plan.final, settings.recipe.epochs) if plan.check == plan.final else None
-    if seen is not None and not settings.save_predictions:
+    keep = settings.save_predictions or settings.diagnostics
+    if seen is not None and not keep:
         return Score(top1_pct=seen, n=len(prepared.task.splits[plan.final]), loss=float("nan"))
     batches = prepared.batches(plan.final)
     return top1(
-        model, batches, precision=settings.precision, device=prepared.device, recorder=recorder, keep=settings.save_predictions
+        model, batches, precision=settings.precision, device=prepared.device, recorder=recorder, keep=keep
     )

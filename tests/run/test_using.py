@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunRecord]:
     """(the results folder, the record) of LoRA on digits after four steps."""
     root = tmp_path_factory.mktemp("run")
     words = ["method=lora", "method.r=2", "dataset=mini/digits", "recipe.epochs=1", "recipe.batch=250", "threads=1",
-             "save_predictions=true", f"paths.results={root}", f"paths.cache={root}/cache"]  # fmt: skip
+             "save_predictions=true", "diagnostics=true", f"paths.results={root}", f"paths.cache={root}/cache"]  # fmt: skip
     return root, pipeline.run(settings_of(words))
 
 
@@ -59,6 +59,44 @@ def test_the_run_kept_what_it_said_of_every_image(run: tuple[Path, RunRecord]) -
     assert (root / record.predictions).stat().st_size < 6 * len(found) + 600
     checked = check_runs(root)
     assert checked.differences == [] and (checked.scored, checked.listed) == (1, 1)
+
+
+def test_a_record_holds_what_lies_behind_its_accuracy(run: tuple[Path, RunRecord]) -> None:
+    found, metrics = run[1].diagnostics, run[1].metrics
+    assert found is not None and found.nll is not None and found.ece_pct is not None
+    assert sum(map(sum, found.confusion)) == metrics.test_n
+    assert 100 * sum(row[i] for i, row in enumerate(found.confusion)) / metrics.test_n == metrics.test_top1_last_pct
+    assert [update.path for update in found.updates] == [f"blocks.{i}.attn.qkv" for i in range(8)]
+    assert all(1 <= update.effective_rank <= 4 < update.largest_rank for update in found.updates), "q and v, of rank 2 each"
+    assert [feature.path for feature in found.features] == [f"blocks.{i}" for i in range(8)]
+    assert all(feature.std_before > 0 and feature.std_after != feature.std_before for feature in found.features)
+
+
+def test_diagnose_says_of_the_adapter_what_the_record_says(run: tuple[Path, RunRecord], words: Words, tmp_path: Path, capsys,
+                                                           monkeypatch) -> None:  # fmt: skip
+    from karst_bench.report import diagnostic_figures
+
+    drawn = []
+    monkeypatch.setattr(diagnostic_figures, "write_diagnostic_figures", lambda found, folder, **_: drawn.append(folder))
+    act(settings_of(words("action=diagnose", f"out={tmp_path}/d")))
+    told = capsys.readouterr().out
+    assert "effective rank of 8 weight changes" in told and json.loads(told.splitlines()[-1], parse_constant=pytest.fail)
+    said = json.loads((tmp_path / "d/diagnostics.json").read_text())
+    recorded = run[1].diagnostics
+    assert recorded is not None and drawn == [tmp_path / "d"]
+    ranks = [update["effective_rank"] for update in said["updates"]]
+    assert ranks == pytest.approx([update.effective_rank for update in recorded.updates], rel=1e-4)
+    assert said["nll"] == pytest.approx(recorded.nll, rel=1e-2)
+
+
+def test_a_failing_diagnosis_costs_a_note_not_the_run(monkeypatch, run: tuple[Path, RunRecord]) -> None:
+    from types import SimpleNamespace
+
+    from karst_bench.run import diagnosing
+
+    monkeypatch.setattr(diagnosing, "diagnostics_of", lambda *_: 1 / 0)
+    found, notes = diagnosing.diagnosed(SimpleNamespace(title="a run"), None, None)  # type: ignore[arg-type]
+    assert found is None and notes == ("no diagnostics: ZeroDivisionError",)
 
 
 def test_an_adapter_alone_is_evaluated_as_it_was_trained(run: tuple[Path, RunRecord], words: Words, capsys) -> None:
