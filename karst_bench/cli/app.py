@@ -99,24 +99,37 @@ def report(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[diff paper]", help="Show every cell beside the printed one.")
     ] = None,
-    suite: Annotated[str, typer.Option(help="vtab or mini.")] = "vtab",
-    results: Annotated[
-        Path, typer.Option(parser=exchange.expanded, envvar="KARST_BENCH_RESULTS", help="The folder of paths.results.")
-    ] = Path("results"),
+    suite: exchange.SuiteName = "vtab",
+    results: exchange.Results = Path("results"),
     records: Annotated[
         str, typer.Option(help="own (results/runs), reference (results/reference), imported, or several: own,reference.")
     ] = "reference,own",
-    contrasts: Annotated[str, typer.Option(help="Pairs to compare: karst:lora,ssf:lora. Default: each against LoRA.")] = "",
+    contrasts: Annotated[
+        str,
+        typer.Option(
+            "--contrasts",
+            "--report.contrasts",
+            help="Pairs to compare: karst:lora,ssf:lora. Default: those of the sweep's YAML or conf/config.yaml, else LoRA.",
+        ),
+    ] = "",
+    tasks: Annotated[
+        str, typer.Option(help="Datasets that are a suite of their own, and nothing else: vtab/caltech101,vtab/dtd,mine/leaves.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(parser=exchange.expanded, help="Where to write; default <results>/report/<suite>.")
+    ] = None,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Draw the figures too.")] = True,
 ) -> None:
     """Make tables, figures and statistics. They come from the records alone and go to <results>/report/<suite>."""
-    from karst_bench.report.report import record_folders, terminal_text, write_report
-    from karst_bench.report.statistics.contrasts import parse_contrasts
+    from karst_bench.config.datasets import dataset_members
+    from karst_bench.report.report import terminal_text, write_report
+    from karst_bench.report.sources import record_folders
 
     if words not in (None, [], ["diff", "paper"]):
         raise UserError(f"report {' '.join(words or [])}: the one thing to add is diff paper; the rest is key=value: suite=vtab")
-    folders, pairs = record_folders(results, suite, records), parse_contrasts(contrasts)
-    made = write_report(suite, folders, results / "report" / suite, pictures, pairs)
+    named = tuple(dict.fromkeys(o for name in tasks.split(",") if name.strip() for o in dataset_members(name.strip())))
+    to = out or results / "report" / (f"{suite}_named" if named else suite)
+    made = write_report(suite, record_folders(results, suite, records), to, pictures, contrasts, results, named)
     print(terminal_text(made, sys.stdout.isatty(), "paper_diff" if words else ""))
 
 

@@ -15,7 +15,7 @@ def expanded(text: str) -> Path:
 Results = Annotated[
     Path, typer.Option(parser=expanded, envvar="KARST_BENCH_RESULTS", help="The folder of paths.results.")
 ]
-SuiteName = Annotated[str, typer.Option(help="vtab or mini.")]
+SuiteName = Annotated[str, typer.Option(help="vtab, mini, or the suite of runs of your own.")]
 
 
 def compare(
@@ -58,7 +58,7 @@ def export(
     """Write all cells to one file. With seeds, intervals, protocol, provenance and ids."""
     from karst_bench.report import exchange
     from karst_bench.report.load import load_folders
-    from karst_bench.report.report import record_folders
+    from karst_bench.report.sources import record_folders
 
     runs, left_out = load_folders(record_folders(results, suite, records), suite)
     cells = exchange.exported_cells(runs)

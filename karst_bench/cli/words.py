@@ -27,7 +27,7 @@ class KeyValueCommand(TyperCommand):
     def _option(self, word: str) -> str | None:
         """The word as an option; None where it says of a flag what holds anyway."""
         key, equals, value = word.partition("=")
-        if not equals or not key.isidentifier():
+        if not equals or not key.replace(".", "").isidentifier():
             return word
         found: Any = next((p for p in self.params if key == p.name or f"--{key}" in p.opts), None)
         if found is None:

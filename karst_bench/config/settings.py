@@ -67,6 +67,7 @@ class Settings:
     tracker: Node
     sweep: Any
     experiment: Any
+    report: Node  # of tables: nothing that a run does
     paths: Paths
     seed: int
     action: str
@@ -98,8 +99,8 @@ class Settings:
         return dataclasses.replace(self, **{key: _frozen(value) for key, value in changes.items()})
 
     def as_config(self) -> dict[str, Any]:
-        """Plain data, as a record stores it and an id is made from."""
-        config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """Plain data, as a record stores it and an id is made from; what concerns reports alone is left out."""
+        config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "report"}
         paths = {key: str(value) for key, value in vars(self.paths).items()}
         return {key: _plain(value) for key, value in config.items()} | {
             "recipe": vars(self.recipe).copy(),

@@ -7,6 +7,7 @@
       further_methods: true | false                    # whether runs of other methods join below
       printed: {vtab: FILE}                            # the paper's own numbers, under results/paper
       protocols: [last, peek10]                        # whose runs it prints; these two where nothing is said
+    report: {contrasts: [karst:lora]}                  # pairs of methods that its table compares; conf/config.yaml has a default
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from karst_bench.config.option_files import option_file, options
 from karst_bench.errors import UserError, nearest
 
 SUITES = ("vtab", "mini")
-KEYS = {"title", "axes", "table"}
+KEYS = {"title", "axes", "table", "report"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class SweepFile:
     title: str
     axes: Mapping[str, tuple[str, ...]]
     table: TableLayout | None
+    contrasts: tuple[str, ...] = ()
 
     def values(self, axis: str) -> tuple[str, ...]:
         """The values of an axis. Raises: UserError where the file has no such axis."""
@@ -69,13 +71,24 @@ def read_sweep(name: str, suite: str) -> SweepFile:
         raise UserError(f"sweep={name} is unknown{nearest(name, known) or '.'} Valid: {', '.join(known)}")
     said = _said(name)
     axes = {key: _values(_of_suite(value, suite, name)) for key, value in said["axes"].items()}
-    return SweepFile(name, suite, str(_of_suite(said["title"], suite, name)), axes, _layout(said.get("table"), suite, name))
+    title, table = str(_of_suite(said["title"], suite, name)), _layout(said.get("table"), suite, name)
+    return SweepFile(name, suite, title, axes, table, declared_contrasts(said.get("report"), f"conf/sweep/{name}.yaml"))
+
+
+def declared_contrasts(report: Any, where: str) -> tuple[str, ...]:
+    """`{contrasts: [karst:lora]}` as words; nothing where nothing is said. Raises: UserError for other keys."""
+    if report is None:
+        return ()
+    if not isinstance(report, Mapping) or set(report) != {"contrasts"}:
+        raise UserError(f"{where}: report has one key, contrasts: [karst:lora, ssf:lora]")
+    value = report["contrasts"]
+    return () if value is None else tuple(map(str, value)) if isinstance(value, list) else tuple(str(value).split(","))
 
 
 def _said(name: str) -> dict[str, Any]:
     said = yaml.safe_load(option_file("sweep", name).read_text(encoding="utf-8"))
     if not isinstance(said, dict) or not {"title", "axes"} <= set(said) <= KEYS or not isinstance(said["axes"], dict):
-        raise UserError(f"conf/sweep/{name}.yaml needs the keys title and axes, and may have table")
+        raise UserError(f"conf/sweep/{name}.yaml needs the keys title and axes, and may have table and report")
     return said
 
 

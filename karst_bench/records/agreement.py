@@ -10,14 +10,19 @@ from karst_bench.records.strict_json import need
 WHOLE = 0.02  # images; accuracies are kept as floating point per cents
 
 
+def check_id(record: RunRecord) -> None:
+    """Raises: RecordError where the id is not what configuration, weights and data make."""
+    expected = recomputed_id(record)
+    need(record.id == expected, f"its configuration, weights and data make the id {expected}, not {record.id}")
+
+
 def check_agreement(record: RunRecord) -> None:
     """Id and configuration, accuracies and numbers of images, curves and recipe, peaks and checks.
 
     Raises: RecordError with the first pair that does not agree. What is forged with care passes: without the predictions
     no reader can tell.
     """
-    expected = recomputed_id(record)
-    need(record.id == expected, f"its configuration, weights and data make the id {expected}, not {record.id}")
+    check_id(record)
     metrics = record.metrics
     counted = [("test", metrics.test_top1_last_pct, metrics.test_n), ("test", metrics.test_top1_peak_pct, metrics.test_n)]
     for split, value, n in [*counted, ("val", metrics.val_top1_last_pct, metrics.val_n)]:

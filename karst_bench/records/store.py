@@ -26,6 +26,7 @@ from msgspec.structs import replace
 from karst_bench import files
 from karst_bench.errors import CheckpointError, LostLeaseError, UserError
 from karst_bench.records import record as schema
+from karst_bench.records.agreement import check_id
 from karst_bench.records.lease import Lease
 from karst_bench.records.record import FailedRun, RunRecord
 from karst_bench.records.strict_json import RecordError
@@ -35,6 +36,16 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+
+
+def _checked(path: Path) -> RunRecord:
+    """A finished run whose digest and id hold. Raises: RecordError."""
+    record = schema.load(path)
+    try:
+        check_id(record)
+    except RecordError as error:
+        raise RecordError(f"{path.name}: {error}") from None
+    return record
 
 
 class Store:
@@ -97,7 +108,7 @@ class Store:
         """The finished run of that id. Raises: UserError where its record is missing or damaged."""
         path = self.path(run_id)
         try:
-            return schema.load(path)
+            return _checked(path)
         except RecordError as error:
             raise UserError(f"{error}; the file is {path}: move it away to run this cell again") from error
 
@@ -105,7 +116,7 @@ class Store:
         """All readable finished runs of the suite in order of id; what is unreadable is passed over (reports say which)."""
         for path in sorted((self.root / "runs" / self.suite).glob("*.json")):
             with suppress(RecordError):
-                yield schema.load(path)
+                yield _checked(path)
 
     def failed(self) -> Iterator[FailedRun]:
         """All readable last failures of the suite's cells in order of id."""

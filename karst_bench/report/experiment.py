@@ -1,7 +1,8 @@
 """What makes a run one experiment, flat, and how that differs from the default configuration of its method and dataset.
 
 The setting of a run must agree within a row, its case within a cell: together they are everything that changes the
-experiment but the seed. Machine, threads and commit change rounding or nothing; footnotes tell them apart.
+experiment but the seed. Machine and commit change rounding or nothing; footnotes tell them apart. Threads order the sums of a
+CPU and belong to the case; on a GPU they feed it and do not.
 """
 
 import hashlib
@@ -77,6 +78,7 @@ def _case(record: RunRecord, facts: Mapping[str, Any], tuned: Mapping[str, Any])
     found |= {"list": record.data.list_sha256, "encoding": record.data.encoding, "classes": typed(dataset.get("classes"))}
     found |= {"test_n": typed(metrics.test_n), "train_n": typed(metrics.train_n)}
     found |= {"params": typed(record.counts.trainable_params), "pixels": record.data.pixels_sha256 or "?"}
+    found |= {"threads": typed(record.provenance.threads)} if record.provenance.device == "cpu" else {}
     return _sorted(found | {name: packages.get(name, "?") for name in LIBRARIES})
 
 

@@ -8,7 +8,7 @@ from karst_bench.report.footnotes import Footnotes
 from karst_bench.report.statistics import aggregate, compare
 from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMethod
 from karst_bench.report.statistics.intervals import Estimate
-from karst_bench.report.suite import FEW_SHOT, KERNELS, Suite, planned_rows
+from karst_bench.report.suite import FEW_SHOT, KERNELS, Suite, SuiteTask, planned_rows
 from karst_bench.report.table_model import Column, Table, TableCell, TableRow, estimate_cell
 
 AXES = ("N", "m", "r")
@@ -38,32 +38,45 @@ class FewShotCurves:
 
 
 def few_shot_curves(ours: ResultsByMethod, suite: Suite) -> FewShotCurves:
-    """Accuracy over shots per set and on average; the average only where every set has runs at those shots."""
-    sweep, sets = suite.sweeps[FEW_SHOT], suite.few_shot_sets
-    planned = [row.method for row in planned_rows(sweep)]
+    """Accuracy over shots per set of the suite and on average."""
+    planned = [row.method for row in planned_rows(suite.sweeps[FEW_SHOT])]
     order = [method for method in dict.fromkeys([*planned, *ours]) if method in ours]
+    return curves_of({method: ours[method] for method in order}, suite.few_shot_sets, suite.shots)
+
+
+def group_curves(ours: ResultsByMethod, columns: Sequence[SuiteTask]) -> FewShotCurves:
+    """The same of a group whose columns are sets at numbers of shots, `fewshot/pets@4`."""
+    cells = [(column, *column.task.rpartition("@")[::2]) for column in columns]
+    sets = {name: SuiteTask(column.option, name, column.group, column.title.rpartition(",")[0]) for column, name, _ in cells}
+    return curves_of(ours, [*sets.values()], tuple(sorted({int(shots) for _, _, shots in cells})))
+
+
+def curves_of(ours: ResultsByMethod, sets: Sequence[SuiteTask], shots: tuple[int, ...]) -> FewShotCurves:
+    """Curves of each method's first setting; the average only where every set has runs at those shots."""
     average = f"Average of {len(sets)}"
-    panels: dict[str, dict[str, dict[int, Estimate]]] = {title: {} for title in (*(s.title for s in sets), average)}
+    titles = [*(s.title for s in sets), *([average] if len(sets) > 1 else [])]
+    panels: dict[str, dict[str, dict[int, Estimate]]] = {title: {} for title in titles}
+    order = list(ours)
     for method in order:
         results = ours[method][0]
         for dataset in sets:
-            cells = {n: results.tasks.get(f"{dataset.task}@{n}") for n in suite.shots}
+            cells = {n: results.tasks.get(f"{dataset.task}@{n}") for n in shots}
             points = {n: cell.estimate for n, cell in cells.items() if cell is not None}
             if points:
                 panels[dataset.title][results.label] = points
         means = {
             n: aggregate.mean_over(results, [f"{s.task}@{n}" for s in sets], [1 / len(sets)] * len(sets))
-            for n in suite.shots
+            for n in shots
         }
-        if points := {n: mean for n, mean in means.items() if mean is not None}:
+        if len(sets) > 1 and (points := {n: mean for n, mean in means.items() if mean is not None}):
             panels[average][results.label] = points
     drawn = {ours[method][0].label: ours[method][0] for method in order}
     left_out = [results.label for method in order for results in ours[method][1:]]
     tasks = {dataset.title: (dataset.task,) for dataset in sets} | {average: tuple(dataset.task for dataset in sets)}
-    return FewShotCurves(panels, drawn, left_out, suite.shots, tasks)
+    return FewShotCurves(panels, drawn, left_out, shots, tasks)
 
 
-def few_shot_table(curves: FewShotCurves, title: str) -> Table:
+def few_shot_table(curves: FewShotCurves, title: str, name: str = FEW_SHOT) -> Table:
     """The numbers of Figure 2, one row per set and method."""
     columns = [Column("set", "Set"), Column("method", "Method")]
     columns += [Column(f"shots_{shots}", f"{shots}-shot") for shots in curves.shots]
@@ -82,7 +95,7 @@ def few_shot_table(curves: FewShotCurves, title: str) -> Table:
     ]
     if curves.left_out:
         notes.append(f"Runs of further settings are not in this figure: {', '.join(curves.left_out)}.")
-    return Table(FEW_SHOT, title, columns, rows, [*notes, *footnotes.notes()])
+    return Table(name, title, columns, rows, [*notes, *footnotes.notes()])
 
 
 @dataclass(frozen=True)
@@ -115,10 +128,9 @@ class AblationGrid:
     left_out: list[str]
 
 
-def ablation_grid(ours: ResultsByMethod, suite: Suite) -> AblationGrid:
-    """All N, m, r of Figure 3's method that agree in everything else, over the tasks that give most points x tasks."""
+def ablation_grid(ours: ResultsByMethod, suite: Suite, method: str) -> AblationGrid:
+    """All N, m, r of a method that agree in everything else, over the tasks that give most points x tasks."""
     families: dict[tuple[tuple[str, str], ...], list[MethodResults]] = {}
-    (method,) = suite.sweeps[KERNELS].values("method")
     for results in ours.get(method, []):
         if results.tasks and results.tuned == "none" and all(axis in results.runs[0].hyper for axis in AXES):
             rest = tuple(item for item in results.setting if item[0] not in {f"method.{axis}" for axis in AXES})
@@ -172,23 +184,23 @@ def common_tasks(settings: Sequence[MethodResults], order: Sequence[str]) -> lis
 
 
 def average_weights(suite: Suite, tasks: Sequence[str]) -> list[float]:
-    """Group weights on the whole suite, else equal weights."""
-    if list(tasks) == list(suite.task_names):
+    """Group weights on all tasks of a suite, else equal weights."""
+    if list(tasks) == list(suite.task_names) and suite.sweeps:
         return suite.group_weights
     return [1 / len(tasks)] * len(tasks)
 
 
 def average_name(suite: Suite, tasks: Sequence[str]) -> str:
     """What an accuracy over these tasks is called on an axis."""
-    if list(tasks) == list(suite.task_names):
+    if list(tasks) == list(suite.task_names) and suite.sweeps:
         return "Avg. (mean of group means)"
     names = ", ".join(suite.title(task) for task in tasks)
     return f"mean of {len(tasks)} tasks" if len(tasks) > 2 else names
 
 
 def kernel_sweep(whole: AblationGrid, suite: Suite) -> AblationGrid:
-    """Figure 3: the points of the grid with m and r as its file holds them, by N."""
-    axes = suite.sweeps[KERNELS].axes
+    """Figure 3: the points of the grid with m and r as its file holds them, by N; all of them where there is no such file."""
+    axes = suite.sweeps[KERNELS].axes if KERNELS in suite.sweeps else {}
     held = {axis: axes[f"method.{axis}"] for axis in AXES if axis != "N" and f"method.{axis}" in axes}
     points = [p for p in whole.points if all(str(dict(p.axes)[axis]) in values for axis, values in held.items())]
     return AblationGrid(sorted(points, key=lambda point: point.kernels), whole.average, [])
@@ -220,53 +232,53 @@ def grid_table(name: str, title: str, found: AblationGrid) -> Table:
 
 @dataclass(frozen=True)
 class MethodCost:
-    """One method in the Pareto plot. source is "ours" or "paper"; cost in the unit of the panel."""
+    """One row in the Pareto plot. source is "ours" or "paper"; cost in the unit of the panel; kind: of tuning."""
 
-    method: str
+    label: str
     source: str
     cost: float
     accuracy: Estimate
+    kind: str = ""
     runs: tuple[str, ...] = ()
 
 
+PARAMETERS, STEP, MEMORY = "Trainable parameters (M)", "Median step (ms)", "Peak memory (GiB)"
+
+
 def method_costs(
-    ours: ResultsByMethod, suite: Suite, printed: Mapping[str, tuple[float, float]]
+    ours: ResultsByMethod, suite: Suite, tasks: Sequence[str], printed: Mapping[str, tuple[float, float]]
 ) -> dict[str, list[MethodCost]]:
-    """Panel title -> points: parameters (with the paper's, method -> (params_m, group average)), step time, memory.
+    """Panel title -> points: parameters (with the paper's, method -> (params_m, group average)), step time, memory, over the
+    tasks; panels without a point are absent.
 
     Times and memory are compared on the machine that most rows ran on; rows from elsewhere are not drawn there.
     """
-    tasks = suite.task_names
-    rows = [
-        (results, aggregate.mean_over(results, tasks, suite.group_weights))
-        for results in aggregate.complete_results(ours, tasks)
-    ]
+    complete = aggregate.complete_results(ours, tasks) if tasks else []
+    weights = average_weights(suite, tasks) if tasks else []
+    rows = [(results, aggregate.mean_over(results, tasks, weights)) for results in complete]
     machines = Counter(
         results.runs[0].machine for results, _ in rows if len({run.machine for run in results.runs}) == 1
     )
     where = max(machines, key=lambda name: (machines[name], name)) if machines else ""
-    panels: dict[str, list[MethodCost]] = {
-        "Trainable parameters (M)": [],
-        "Median step (ms)": [],
-        "Peak memory (GiB)": [],
-    }
-    parameters, times, memory = panels.values()
+    panels: dict[str, list[MethodCost]] = {PARAMETERS: [], STEP: [], MEMORY: []}
     for results, accuracy in rows:
         if accuracy is None:
             continue
-        runs = results.run_ids(tasks)
-        parameters.append(MethodCost(results.method, "ours", results.params_m, accuracy, runs))
+        costs = {PARAMETERS: results.params_m}
         if {run.machine for run in results.runs} == {where}:
-            for panel, field, unit in ((times, "step_ms", 1.0), (memory, "peak_bytes", 2.0**30)):
-                value = results.mean_of(field)
-                if value is not None:
-                    panel.append(MethodCost(results.method, "ours", value / unit, accuracy, runs))
-    parameters += [MethodCost(name, "paper", size, Estimate(value, 1)) for name, (size, value) in printed.items()]
-    return panels
+            measured = {STEP: results.mean_of("step_ms"), MEMORY: results.mean_of("peak_bytes")}
+            units = {STEP: 1.0, MEMORY: 2.0**30}
+            costs |= {panel: value / units[panel] for panel, value in measured.items() if value is not None}
+        for panel, cost in costs.items():
+            panels[panel].append(MethodCost(results.label, "ours", cost, accuracy, results.tuned, results.run_ids(tasks)))
+    panels[PARAMETERS] += [MethodCost(name, "paper", size, Estimate(value, 1)) for name, (size, value) in printed.items()]
+    return {panel: points for panel, points in panels.items() if points}
 
 
 def cost_front(points: Sequence[MethodCost]) -> list[int]:
-    """The Pareto front of our runs, of the paper's numbers where nothing ran; the two never mix (other protocols)."""
-    ours = [index for index, point in enumerate(points) if point.source == "ours"] or list(range(len(points)))
+    """The Pareto front of our rows of the kind of tuning that most have, of the paper's numbers where nothing ran: like alone."""
+    kinds = Counter(point.kind for point in points if point.source == "ours")
+    kind = max(kinds, key=lambda name: (kinds[name], name)) if kinds else ""
+    ours = [index for index, point in enumerate(points) if point.kind == kind and (point.source == "ours" or not kinds)]
     found = compare.pareto_front([(points[index].cost, points[index].accuracy.value) for index in ours])
     return [ours[index] for index in found]

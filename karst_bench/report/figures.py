@@ -1,6 +1,6 @@
 """Figures 2 and 3, the ablation, the Pareto plots and the critical-difference diagram: drawing only, no arithmetic."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +14,52 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from karst_bench.report import figure_data
 from karst_bench.report.figure_data import AblationGrid, FewShotCurves, MethodCost
-from karst_bench.report.statistics import compare, pages
-from karst_bench.report.statistics.aggregate import ResultsByMethod
+from karst_bench.report.sections import Section
+from karst_bench.report.statistics import compare
 from karst_bench.report.statistics.compare import Ranks
-from karst_bench.report.style import COLUMN_IN, HERO, MARKERS, PAGE_IN, RC, SHADES, method_style, save_figure, say_empty
-from karst_bench.report.suite import Suite
+from karst_bench.report.style import COLUMN_IN, HERO, MARKERS, PAGE_IN, RC, SHADES, method_style, save_figure
 
 ACCURACY = "Test top-1 (%)"
 
 
-def write_figures(
-    folder: Path,
-    suite: Suite,
-    ours: ResultsByMethod,
-    curves: FewShotCurves,
-    grid: AblationGrid,
-    printed: Mapping[str, tuple[float, float]],
-) -> None:
-    """All pictures as SVG, PDF and PNG; printed: method -> (parameters in millions, average) of the paper."""
-    points = [(point.params_m, point.accuracy.value) for point in grid.points]
-    front = compare.pareto_front(points)
-    panels = figure_data.method_costs(ours, suite, printed)
-    fronts = {title: figure_data.cost_front(costs) for title, costs in panels.items()}
-    found = pages.rank_methods(ours, suite)
+def write_figures(folder: Path, few_shot: Iterable[tuple[str, str, FewShotCurves]], sections: Iterable[Section]) -> dict[str, str]:
+    """All pictures that have something to show, as SVG, PDF and PNG. Name -> caption of those drawn."""
+    drawn: dict[str, str] = {}
+
+    def save(figure: Figure, name: str, caption: str) -> None:
+        save_figure(figure, folder, name)
+        drawn[name] = caption
+
     with mpl.rc_context(RC):
-        save_figure(draw_few_shot(curves), folder, "figure2")
-        save_figure(draw_kernel_sweep(figure_data.kernel_sweep(grid, suite)), folder, "figure3")
-        save_figure(draw_ablation(grid, front, compare.knee(points, front)), folder, "ablation")
-        save_figure(draw_pareto(panels, fronts), folder, "pareto")
-        save_figure(draw_ranks(found, compare.cliques(found) if found else []), folder, "ranks")
+        for name, title, curves in few_shot:
+            if curves.methods:
+                save(draw_few_shot(curves), name, title)
+        for section in sections:
+            _draw_section(section, save)
+    return drawn
+
+
+def _draw_section(section: Section, save: Callable[[Figure, str, str], None]) -> None:
+    suffix, where = section.suffix, f": {section.title}" if section.suffix else ""
+    swept = figure_data.kernel_sweep(section.grid, section.view)
+    if len({point.kernels for point in swept.points}) > 1:
+        caption = "Accuracy and parameters over the kernels N" + where
+        save(draw_kernel_sweep(swept), f"figure3{suffix}", caption if suffix else f"Figure 3: {caption}")
+    points = [(point.params_m, point.accuracy.value) for point in section.grid.points]
+    if len(points) > 1:
+        front = compare.pareto_front(points)
+        picture = draw_ablation(section.grid, front, compare.knee(points, front))
+        save(picture, f"ablation{suffix}", f"Ablation: accuracy against parameters over N, m and r{where}")
+    if len(section.costs.get(figure_data.PARAMETERS, ())) > 1:
+        fronts = {title: figure_data.cost_front(costs) for title, costs in section.costs.items()}
+        hollow = "; filled: our rows, hollow: the paper's numbers" if section.printed else ""
+        line = "; the line: what no row of the most frequent kind of tuning beats in both"
+        caption = f"Accuracy ({section.average}) against cost{hollow}{line}{where}"
+        save(draw_pareto(section.costs, fronts, section.average), f"pareto{suffix}", caption)
+    if section.ranks is not None:
+        kind, ranks = section.ranks
+        caption = f"Mean ranks over {len(section.tasks)} tasks with the critical difference, rows of tuned={kind}{where}"
+        save(draw_ranks(ranks, compare.cliques(ranks), kind), f"ranks{suffix}", caption)
 
 
 def error_bars(estimates: Sequence[object]) -> list[float]:
@@ -52,15 +69,14 @@ def error_bars(estimates: Sequence[object]) -> list[float]:
 
 def draw_few_shot(curves: FewShotCurves) -> Figure:
     """Figure 2: one panel per set and one for the average, accuracy over shots, a line per method."""
-    columns = 3
-    rows = -(-len(curves.panels) // columns)
+    panels = {title: methods for title, methods in curves.panels.items() if methods}
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
     height = 1.75 * rows + (0.2 + 0.14 * -(-len(curves.methods) // 6))
-    figure, grid = plt.subplots(rows, columns, figsize=(PAGE_IN, height), squeeze=False, layout="constrained")
-    for axes, (title, methods) in zip(grid.flat, curves.panels.items(), strict=False):
+    width = PAGE_IN * max(columns, 2) / 3
+    figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
+    for axes, (title, methods) in zip(grid.flat, panels.items(), strict=False):
         axes.set_title(title)
-        if not methods:
-            say_empty(axes)
-            continue
         for index, method in enumerate(curves.methods):
             if method in methods:
                 # A small shift per method keeps overlapping error bars apart; the ticks stay at the shots.
@@ -71,7 +87,7 @@ def draw_few_shot(curves: FewShotCurves) -> Figure:
                     yerr=error_bars(list(points.values())), elinewidth=0.6, label=method, **method_style(index, method),
                 )  # fmt: skip
         shots_axis(axes, curves.shots)
-    for axes in list(grid.flat)[len(curves.panels) :]:
+    for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
     handles: dict[str, Any] = {}
     for axes in grid.flat:
@@ -79,7 +95,8 @@ def draw_few_shot(curves: FewShotCurves) -> Figure:
             handles.setdefault(label, handle)
     if handles:
         ordered = [method for method in curves.methods if method in handles]
-        figure.legend([handles[m] for m in ordered], ordered, loc="outside lower center", ncols=min(6, len(ordered)))
+        beside = min(2 * max(columns, 2), len(ordered))
+        figure.legend([handles[m] for m in ordered], ordered, loc="outside lower center", ncols=beside)
     return figure
 
 
@@ -99,11 +116,6 @@ def draw_kernel_sweep(found: AblationGrid) -> Figure:
     )
     bottom.set_xlabel("Number of kernels N")
     bottom.set_ylabel("Trainable\nparams (M)")
-    if not found.points:
-        top.set_ylabel(ACCURACY)
-        say_empty(top)
-        say_empty(bottom)
-        return figure
     n = [point.kernels for point in found.points]
     values = [point.accuracy for point in found.points]
     top.errorbar(n, [e.value for e in values], yerr=error_bars(values), elinewidth=0.9, **method_style(0, HERO))
@@ -128,9 +140,6 @@ def draw_ablation(found: AblationGrid, front: Sequence[int], bend: int | None) -
     figure, axes = plt.subplots(figsize=(COLUMN_IN, 2.9), layout="constrained")
     axes.set_xlabel("Trainable parameters (M)")
     axes.set_ylabel(f"{ACCURACY}\n{found.average}".rstrip())
-    if not found.points:
-        say_empty(axes)
-        return figure
     levels = {axis: axis_levels(found, axis) for axis in ("N", "m", "r")}
     shapes = {n: MARKERS[i % len(MARKERS)] for i, n in enumerate(levels["N"])}
     shades = {m: SHADES[i % len(SHADES)] for i, m in enumerate(levels["m"])}
@@ -184,43 +193,69 @@ def cost_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.margins(x=0.1)
 
 
-def draw_pareto(panels: Mapping[str, list[MethodCost]], fronts: Mapping[str, list[int]]) -> Figure:
-    """Accuracy against parameters, step time, memory; filled: our runs with interval, hollow: the paper's numbers."""
-    figure, grid = plt.subplots(1, 3, figsize=(PAGE_IN, 2.9), layout="constrained")
-    names = sorted({cost.method for points in panels.values() for cost in points})
-    for axes, (title, points) in zip(grid, panels.items(), strict=True):
+def draw_pareto(panels: Mapping[str, list[MethodCost]], fronts: Mapping[str, list[int]], average: str) -> Figure:
+    """Accuracy against parameters, step time, memory; filled: our rows with interval, hollow: the paper's numbers."""
+    width = PAGE_IN * (1 + len(panels)) / 4
+    figure, grid = plt.subplots(1, len(panels), figsize=(width, 3.1), squeeze=False, layout="constrained")
+    costs = [cost for points in panels.values() for cost in points]
+    looks, low = row_styles(costs), lowest_shown([cost.accuracy.value for cost in costs])
+    for axes, (title, points) in zip(grid.flat, panels.items(), strict=True):
         axes.set_xlabel(title)
-        if not points:
-            say_empty(axes)
-            continue
         front = [points[i] for i in fronts[title]]
         steps = [cost.cost for cost in front], [cost.accuracy.value for cost in front]
         axes.plot(*steps, color="#999999", linestyle="--", linewidth=0.9, zorder=1)
         for cost in points:
-            style = method_style(names.index(cost.method), cost.method)
+            style = looks[cost.label]
             axes.errorbar(
                 cost.cost, cost.accuracy.value, yerr=error_bars([cost.accuracy]), linestyle="", color=style["color"],
                 marker=style["marker"], markerfacecolor=style["color"] if cost.source == "ours" else "white",
                 markersize=4.5, elinewidth=0.7, zorder=style["zorder"],
             )  # fmt: skip
-        if "parameters" in title:
+        if title == figure_data.PARAMETERS:
             cost_axis(axes, [cost.cost for cost in points])
         axes.yaxis.set_major_locator(MaxNLocator(6))
         axes.margins(x=0.1, y=0.1)
-    grid[0].set_ylabel(f"{ACCURACY}, Avg.")
-    proxies = cost_legend(names, any(cost.source == "paper" for points in panels.values() for cost in points))
-    if proxies:
-        figure.legend(handles=proxies, loc="outside lower center", ncols=7, handletextpad=0.2)
+        if low is not None:
+            axes.set_ylim(bottom=low)
+    grid[0, 0].set_ylabel(f"{ACCURACY}\n{average}")
+    below = {cost.label: cost.accuracy.value for cost in costs if low is not None and cost.accuracy.value < low}
+    proxies = cost_legend(looks, below, any(cost.source == "paper" for cost in costs))
+    columns = max(2, min(7, int(width * 20 / max(len(str(proxy.get_label())) + 5 for proxy in proxies))))
+    figure.legend(handles=proxies, loc="outside lower center", ncols=columns, handletextpad=0.2)
     return figure
 
 
-def cost_legend(names: Sequence[str], hollow: bool) -> list[Line2D]:
-    """One filled marker per method, and what a hollow one means."""
-    looks = [(name, method_style(index, name)) for index, name in enumerate(names)]
-    proxies = [
-        Line2D([], [], linestyle="", marker=style["marker"], color=style["color"], markersize=4.5, label=name)
-        for name, style in looks
-    ]
+def row_styles(costs: Sequence[MethodCost]) -> dict[str, dict[str, Any]]:
+    """Row -> its look; a method's printed number looks like our row of it where we have one row alone."""
+    ours = sorted({cost.label for cost in costs if cost.source == "ours"})
+    bases: dict[str, list[str]] = {}
+    for label in ours:
+        bases.setdefault(label.partition(" [")[0], []).append(label)
+    hero = bases.get(HERO, [HERO])[0]
+    looks = {label: method_style(index, HERO if label == hero else label) for index, label in enumerate(ours)}
+    for name in sorted({cost.label for cost in costs if cost.source == "paper"} - set(ours)):
+        same = bases.get(name, [])
+        looks[name] = looks[same[0]] if len(same) == 1 else method_style(len(looks), name)
+    return looks
+
+
+def lowest_shown(values: Sequence[float]) -> float | None:
+    """Where an axis of accuracies begins: three times as far below the best as the median is, if anything lies lower. One row at
+    chance would press all others into a line."""
+    best, middle = max(values), float(np.median(values))
+    low = best - 3 * max(best - middle, 1.0)
+    return None if min(values) >= low else low - 0.5
+
+
+def cost_legend(looks: Mapping[str, Mapping[str, Any]], below: Mapping[str, float], hollow: bool) -> list[Line2D]:
+    """One filled marker per row, with the accuracy of those below the axis, and what a hollow one means."""
+    seen: list[Mapping[str, Any]] = []
+    proxies = []
+    for label, style in looks.items():
+        if style not in seen:
+            seen.append(style)
+            text = f"{label}: {below[label]:.1f}, below the axis" if label in below else label
+            proxies.append(Line2D([], [], linestyle="", marker=style["marker"], color=style["color"], markersize=4.5, label=text))
     if hollow:
         proxies.append(
             Line2D(
@@ -230,13 +265,11 @@ def cost_legend(names: Sequence[str], hollow: bool) -> list[Line2D]:
     return proxies
 
 
-def draw_ranks(found: Ranks | None, bars: Sequence[tuple[float, float]]) -> Figure:
-    """Critical-difference diagram: mean ranks on a line, a bar over methods that the test does not tell apart."""
-    figure, axes = plt.subplots(figsize=(COLUMN_IN * 1.4, 1.2 + 0.11 * len(found.mean if found else ())))
+def draw_ranks(found: Ranks, bars: Sequence[tuple[float, float]], kind: str = "none") -> Figure:
+    """Critical-difference diagram of the rows of one kind of tuning: mean ranks on a line, a bar over methods that the test does
+    not tell apart."""
+    figure, axes = plt.subplots(figsize=(COLUMN_IN * 1.4, 1.2 + 0.11 * len(found.mean)))
     axes.spines[:].set_visible(False)
-    if found is None:
-        say_empty(axes, "fewer than three methods with runs on every task")
-        return figure
     axes.grid(False)
     order = sorted(found.mean.items(), key=lambda item: (item[1], item[0]))
     k, half = len(order), -(-len(order) // 2)
@@ -262,5 +295,5 @@ def draw_ranks(found: Ranks | None, bars: Sequence[tuple[float, float]]) -> Figu
         axes.plot([start - 0.05, end + 0.05], [-0.3 - 0.25 * index] * 2, color="black", linewidth=2.4)
     width = min(found.critical, k - 1)
     axes.plot([1, 1 + width], [1.05, 1.05], color="black", linewidth=1.4, marker="|")
-    axes.text(1, 1.2, f"critical difference {found.critical:.2f} (Nemenyi, 5 %); rank 1 = best", fontsize=6)
+    axes.text(1, 1.2, f"critical difference {found.critical:.2f} (Nemenyi, 5 %); rank 1 = best; tuned={kind}", fontsize=6)
     return figure

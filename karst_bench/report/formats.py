@@ -43,7 +43,8 @@ def cell_text(cell: TableCell) -> str:
 
 
 def to_terminal(table: Table, colour: bool = False) -> str:
-    """For a terminal: the narrow columns; best bold and second underlined where it shows colour."""
+    """For a terminal: the narrow columns; best bold and second underlined where it shows colour. A row of which no number fits is
+    named below."""
     columns = table.shown("terminal")
     codes = {"best": "\033[1m", "second": "\033[4m"}
 
@@ -51,9 +52,13 @@ def to_terminal(table: Table, colour: bool = False) -> str:
         text = cell_text(cell)
         return f"{codes[cell.mark]}{text}\033[0m" if colour and cell.mark else text
 
-    body = [[show(row.cells.get(column.key, TableCell())) for column in columns] for row in table.rows]
+    told = [row for row in table.rows if any(not row.cells.get(c.key, TableCell()).empty for c in columns if c.ranked)]
+    rows = told or table.rows
+    body = [[show(row.cells.get(column.key, TableCell())) for column in columns] for row in rows]
     grid = tabulate(body, headers=[c.title for c in columns], tablefmt="simple", disable_numparse=True)
-    return f"{table.title}\n\n{grid}\n"
+    narrow = [cell_text(row.cells[table.columns[0].key]) for row in table.rows if row not in rows]
+    note = f"On some tasks alone, in {table.name}.md: {', '.join(narrow)}\n" if narrow else ""
+    return f"{table.title}\n\n{grid}\n{note}"
 
 
 def escape_markdown(text: str) -> str:

@@ -143,6 +143,8 @@ class Run:
     provenance_key: tuple[tuple[str, str], ...] = ()
     commit: str = ""
     origin: str = "own"
+    val: float | None = None
+    val_images: int = 0
     file: str = ""  # below the folder that was read
     record: RunRecord | None = field(default=None, compare=False, repr=False)
 
@@ -208,7 +210,8 @@ def flatten(record: RunRecord, suite: str) -> Run:
         step_ms=record.speed.step_ms_median or None, peak_bytes=record.peak_bytes or None,
         created=record.created, machine=machine(record), hyper=hyper(record.config),
         listed=config.tuned.listed, deviations=found.deviations, setting=found.setting, case=found.case,
-        digested=not record.undigested, commit=record.provenance.commit or "",
+        digested=not record.undigested, commit=record.provenance.commit or "", val_images=metrics.val_n or 0,
+        val=metrics.val_top1_best_pct if metrics.val_top1_last_pct is None else metrics.val_top1_last_pct,
         provenance_key=provenance_key(record, config, found.deviations), record=record,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from karst_bench.config.option_files import options
 from karst_bench.config.sweep_files import SweepFile
 from karst_bench.report.statistics import aggregate
-from karst_bench.report.statistics.aggregate import ResultsByMethod
+from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMethod
 from karst_bench.report.suite import PlannedRow, Suite, planned_rows
 
 
@@ -57,16 +57,23 @@ def table_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[Ga
     gaps = []
     seeds, (backbone,) = tuple(map(int, sweep.values("seed"))), sweep.values("backbone")
     for row in buildable(sweep):
-        results = next(iter(ours.get(row.method, [])), None)
+        results = planned_result(ours.get(row.method, []))
+        words = row.words + (f" tuned={results.tuned}" if results and results.tuned != "none" else "")
         by_seeds: dict[tuple[int, ...], list[str]] = {}
         for task in suite.tasks:
             by_seeds.setdefault(aggregate.missing_seeds(results, task.task, seeds), []).append(task.option)
         gaps += [
-            Gap(row.method, tuple(names), lacking, row.words, backbone)
+            Gap(row.method, tuple(names), lacking, words, backbone)
             for lacking, names in by_seeds.items()
             if lacking
         ]
     return gaps
+
+
+def planned_result(settings: Sequence[MethodResults]) -> MethodResults | None:
+    """The row that a sweep fills: the default configuration, else the tuned one that deviates in nothing; of another, no command
+    of the sweep would fill a cell."""
+    return next((row for row in settings if row.layer == 0 and row.tasks and not row.deviations), None)
 
 
 def few_shot_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[Gap]:
@@ -74,7 +81,7 @@ def few_shot_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list
     gaps = []
     (backbone,) = sweep.values("backbone")
     for row in buildable(sweep):
-        results = next(iter(ours.get(row.method, [])), None)
+        results = planned_result([setting for setting in ours.get(row.method, []) if setting.tuned == "none"])
         have = results.tasks if results else {}
         by_shots: dict[tuple[str, ...], list[str]] = {}
         for dataset in suite.few_shot_sets:
@@ -88,18 +95,32 @@ def few_shot_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list
     return gaps
 
 
-def kernel_gaps(sweep: SweepFile, suite: Suite, found: Sequence[int]) -> list[Gap]:
-    """Gap of Figure 3: the numbers of kernels without any run."""
-    absent = [n for n in sweep.values("method.N") if int(n) not in found]
-    if not absent:
-        return []
+def kernel_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[Gap]:
+    """Gaps of Figure 3: for each number of kernels the tasks and seeds that its setting lacks."""
     (method,), (backbone,) = sweep.values("method"), sweep.values("backbone")
-    held = [
-        f"{key}={values[0]}" for key, values in sweep.axes.items() if key.startswith("method.") and key != "method.N"
+    seeds = tuple(map(int, sweep.values("seed")))
+    held = {key: values[0] for key, values in sweep.axes.items() if key.startswith("method.") and key != "method.N"}
+    open_cells: dict[tuple[tuple[str, ...], tuple[int, ...]], list[str]] = {}
+    for n in sweep.values("method.N"):
+        wanted = held | {"method.N": n}
+        results = next((row for row in ours.get(method, []) if _swept(row, wanted)), None)
+        by_seeds: dict[tuple[int, ...], list[str]] = {}
+        for task in suite.tasks:
+            by_seeds.setdefault(aggregate.missing_seeds(results, task.task, seeds), []).append(task.option)
+        for lacking, names in by_seeds.items():
+            if lacking:
+                open_cells.setdefault((tuple(names), lacking), []).append(n)
+    words = " ".join(f"{key}={value}" for key, value in held.items())
+    return [
+        Gap(method, names, lacking, f"method={method} method.N={','.join(counts)} {words}".rstrip(), backbone)
+        for (names, lacking), counts in open_cells.items()
     ]
-    words = " ".join([f"method={method}", f"method.N={','.join(absent)}", *held])
-    datasets = tuple(task.option for task in suite.tasks)
-    return [Gap(method, datasets, tuple(map(int, sweep.values("seed"))), words, backbone)]
+
+
+def _swept(row: MethodResults, wanted: Mapping[str, str]) -> bool:
+    """Whether a row is the default configuration but for the values that the sweep gives."""
+    others = [said for said in row.deviations if f"method.{said.partition('=')[0]}" not in wanted] if row.tasks else ["no run"]
+    return row.tuned == "none" and not others and wanted.items() <= dict(row.setting).items()
 
 
 def missing_page(gaps: Mapping[str, list[Gap]], suite: str, absent: Mapping[str, list[str]]) -> str:

@@ -8,7 +8,6 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLUMN_IN, PAGE_IN = 3.5, 7.16
@@ -46,14 +45,6 @@ def method_style(index: int, method: str) -> dict[str, Any]:
         "color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)],
         "linestyle": DASHES[index % len(DASHES)], "linewidth": 0.9, "markerfacecolor": "white", "zorder": 3,
     }  # fmt: skip
-
-
-def say_empty(axes: Axes, text: str = "no runs yet") -> None:
-    """An axes without data says so instead of showing an empty grid."""
-    axes.grid(False)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#555555", fontsize=8)
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:

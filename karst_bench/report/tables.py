@@ -1,6 +1,5 @@
 """Tables I, II and III: paper rows and our rows side by side, what each number stands on, and what is missing."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,12 +16,15 @@ from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMeth
 from karst_bench.report.suite import Suite, planned_rows
 from karst_bench.report.table_model import FORMS, Column, Table, TableCell, TableRow, estimate_cell, with_ranks
 
-ELSEWHERE = "other_"  # how the names of tables begin that hold what no other table has room for
 IN_A_TERMINAL = 8  # columns of datasets that still fit
 LAST_NOTE = (
     "Mean over seeds of the last epoch on the test set ± half of the 95 % interval (n seeds); a dash where nothing ran."
 )
 CHOSEN_NOTE = LAST_NOTE.replace("last epoch on the test set", "test accuracy at the epoch that the protocol in the key chooses")
+VAL_NOTE = (
+    "Accuracy on the val split, which hyper-parameters are chosen by: no test accuracy, and none to publish. Mean over seeds ± "
+    "half of the 95 % interval (n seeds)."
+)
 PAPER_NOTE = (
     "Rows marked paper: as printed, one run each, mostly the best test epoch; their group means in Table I are from "
     "the printed cells."
@@ -69,11 +71,17 @@ def table_columns(layout: str, suite: Suite) -> list[Column]:
     return [*leading_columns(), *([] if every else tasks), *groups, *trailing_columns()]
 
 
+def source_of(results: MethodResults) -> str:
+    """Whose runs a row is made of: reference, own, imported, or several."""
+    found = {run.origin for run in results.runs} | {run.origin for conflict in results.conflicts for run in conflict.runs}
+    return "+".join(sorted(found))
+
+
 def our_cells(results: MethodResults, suite: Suite, footnotes: Footnotes) -> dict[str, TableCell]:
     """All cells that any of the tables shows for one of our rows."""
     names = suite.task_names
     every = results.run_ids(names)
-    cells = {"method": TableCell(results.label, runs=every), "source": TableCell("ours")}
+    cells = {"method": TableCell(results.label, runs=every), "source": TableCell(source_of(results))}
     cells["provenance_key"] = TableCell(footnotes.keys(results))
     for task in names:
         if task in results.tasks:
@@ -83,7 +91,7 @@ def our_cells(results: MethodResults, suite: Suite, footnotes: Footnotes) -> dic
         there = cells.get(conflict.cell, TableCell())
         cells[conflict.cell] = replace(there, text="conflict", runs=(*there.runs, *(run.id for run in conflict.runs)))
     if results.tasks:
-        cells["params_m"] = TableCell(value=results.params_m, digits=4 if suite.name == "mini" else 2)
+        cells["params_m"] = TableCell(value=results.params_m, digits=2 if suite.name == "vtab" and suite.sweeps else 4)
     for group, members in suite.groups.items():
         mean = aggregate.mean_over(results, members, [1 / len(members)] * len(members))
         cells[group] = estimate_cell(mean, runs=results.run_ids(members))
@@ -117,6 +125,15 @@ def paper_cells(name: str, printed: Mapping[Any, Any], wrong: list[PrintedMean],
     return cells
 
 
+def table_rows(
+    sweep: SweepFile, suite: Suite, ours: ResultsByMethod
+) -> tuple[list[MethodResults], list[MethodResults], list[MethodResults]]:
+    """Of the runs of a table: a row for each planned method, further rows that it has room for, and what stands elsewhere."""
+    planned = list(dict.fromkeys(row.method for row in planned_rows(sweep)))
+    extra, left = further_results(planned, ours, suite, bool(sweep.table and sweep.table.further_methods))
+    return [ours[method][0] for method in planned if method in ours], extra, left
+
+
 def side_by_side(
     sweep: SweepFile, suite: Suite, ours: ResultsByMethod, frame: pd.DataFrame | None, wrong: Sequence[PrintedMean],
     others: Sequence[PublishedRow] = (),
@@ -131,18 +148,18 @@ def side_by_side(
     names = {} if frame is None else printed_names(sweep, frame)
     footnotes, rows = Footnotes(), []
     planned = list(dict.fromkeys(row.method for row in planned_rows(sweep)))
+    first, extra, left = table_rows(sweep, suite, ours)
     for method in planned:
         if (name := names.get(method, "")) in printed:
             rows.append(TableRow("paper", paper_cells(name, printed.pop(name), mine, suite)))
         if method in ours:
             rows.append(TableRow("ours", our_cells(ours[method][0], suite, footnotes), ours[method][0].tuned))
     rows += [TableRow("paper", paper_cells(name, row, mine, suite)) for name, row in printed.items()]
-    extra, left = further_results(planned, ours, suite, sweep.table.further_methods)
     rows += [TableRow("ours", our_cells(results, suite, footnotes), results.tuned) for results in extra]
     printed_by_others, sources = published_table_rows(of_backbones(others, sweep.values("backbone")), suite)
     rows += printed_by_others
     columns = table_columns(sweep.table.columns, suite)
-    shown = [*extra, *(ours[method][0] for method in planned if method in ours)]
+    shown = [*extra, *first]
     last = set(sweep.table.protocols) <= {"last", "peek10"}
     notes = [LAST_NOTE if last else CHOSEN_NOTE]
     notes += [note for note, told in ((MINI_NOTE, suite.name == "mini"), (PAPER_NOTE, frame is not None)) if told]
@@ -151,7 +168,7 @@ def side_by_side(
     notes += [MARK_NOTE, AVERAGE_NOTE, PEAK_NOTE, *map(misprint_note, mine), *footnotes.notes(), *tuning_notes(shown)]
     if sources:
         notes.append("Rows marked published: numbers of others as they print them, n where they say it; in no average of ours.")
-    notes += [*sources, *left_notes(left)]
+    notes += [*sources, *left_notes(left), *origin_notes(shown)]
     notes += [conflict.line for results in [*shown, *left] for conflict in results.conflicts]
     return Table(sweep.name, sweep.title, columns, with_ranks(columns, rows), notes)
 
@@ -175,14 +192,20 @@ def further_results(
     return found, left
 
 
-def left_notes(left: Sequence[MethodResults], most: int = 12) -> list[str]:
-    """A line that names the settings without room in a table; nothing of theirs is in any of its cells."""
+def left_notes(left: Sequence[MethodResults]) -> list[str]:
+    """A line that says where the settings without room in a table stand."""
     if not left:
         return []
-    named = "; ".join(f"{results.label} ({len(results.runs)} on {len(results.tasks)} tasks)" for results in left[:most])
-    more = f"; and {len(left) - most} more" if len(left) > most else ""
     runs = sum(len(results.runs) for results in left)
-    return [f"{runs} runs of further settings are in no cell here (they lack tasks, or are the ablation's): {named}{more}."]
+    return [f"{runs} runs of {len(left)} further settings (they lack tasks, or are the ablation's) stand in a table of their own."]
+
+
+def origin_notes(shown: Sequence[MethodResults]) -> list[str]:
+    """A line where rows come from several folders."""
+    origins = {run.origin for results in shown for run in results.runs}
+    told = {"reference": "the records that come with the repository", "own": "runs of yours", "imported": "records of others"}
+    words = "; ".join(f"{name}: {text}" for name, text in told.items() if name in origins)
+    return [f"Source: {words}."] if len(origins) > 1 else []
 
 
 def tuning_notes(shown: Sequence[MethodResults]) -> list[str]:
@@ -200,25 +223,20 @@ def misprint_note(item: PrintedMean) -> str:
     )
 
 
-def elsewhere_table(backbone: str, ours: ResultsByMethod) -> Table:
-    """Method x dataset on one backbone, for runs that no table of the suite has room for: other datasets, other backbones."""
-    footnotes, rows = Footnotes(), []
-    keys = sorted({key for settings in ours.values() for results in settings for key in results.tasks})
-    forms = FORMS if len(keys) <= IN_A_TERMINAL else ("md", "csv", "tex")
-    columns = [Column("method", "Method"), Column("params_m", "Params (M)")]
-    columns += [*(Column(key, key, True, forms) for key in keys), Column("provenance_key", "Key")]
-    shown = [results for settings in ours.values() for results in settings]
-    for results in shown:
-        cells = {
-            key: estimate_cell(cell.estimate, test_error=cell.test_error, runs=results.run_ids([key]))
-            for key, cell in results.tasks.items()
-        }
-        for conflict in results.conflicts:
-            cells[conflict.cell] = replace(cells.get(conflict.cell, TableCell()), text="conflict")
-        cells |= {"method": TableCell(results.label, runs=results.run_ids(results.tasks))}
-        cells |= {"params_m": TableCell(value=results.params_m, digits=4)} if results.tasks else {}
-        rows.append(TableRow("ours", cells | {"provenance_key": TableCell(footnotes.keys(results))}, results.tuned))
-    name = ELSEWHERE + re.sub(r"[^A-Za-z0-9_.-]", "_", backbone)
-    notes = ["Runs on datasets or backbones that no other table is about; no average is taken.", CHOSEN_NOTE]
-    notes += [*footnotes.notes(), *tuning_notes(shown), *(c.line for results in shown for c in results.conflicts)]
-    return Table(name, f"Other runs on {backbone}", columns, with_ranks(columns, rows), notes)
+def group_table(name: str, title: str, footing: str, view: Suite, rows: Sequence[MethodResults]) -> Table:
+    """Method x dataset of one group of runs; averages over its columns where some row has all of them and they are no shots."""
+    footnotes = Footnotes()
+    forms = FORMS if len(view.tasks) <= IN_A_TERMINAL else ("md", "csv", "tex")
+    tasks = [Column(task.task, task.title, True, forms) for task in view.tasks]
+    averaged = len(tasks) > 1 and not any("@" in column.key for column in tasks)
+    averaged = averaged and any({column.key for column in tasks} <= results.tasks.keys() for results in rows)
+    wanted = {"task_avg", "peak_avg", "peeking_gap", "ppt"} | ({"group_avg"} if len(view.groups) > 1 else set())
+    trailing = [column for column in trailing_columns() if column.key == "provenance_key" or (averaged and column.key in wanted)]
+    made = [TableRow("ours", our_cells(results, view, footnotes), results.tuned) for results in rows]
+    filled = {key for row in made for key, cell in row.cells.items() if not cell.empty}
+    columns = [column for column in (*leading_columns(), *tasks, *trailing) if column.key in filled]
+    average = f"Set Avg. = mean over these {len(tasks)} columns, Avg. = mean of their group means; a row that lacks one has none."
+    notes = [VAL_NOTE if footing == "val" else LAST_NOTE if footing == "last" else CHOSEN_NOTE, MARK_NOTE]
+    notes += [average] if averaged else []
+    notes += [*footnotes.notes(), *tuning_notes(rows), *origin_notes(rows), *(c.line for row in rows for c in row.conflicts)]
+    return Table(name, title, columns, with_ranks(columns, made), notes)

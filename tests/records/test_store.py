@@ -44,6 +44,15 @@ def test_a_record_is_written_once(store, record, tmp_path):
     assert [found.id for found in store.records()] == [run_id]
 
 
+def test_a_record_under_an_id_that_is_not_its_own_is_not_read(store, record):
+    """A renamed copy with another seed, its digest made anew."""
+    forged = replace(record, config=record.config | {"seed": 9})
+    store.write(forged)
+    with pytest.raises(UserError, match="make the id .*, not"):
+        store.find(record.id)
+    assert list(store.records()) == []
+
+
 def test_failures_are_counted_and_make_way(store, record, failure, tmp_path):
     run_id = record.id
     assert store.failures(run_id) == 0

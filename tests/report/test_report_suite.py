@@ -12,7 +12,8 @@ from karst_bench.config.sweep_files import SUITES
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
 from karst_bench.report import experiment, load, paper, style, suite
-from karst_bench.report.report import place_runs, write_report
+from karst_bench.report.placing import place_runs
+from karst_bench.report.report import write_report
 from karst_bench.report.suite import load_suite, planned_rows
 
 
@@ -22,7 +23,7 @@ def fresh(monkeypatch, tmp_path):
     folder = tmp_path / "plugin" / "conf"
     folder.mkdir(parents=True)
     monkeypatch.setenv("KARST_BENCH_PLUGINS", str(folder.parent))
-    caches = load_suite, suite.method_file, suite._datasets, experiment.dataset_file, experiment.default_facts, experiment._like
+    caches = suite._known_suite, suite.method_file, suite._datasets, experiment.dataset_file, experiment.default_facts, experiment._like
     caches += experiment.known_options, experiment._file
     for cache in caches:
         cache.cache_clear()
@@ -129,17 +130,17 @@ def test_runs_without_room_in_a_table_get_one_by_backbone(tmp_path):
     write(tmp_path, record("lora", "leaves", 0, 44.0, shots=4, split_seed=0, config__dataset__name="mine/leaves"))
     write(tmp_path, record("karst", "dtd", 0, 77.0, config__backbone={"name": "vit_large/new"}))
     report = report_of("vtab", tmp_path)
-    rows = table_of(report, "other_vit_b16").rows
-    found = {key: cell.value for row in rows for key, cell in row.cells.items() if key.startswith("mine/")}
-    assert found == {"mine/leaves": 88.0, "mine/leaves@4": 44.0}
-    (large,) = table_of(report, "other_vit_large_new").rows
+    for name, expected in (("own", {"mine/leaves": 88.0}), ("own_shots", {"mine/leaves@4": 44.0})):
+        (row,) = table_of(report, f"runs_vit_b16_{name}").rows
+        assert {key: cell.value for key, cell in row.cells.items() if key.startswith("mine/")} == expected
+    (large,) = table_of(report, "runs_vit_large_new_vtab").rows
     assert (label(large), large.cells["vtab/dtd"].value) == ("karst", 77.0)
     page = (report.folder / "index.html").read_text()
-    assert page.index("Other runs on vit_large/new") < page.index('<h2 id="numbers">')
+    assert page.index("vit_large/new: VTAB-1K tasks") < page.index('<h2 id="numbers">')
 
 
 def test_nothing_valid_is_in_no_table(tmp_path):
-    """Every dataset x backbone x protocol that a record may have, but the choice on val200, which measures no test set."""
+    """Every dataset x backbone x protocol that a record may have; those that measured val200 alone in tables of their own."""
     sets = [
         ("vtab/dtd", "dtd", None),
         ("mine/leaves", "leaves", None),
@@ -148,15 +149,17 @@ def test_nothing_valid_is_in_no_table(tmp_path):
     ]
     backbones = ("vit_b16", "swin_b", "vit_other")
     for (dataset, task, shots), backbone, protocol in itertools.product(sets, backbones, PROTOCOLS):
-        peak = 71.0 if protocol == "peek10" else None
+        peak, val = 71.0 if protocol == "peek10" else None, 66.0 if protocol == "val" else None
         item = record(task=task, shots=shots, split_seed=None if shots is None else 0, protocol=protocol, peak=peak,
                       seed=backbones.index(backbone) + 3 * PROTOCOLS.index(protocol),
-                      config__dataset__name=dataset, config__backbone={"name": backbone})  # fmt: skip
+                      config__dataset__name=dataset, config__backbone={"name": backbone}, metrics__val_top1_last_pct=val)  # fmt: skip
         write(tmp_path, item)
     runs, left_out = load.load_runs(tmp_path / "runs" / "vtab", "vtab")
     assert len(runs) == 48 and left_out == []
-    lost = {run.id for run in runs} - place_runs(runs, load_suite("vtab")).run_ids
-    assert {run.protocol for run in runs if run.id in lost} == {"val"} and len(lost) == 12
+    placed = place_runs(runs, load_suite("vtab"))
+    assert placed.run_ids == {run.id for run in runs} and placed.unplaced == []
+    on_val = {group.name for group in placed.groups if group.footing == "val"}
+    assert {name for run in runs if run.protocol == "val" for name in placed.where["own", run.id]} == on_val and len(on_val) > 3
 
 
 METHOD = """

@@ -32,9 +32,10 @@ def words(tmp_path):
 def finished(cell, seconds=10.0, **backbone):
     """The record that the pipeline would write: what the plan leaves to the backbone filled in, paths left out."""
     backbone = {"input_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3} | dict(cell.config["backbone"]) | backbone
+    config = dict(cell.config) | {"backbone": backbone, "paths": {}}
     return RunRecord(
-        id=identity.identify(cell.config, weights_sha256="w" * 64, list_sha256="l" * 64),
-        config=dict(cell.config) | {"backbone": backbone, "paths": {}},
+        id=identity.identify(config, weights_sha256="w" * 64, list_sha256="l" * 64, encoding="generated"),
+        config=config,
         data=DataFacts(list_sha256="l" * 64, encoding="generated"),
         weights=WeightsFacts(name="vit_mini", sha256="w" * 64),
         provenance=Provenance(),

@@ -20,17 +20,18 @@ from karst_bench.report.missing import Gap
 from karst_bench.report.page.records import GROUPS, SHARED, records_data
 from karst_bench.report.page.text import plain, rounded, visible
 from karst_bench.report.page.view import table_data, table_view
-from karst_bench.report.statistics.compare import Ranks
+from karst_bench.report.sections import Section
+from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN
 from karst_bench.report.table_model import Table
 
 SCRIPTS = ("dom.js", "plot.js", "tables.js", "curves.js", "viewer.js", "figures.js", "listing.js", "start.js")
-FOLDED = ("paper_diff", "figure2", "figure3", "ablation")  # numbers behind figures: tables that a click opens
+FOLDED = ("paper_diff", "figure2", "figure3", "ablation")  # how tables begin that hold numbers behind figures: a click opens them
 HOURS = 3600.0
 
 
 @dataclass(frozen=True)
 class PageContent:
-    """What the page shows. folders: origin -> where records were read; costs, ranks: of the plots; drawn: names of the figures
+    """What the page shows. folders: origin -> where records were read; main: what its plots are of; drawn: names of the figures
     that lie beside the page as SVG."""
 
     suite: str
@@ -41,8 +42,7 @@ class PageContent:
     gaps: Mapping[str, Sequence[Gap]]
     left_out: Sequence[str]
     notes: Sequence[str]
-    costs: Mapping[str, Sequence[MethodCost]]
-    ranks: Ranks | None
+    main: Section | None
     drawn: Sequence[str] = ()
 
 
@@ -56,8 +56,8 @@ def html_page(content: PageContent) -> str:
     runs_of = row_runs(content.tables)
     views = [table_view(table, runs_of) for table in content.tables]
     return environment.get_template("index.html.j2").render(
-        suite=content.suite, facts=run_facts(content.runs), tables=[view for view in views if view.name not in FOLDED],
-        folded=[view for view in views if view.name in FOLDED and view.rows], gaps=content.gaps, drawn=content.drawn,
+        suite=content.suite, facts=run_facts(content.runs), tables=[view for view in views if not view.name.startswith(FOLDED)],
+        folded=[view for view in views if view.name.startswith(FOLDED) and view.rows], gaps=content.gaps, drawn=content.drawn,
         left_out=[visible(line) for line in content.left_out], notes=[visible(note, 2000) for note in content.notes],
         data=json_block(page_data(content, runs_of)), style=Markup(style), script=Markup(script),
         style_hash=sha256_source(style), script_hash=sha256_source(script),
@@ -92,15 +92,26 @@ def row_runs(tables: Sequence[Table]) -> dict[str, tuple[str, ...]]:
 def page_data(content: PageContent, runs_of: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """What the script works on: tables, costs, ranks, records."""
     number = {run.id: index for index, run in enumerate(content.runs)}
-    costs = [[title, _costs(points, number)] for title, points in content.costs.items()]
-    ranks = content.ranks
+    main = content.main
+    costs = [[title, _costs(points, number)] for title, points in main.costs.items()] if main else []
+    ranks = main.ranks[1] if main and main.ranks else None
     return {
-        "suite": content.suite, "groups": GROUPS, "shared": SHARED, "costs": costs,
+        "suite": content.suite, "groups": GROUPS, "shared": SHARED, "costs": costs, "names": plot_names(content),
         "tables": {table.name: table_data(table, runs_of, number) for table in content.tables},
         "ranks": None if ranks is None else {
             "critical": rounded(ranks.critical), "p": rounded(ranks.friedman_p), "mean": plain(dict(ranks.mean)),
         },
         "records": records_data(content.runs, content.folders, content.out),
+    }  # fmt: skip
+
+
+def plot_names(content: PageContent) -> dict[str, str]:
+    """The tables that the plots are of: those of the main section, and the first few-shot figure that has a row."""
+    suffix = content.main.suffix if content.main else ""
+    few = [table.name for table in content.tables if table.name.startswith(FEW_SHOT) and table.rows]
+    return {
+        "main": suffix.removeprefix("_") or MAIN, "pairs": f"pairs{suffix}", "kernels": f"{KERNELS}{suffix}",
+        "ablation": f"ablation{suffix}", "few": few[0] if few else FEW_SHOT,
     }  # fmt: skip
 
 
@@ -111,7 +122,7 @@ def _costs(points: Sequence[MethodCost], number: Mapping[str, int]) -> list[dict
 
 def _cost(point: MethodCost, number: Mapping[str, int]) -> dict[str, Any]:
     found = {
-        "m": visible(point.method),
+        "m": visible(point.label),
         "source": point.source,
         "x": rounded(point.cost),
         "v": rounded(point.accuracy.value),

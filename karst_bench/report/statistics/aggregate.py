@@ -96,6 +96,11 @@ class MethodResults:
 ResultsByMethod = Mapping[str, list[MethodResults]]  # a method's rows, the default configuration first
 
 
+def on_val(run: Run) -> Run:
+    """A run that never saw the test set, by its val accuracy: for tables of val alone."""
+    return replace(run, last=run.val, peak=None, test_images=run.val_images)
+
+
 def method_results(runs: Iterable[Run], *, full_names: bool = False) -> ResultsByMethod:
     """Method -> its results, one entry for each setting and case (see `row_order`), with the cells of `runs_by_cell`."""
     by_setting: dict[tuple[str, str, Facts], list[Run]] = {}
@@ -134,10 +139,7 @@ def _layers(method: str, tuned: str, setting: Facts, cells: Mapping[str, list[Ru
     """A row from each task's most frequent case, another from the second ones, ...: no cell holds two cases."""
     layers: list[dict[str, list[Run]]] = []
     for name, runs in sorted(cells.items()):
-        cases: dict[Facts, list[Run]] = {}
-        for run in runs:
-            cases.setdefault(run.case, []).append(run)
-        ordered = sorted(cases.items(), key=lambda item: (-len({(run.split_seed, run.seed) for run in item[1]}), item[0]))
+        ordered = sorted(_cases(runs).items(), key=lambda item: (-len({(run.split_seed, run.seed) for run in item[1]}), item[0]))
         for index, (_, members) in enumerate(ordered):
             layers += [{}] if index == len(layers) else []
             layers[index][name] = members
@@ -150,6 +152,18 @@ def _layers(method: str, tuned: str, setting: Facts, cells: Mapping[str, list[Ru
         if tasks or conflicts:
             found.append(MethodResults(method, method, tuned, setting + marks, tasks, index, conflicts))
     return found
+
+
+def _cases(runs: Iterable[Run]) -> dict[Facts, list[Run]]:
+    """The runs of a cell by case. A GPU's runs say no threads and stand with those of a CPU, of which the most frequent."""
+    cases: dict[Facts, list[Run]] = {}
+    for run in runs:
+        cases.setdefault(run.case, []).append(run)
+    for case in list(cases):
+        like = [other for other in cases if other != case and tuple(fact for fact in other if fact[0] != "threads") == case]
+        if like:
+            cases[max(like, key=lambda other: (len(cases[other]), other))] += cases.pop(case)
+    return cases
 
 
 def _case_marks(first: Mapping[str, list[Run]], layer: Mapping[str, list[Run]]) -> Facts:
@@ -242,9 +256,22 @@ def peeking_gap(results: MethodResults, tasks: Sequence[str]) -> tuple[Estimate,
 
 
 def complete_results(ours: ResultsByMethod, tasks: Sequence[str]) -> list[MethodResults]:
-    """Of every method the first setting that has every task, for averages, ranks and tests; its label says which."""
-    whole = ([results for results in settings if set(tasks) <= set(results.tasks)] for settings in ours.values())
-    return [settings[0] for settings in whole if settings]
+    """Of every method and kind of tuning the first setting that has every task, for averages, ranks and tests; its label says
+    which."""
+    found: dict[tuple[str, str], MethodResults] = {}
+    for results in (results for settings in ours.values() for results in settings):
+        if set(tasks) <= set(results.tasks):
+            found.setdefault((results.method, results.tuned), results)
+    return list(found.values())
+
+
+def by_kind(found: Iterable[MethodResults]) -> dict[str, list[MethodResults]]:
+    """Kind of tuning -> its rows: like compares with like. The kind with most methods first, among equals that with most runs."""
+    kinds: dict[str, list[MethodResults]] = {}
+    for results in found:
+        kinds.setdefault(results.tuned, []).append(results)
+    size = {kind: (len(rows), sum(len(results.runs) for results in rows)) for kind, rows in kinds.items()}
+    return {kind: kinds[kind] for kind in sorted(kinds, key=lambda kind: (-size[kind][0], -size[kind][1], kind))}
 
 
 def variance_ratio(

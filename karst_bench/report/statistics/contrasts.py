@@ -1,9 +1,12 @@
 """The page of contrasts: differences of two methods that were named before the numbers were seen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from omegaconf import OmegaConf
 
+from karst_bench.config.option_files import config_dir
+from karst_bench.config.sweep_files import declared_contrasts
 from karst_bench.errors import UserError
 from karst_bench.report.statistics import aggregate, compare
 from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMethod
@@ -12,31 +15,47 @@ from karst_bench.report.statistics.intervals import LEVEL
 from karst_bench.report.statistics.pages import SEED, interval_cell, rank_methods
 from karst_bench.report.suite import MAIN, Suite, planned_rows
 from karst_bench.report.table_model import Column, Table, TableCell, TableRow
+from karst_bench.yaml_text import load_yaml
 
 REFERENCE = "lora"  # what every method is compared with unless contrasts are declared
 
 Contrast = tuple[str, str]
 
 
-def parse_contrasts(text: str) -> list[Contrast]:
-    """`karst:lora,ssf:linear` as pairs of methods. Raises: UserError for what is no pair."""
-    pairs = [tuple(item.split(":")) for item in text.split(",") if item]
-    if odd := [pair for pair in pairs if len(pair) != 2 or pair[0] == pair[1]]:
+def parse_contrasts(words: Iterable[str]) -> list[Contrast]:
+    """`karst:lora`, `ssf:linear` as pairs of methods. Raises: UserError for what is no pair."""
+    pairs = [tuple(part.strip() for part in word.split(":")) for word in words if word.strip()]
+    if odd := [pair for pair in pairs if len(pair) != 2 or pair[0] == pair[1] or not all(pair)]:
         raise UserError(f"contrasts={':'.join(odd[0])} is no pair of two methods; for example contrasts=karst:lora,ssf:lora")
     return [(first, second) for first, second in pairs]
 
 
+def declared_pairs(given: str, suite: Suite, table: str = MAIN) -> list[Contrast]:
+    """The contrasts of the command line, else of the sweep's file, else (for the main table) report.contrasts of
+    conf/config.yaml."""
+    if given.strip():
+        return parse_contrasts(given.split(","))
+    words = suite.sweeps[table].contrasts if table in suite.sweeps else ()
+    if not words and table == MAIN:
+        config = OmegaConf.to_container(load_yaml(config_dir() / "config.yaml"))
+        assert isinstance(config, dict)
+        words = declared_contrasts(config.get("report"), "conf/config.yaml")
+    return parse_contrasts(words)
+
+
 def chosen_contrasts(complete: Sequence[MethodResults], suite: Suite, declared: Sequence[Contrast]) -> list[Contrast]:
-    """The contrasts by the labels of rows with every task: those declared, else each row against LoRA and against the first
-    row of Table I."""
-    label = {results.method: results.label for results in complete}
-    if declared:
-        return [(label[first], label[second]) for first, second in declared if first in label and second in label]
-    order = [row.method for row in planned_rows(suite.sweeps[MAIN]) if row.method in label]
-    named = [*order, *(method for method in label if method not in order)]
-    against = [method for method in dict.fromkeys([REFERENCE, *named[:1]]) if method in label]
-    found = [(label[first], label[second]) for second in against for first in named if first != second]
-    return [pair for index, pair in enumerate(found) if pair[::-1] not in found[:index]]
+    """The contrasts by the labels of rows with every task, within each kind of tuning: those declared, else each row against
+    LoRA and against the first row of the kind."""
+    found: list[Contrast] = []
+    planned = [row.method for row in planned_rows(suite.sweeps[MAIN])] if MAIN in suite.sweeps else []
+    for rows in aggregate.by_kind(complete).values():
+        label = {results.method: results.label for results in rows}
+        named = [*(method for method in planned if method in label), *(method for method in label if method not in planned)]
+        against = [method for method in dict.fromkeys([REFERENCE, *named[:1]]) if method in label]
+        pairs = declared or [(first, second) for second in against for first in named if first != second]
+        here = [(label[first], label[second]) for first, second in pairs if first in label and second in label]
+        found += [pair for index, pair in enumerate(here) if pair[::-1] not in here[:index]]
+    return found
 
 
 def method_contrasts(ours: ResultsByMethod, suite: Suite, declared: Sequence[Contrast] = ()) -> list[Pair]:
@@ -50,9 +69,22 @@ def method_contrasts(ours: ResultsByMethod, suite: Suite, declared: Sequence[Con
     return compare.compare_pairs(scores, pairs, suite.group_weights, np.random.default_rng(SEED))
 
 
-def whole_methods(ours: ResultsByMethod, suite: Suite) -> set[str]:
-    """The methods with a row that has every task."""
-    return {results.method for results in aggregate.complete_results(ours, suite.task_names)}
+def without_contrast(ours: ResultsByMethod, suite: Suite, declared: Sequence[Contrast]) -> list[str]:
+    """A line for the methods that lack a task, and one for those that lack a row of the same kind of tuning to stand against."""
+    complete = aggregate.complete_results(ours, suite.task_names)
+    kinds: dict[str, set[str]] = {}
+    for results in complete:
+        kinds.setdefault(results.method, set()).add(results.tuned)
+    named = declared or [(method, REFERENCE) for method in kinds if method != REFERENCE]
+    wanted = {method for pair in declared for method in pair} or {REFERENCE}
+    lacking = sorted(wanted - kinds.keys())
+    unlike = [
+        f"{first} (tuned={'/'.join(sorted(kinds[first]))}) and {second} (tuned={'/'.join(sorted(kinds[second]))})"
+        for first, second in named
+        if first in kinds and second in kinds and not kinds[first] & kinds[second]
+    ]
+    lines = [f"No contrast with {', '.join(lacking)}: no row of theirs has every task."] if lacking and kinds else []
+    return lines + ([f"No contrast across kinds of tuning: {'; '.join(unlike)}."] if unlike else [])
 
 
 def p_value_cell(value: float | None) -> TableCell:
@@ -60,7 +92,7 @@ def p_value_cell(value: float | None) -> TableCell:
     return TableCell("n/a") if value is None else TableCell(value=value, digits=3, floor=0.001)
 
 
-def contrasts_table(ours: ResultsByMethod, suite: Suite, declared: Sequence[Contrast] = ()) -> Table:
+def contrasts_table(ours: ResultsByMethod, suite: Suite, declared: Sequence[Contrast], name: str, title: str) -> Table:
     """Every contrast: difference with both intervals, both tests raw and corrected, probability of improvement."""
     columns = [
         Column("first", "First"),
@@ -90,18 +122,18 @@ def contrasts_table(ours: ResultsByMethod, suite: Suite, declared: Sequence[Cont
         cells["improvement_interval"] = interval_cell(item.improvement, (item.improvement_low, item.improvement_high))
         rows.append(TableRow("ours", cells))
     notes = contrast_notes(found, len(suite.task_names), bool(declared))
-    lacking = {method for pair in declared or [(REFERENCE, REFERENCE)] for method in pair} - whole_methods(ours, suite)
-    if lacking:
-        notes.append(f"No contrast with {', '.join(sorted(lacking))}: no row of theirs has every task.")
+    notes += without_contrast(ours, suite, declared)
     notes += disagreements(found, ours, suite)
-    return Table("pairs", f"Contrasts of methods ({suite.name})", columns, rows, notes)
+    return Table(name, title, columns, rows, notes)
 
 
 def contrast_notes(found: Sequence[Pair], tasks: int, declared: bool) -> list[str]:
     """What was compared, what each column ranges over, and what size of difference could have been found."""
     if not found:
         return ["No contrast: it takes two methods with runs on every task."]
-    which = "declared" if declared else "each row against LoRA and against the first row (contrasts=karst:lora declares others)"
+    which = "declared" if declared else (
+        "each row against LoRA and the first row of its kind of tuning (contrasts=karst:lora declares others)"
+    )  # fmt: skip
     notes = [
         f"{len(found)} contrasts, {which}. ± over seeds: other seeds on these {tasks} tasks. ± over tasks: the same difference "
         "if these tasks were a sample of others.",
@@ -128,12 +160,11 @@ def contrast_notes(found: Sequence[Pair], tasks: int, declared: bool) -> list[st
 
 def disagreements(found: Sequence[Pair], ours: ResultsByMethod, suite: Suite) -> list[str]:
     """A line where mean ranks put two methods the other way round than their difference does."""
-    ranks = rank_methods(ours, suite)
-    if ranks is None:
-        return []
-    odd = [item for item in found if item.difference * (ranks.mean[item.first] - ranks.mean[item.second]) > 0]
+    mean = {label: rank for ranks in rank_methods(ours, suite.task_names).values() for label, rank in ranks.mean.items()}
+    ranked = [item for item in found if item.first in mean and item.second in mean]
     return [
-        f"Ranks and averages disagree on {item.first} ({ranks.mean[item.first]:.2f}) and {item.second} "
-        f"({ranks.mean[item.second]:.2f}): the difference of Avg. is {item.difference:.2f}, a few tasks make it."
-        for item in odd
+        f"Ranks and averages disagree on {item.first} ({mean[item.first]:.2f}) and {item.second} ({mean[item.second]:.2f}): the "
+        f"difference of Avg. is {item.difference:.2f}, a few tasks make it."
+        for item in ranked
+        if item.difference * (mean[item.first] - mean[item.second]) > 0
     ]

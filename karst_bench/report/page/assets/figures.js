@@ -1,4 +1,5 @@
 // The plots of the page, from its tables.
+const NAMES = DATA.names;
 const cellText = (row, key) => (row.cells[key] || {}).x || "";
 
 function head(figure) {
@@ -25,7 +26,7 @@ function ourRows(name) {
 
 function ranking(figure) {
   const { controls, canvas } = head(figure);
-  const usable = Object.keys(DATA.tables).filter((name) => /^(table\d|fgvc|statistics)/.test(name) && name !== "statistics" && ourRows(name).length);
+  const usable = Object.keys(DATA.tables).filter((name) => /^(table\d|fgvc|runs_)/.test(name) && ourRows(name).length);
   if (!usable.length) return absent(figure);
   const state = { table: usable[0], column: "group_avg", kind: "*", whole: false };
   const columnsOf = (name) => DATA.tables[name].columns.filter((column) => column.ranked && ourRows(name).some((row) => (row.cells[column.k] || {}).v !== undefined));
@@ -67,10 +68,10 @@ function paramsLine(row) {
   return size && size.v !== undefined ? `${number(size.v, size.d)} M trained parameters` : "";
 }
 
-// The row of Table I that stands on the same records as a point.
+// The row of the main table that stands on the same records as a point.
 function rowOf(point) {
   const wanted = String(point.r);
-  return ourRows("table1").find((row) => row.cells.method && String(row.cells.method.r) === wanted);
+  return ourRows(NAMES.main).find((row) => row.cells.method && String(row.cells.method.r) === wanted);
 }
 
 function costs(figure) {
@@ -90,7 +91,7 @@ function costs(figure) {
       const name = row ? row.k : `${point.m}${point.source === "ours" ? "" : ` (${point.source})`}`;
       const lines = [name, `Avg. ${estimate(point)}`, interval(point), `${title}: ${Number(point.x.toPrecision(4))}`];
       return { className: colour(point.m), hollow: point.source !== "ours", labels: true,
-        points: [{ ...point, label: point.v < low ? `${point.m}, below: ${number(point.v)}` : point.m, lines, href: row ? cellHash("table1", row.k, "group_avg") : null }] };
+        points: [{ ...point, label: point.v < low ? `${point.m}, below: ${number(point.v)}` : point.m, lines, href: row ? cellHash(NAMES.main, row.k, row.cells.group_avg ? "group_avg" : "method") : null }] };
     });
     const inside = all.filter((point) => point.v >= low);
     const front = inside.filter((point) => point.front).map((point) => [point.x, point.v]).sort((a, b) => a[0] - b[0]);
@@ -105,7 +106,7 @@ function costs(figure) {
 
 function contrasts(figure) {
   const { controls, canvas } = head(figure);
-  const rows = ourRows("pairs").filter((row) => (row.cells.difference || {}).v !== undefined);
+  const rows = ourRows(NAMES.pairs).filter((row) => (row.cells.difference || {}).v !== undefined);
   if (!rows.length) return absent(figure, "it takes two methods with runs on every task");
   const seconds = [...new Set(rows.map((row) => cellText(row, "second")))];
   let second = seconds[0];
@@ -116,7 +117,7 @@ function contrasts(figure) {
       const p = row.cells.p_seeds_holm || {};
       const told = cell.lo === undefined ? "c6" : cell.lo > 0 ? "c0" : cell.hi < 0 ? "c1" : "c6";
       const test = p.v === undefined ? "no test over seeds" : `p over seeds ${p.v < 0.001 ? "< 0.001" : p.v.toFixed(3)} (Holm)`;
-      return { ...cell, label: cellText(row, "first"), className: told, href: cellHash("pairs", row.k, "difference"),
+      return { ...cell, label: cellText(row, "first"), className: told, href: cellHash(NAMES.pairs, row.k, "difference"),
         lines: [`${cellText(row, "first")} − ${second}`, `${estimate(cell, 2)} points`, interval(cell, 2), test, cellText(row, "paired") && `paired: ${cellText(row, "paired")}`] };
     }).sort((a, b) => b.v - a.v);
     const cut = zoomedFrom([0, ...shown.map((row) => row.v)]);
@@ -136,7 +137,7 @@ function contrasts(figure) {
 
 function fewshot(figure) {
   const { controls, canvas } = head(figure);
-  const rows = ourRows("figure2");
+  const rows = ourRows(NAMES.few);
   if (!rows.length) return absent(figure);
   const sets = [...new Set(rows.map((row) => cellText(row, "set")))];
   const methods = [...new Set(rows.map((row) => cellText(row, "method")))];
@@ -147,7 +148,7 @@ function fewshot(figure) {
       const method = cellText(row, "method");
       const found = Object.entries(row.cells).filter(([key, cell]) => key.startsWith("shots_") && cell.v !== undefined).map(([key, cell]) => {
         const shots = Number(key.slice(6));
-        return { ...cell, x: shots, href: cellHash("figure2", row.k, key), lines: [`${method}, ${shots} shot${shots > 1 ? "s" : ""}`, `${set}: ${estimate(cell, cell.d)}`, interval(cell, cell.d)] };
+        return { ...cell, x: shots, href: cellHash(NAMES.few, row.k, key), lines: [`${method}, ${shots} shot${shots > 1 ? "s" : ""}`, `${set}: ${estimate(cell, cell.d)}`, interval(cell, cell.d)] };
       }).sort((a, b) => a.x - b.x);
       return { className: colour(method), line: true, points: found };
     }).filter((one) => one.points.length);
@@ -161,12 +162,12 @@ function fewshot(figure) {
 
 function kernels(figure) {
   const { controls, canvas } = head(figure);
-  const views = { ablation: "all N, m, r over parameters", figure3: "over the number of kernels N" };
+  const views = { [NAMES.ablation]: "all N, m, r over parameters", [NAMES.kernels]: "over the number of kernels N" };
   const there = Object.keys(views).filter((name) => ourRows(name).length);
   if (!there.length) return absent(figure);
   let view = there[there.length - 1];
   const draw = () => {
-    const over = view === "figure3";
+    const over = view === NAMES.kernels;
     const column = DATA.tables[view].columns.find((one) => one.k === "accuracy");
     const found = ourRows(view).map((row) => {
       const axes = ["N", "m", "r"].map((axis) => `${axis}=${cellText(row, axis)}`).join(" ");
@@ -186,9 +187,9 @@ function kernels(figure) {
 
 function peeking(figure) {
   const { canvas } = head(figure);
-  const rows = ourRows("table1").filter((row) => (row.cells.peeking_gap || {}).v !== undefined).map((row) => {
+  const rows = ourRows(NAMES.main).filter((row) => (row.cells.peeking_gap || {}).v !== undefined).map((row) => {
     const cell = row.cells.peeking_gap;
-    return { ...cell, label: row.k, href: cellHash("table1", row.k, "peeking_gap"), lines: [row.k, `peak − last: ${estimate(cell, 2)} points`, interval(cell, 2)] };
+    return { ...cell, label: row.k, href: cellHash(NAMES.main, row.k, "peeking_gap"), lines: [row.k, `peak − last: ${estimate(cell, 2)} points`, interval(cell, 2)] };
   }).sort((a, b) => b.v - a.v);
   if (!rows.length) return absent(figure, "no run of protocol=peek10 yet");
   const [low, high] = range(rows);

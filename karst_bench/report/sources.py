@@ -1,0 +1,36 @@
+"""Where a report reads: folders of records by origin, and numbers of others."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from karst_bench import files
+from karst_bench.errors import UserError, nearest
+from karst_bench.report.load import Run
+
+ORIGINS = {"reference": "reference", "own": "runs", "imported": "imported"}  # origin -> folder below paths.results
+
+
+def record_folders(results: Path, suite: str, records: str) -> dict[str, Path]:
+    """Origin -> folder of the records of a suite below a results folder; the reference of the repository where the results folder
+    has none. Raises: UserError for an origin that is none."""
+    names = records.split(",")
+    if odd := [name for name in names if name not in ORIGINS]:
+        raise UserError(f"records={odd[0]} is none of {', '.join(ORIGINS)}{nearest(odd[0], list(ORIGINS))}")
+    found = {name: results / ORIGINS[name] / suite for name in names}
+    shipped = files.packaged("results") / "reference" / suite
+    if "reference" in found and not found["reference"].is_dir() and shipped.is_dir():
+        found["reference"] = shipped
+    return found
+
+
+def published_folders(results: Path) -> list[Path]:
+    """Where numbers of others lie: with the package, and below the results folder if that is another place."""
+    places = (files.packaged("results/published"), results / "published")
+    return list({place.resolve(): place for place in places if place.is_dir()}.values())
+
+
+def source_lines(folders: Mapping[str, Path], runs: Sequence[Run]) -> list[str]:
+    """A line for each folder: how many runs came from it."""
+    found = Counter(run.origin for run in runs)
+    return [f"Read: {found[origin]} of {origin}, {'/'.join(folder.parts[-2:])}" for origin, folder in folders.items()]
