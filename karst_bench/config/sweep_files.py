@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from karst_bench.config.option_files import option_file, options
+from karst_bench.config.option_files import config_dir, option_file, options
 from karst_bench.errors import UserError, nearest
 
 SUITES = ("vtab", "mini")
@@ -83,6 +83,12 @@ def declared_contrasts(report: Any, where: str) -> tuple[str, ...]:
         raise UserError(f"{where}: report has one key, contrasts: [karst:lora, ssf:lora]")
     value = report["contrasts"]
     return () if value is None else tuple(map(str, value)) if isinstance(value, list) else tuple(str(value).split(","))
+
+
+def default_contrasts() -> tuple[str, ...]:
+    """report.contrasts of conf/config.yaml. Raises: UserError as above."""
+    config = yaml.safe_load((config_dir() / "config.yaml").read_text(encoding="utf-8"))
+    return declared_contrasts(config.get("report"), "conf/config.yaml")
 
 
 def _said(name: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Figures 2 and 3, the ablation, the Pareto plots and the critical-difference diagram: drawing only, no arithmetic."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,44 +22,30 @@ from karst_bench.report.style import COLUMN_IN, HERO, MARKERS, PAGE_IN, RC, SHAD
 ACCURACY = "Test top-1 (%)"
 
 
-def write_figures(folder: Path, few_shot: Iterable[tuple[str, str, FewShotCurves]], sections: Iterable[Section]) -> dict[str, str]:
-    """All pictures that have something to show, as SVG, PDF and PNG. Name -> caption of those drawn."""
-    drawn: dict[str, str] = {}
-
-    def save(figure: Figure, name: str, caption: str) -> None:
-        save_figure(figure, folder, name)
-        drawn[name] = caption
-
+def write_figures(folder: Path, few_shot: Iterable[tuple[str, str, FewShotCurves]], sections: Iterable[Section]) -> None:
+    """All pictures that have something to show, as SVG, PDF and PNG; `figure_captions` names them."""
     with mpl.rc_context(RC):
-        for name, title, curves in few_shot:
+        for name, _, curves in few_shot:
             if curves.methods:
-                save(draw_few_shot(curves), name, title)
+                save_figure(draw_few_shot(curves), folder, name)
         for section in sections:
-            _draw_section(section, save)
-    return drawn
+            for name in section.captions:
+                save_figure(_drawn(section, name.removesuffix(section.suffix)), folder, name)
 
 
-def _draw_section(section: Section, save: Callable[[Figure, str, str], None]) -> None:
-    suffix, where = section.suffix, f": {section.title}" if section.suffix else ""
-    swept = figure_data.kernel_sweep(section.grid, section.view)
-    if len({point.kernels for point in swept.points}) > 1:
-        caption = "Accuracy and parameters over the kernels N" + where
-        save(draw_kernel_sweep(swept), f"figure3{suffix}", caption if suffix else f"Figure 3: {caption}")
-    points = [(point.params_m, point.accuracy.value) for point in section.grid.points]
-    if len(points) > 1:
+def _drawn(section: Section, kind: str) -> Figure:
+    if kind == "figure3":
+        return draw_kernel_sweep(figure_data.kernel_sweep(section.grid, section.view))
+    if kind == "ablation":
+        points = [(point.params_m, point.accuracy.value) for point in section.grid.points]
         front = compare.pareto_front(points)
-        picture = draw_ablation(section.grid, front, compare.knee(points, front))
-        save(picture, f"ablation{suffix}", f"Ablation: accuracy against parameters over N, m and r{where}")
-    if len(section.costs.get(figure_data.PARAMETERS, ())) > 1:
+        return draw_ablation(section.grid, front, compare.knee(points, front))
+    if kind == "pareto":
         fronts = {title: figure_data.cost_front(costs) for title, costs in section.costs.items()}
-        hollow = "; filled: our rows, hollow: the paper's numbers" if section.printed else ""
-        line = "; the line: what no row of the most frequent kind of tuning beats in both"
-        caption = f"Accuracy ({section.average}) against cost{hollow}{line}{where}"
-        save(draw_pareto(section.costs, fronts, section.average), f"pareto{suffix}", caption)
-    if section.ranks is not None:
-        kind, ranks = section.ranks
-        caption = f"Mean ranks over {len(section.tasks)} tasks with the critical difference, rows of tuned={kind}{where}"
-        save(draw_ranks(ranks, compare.cliques(ranks), kind), f"ranks{suffix}", caption)
+        return draw_pareto(section.costs, fronts, section.average)
+    assert section.ranks is not None
+    tuning, ranks = section.ranks
+    return draw_ranks(ranks, compare.cliques(ranks), tuning)
 
 
 def error_bars(estimates: Sequence[object]) -> list[float]:

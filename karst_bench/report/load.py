@@ -148,6 +148,11 @@ class Run:
     file: str = ""  # below the folder that was read
     record: RunRecord | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def repeat(self) -> int:
+        """One number for split seed and seed: what two runs of one cell differ by."""
+        return (self.split_seed or 0) * 1_000_000 + self.seed
+
 
 def load_folders(folders: Mapping[str, Path], suite: str) -> tuple[list[Run], list[str]]:
     """`load_runs` of each folder, by origin; a line left out begins with the origin where there are several."""
@@ -198,12 +203,11 @@ def flatten(record: RunRecord, suite: str) -> Run:
     dataset, metrics = config.dataset, record.metrics
     _check(record, config, suite)
     found = experiment_of(record)
-    few_shot = dataset.group == "fewshot"
     return Run(
         id=record.id, method=method_label(config), backbone=config.backbone.name, dataset=dataset.name,
         task=dataset.task, group=dataset.group, seed=config.seed, protocol=config.protocol.name,
-        tuned=config.tuned.name, shots=dataset.shots if few_shot else None,
-        split_seed=(dataset.split_seed or 0) if few_shot else None,
+        tuned=config.tuned.name, shots=dataset.shots,
+        split_seed=(dataset.split_seed or 0) if dataset.shots is not None else dataset.split_seed,
         last=None if config.protocol.final == "val" else metrics.test_top1_last_pct,
         peak=metrics.test_top1_peak_pct if config.protocol.name == "peek10" else None,
         test_images=metrics.test_n or 0, params=record.counts.trainable_params,

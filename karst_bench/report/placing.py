@@ -9,7 +9,7 @@ from karst_bench.config.datasets import dataset_config
 from karst_bench.report import tables
 from karst_bench.report.experiment import known_options
 from karst_bench.report.load import Run
-from karst_bench.report.statistics import aggregate
+from karst_bench.report.statistics import aggregate, cells
 from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMethod
 from karst_bench.report.suite import FEW_SHOT, Suite, SuiteTask
 
@@ -63,29 +63,29 @@ def place_runs(runs: Iterable[Run], suite: Suite, named: Sequence[str] = ()) -> 
     """The tables of a suite and the groups beside them; with `named` datasets, groups of exactly these alone."""
     every = list(runs)
     tested = [run for run in every if run.last is not None]
-    on_val = [aggregate.on_val(run) for run in every if run.last is None]
+    on_val = [cells.on_val(run) for run in every if run.last is None]
     found: dict[str, ResultsByMethod] = {}
     shown: dict[str, list[MethodResults]] = {}
     for sweep in suite.tables if not named else []:
         seen, backbones = suite.of_table(sweep), sweep.values("backbone")
         options = {task.option for task in seen.tasks}
-        fitting = [run for run in tested if run.dataset in options and run.backbone in backbones]
+        fitting = [run for run in tested if run.dataset in options and run.backbone in backbones and run.shots is None]
         found[sweep.name] = aggregate.method_results(r for r in fitting if sweep.table and r.protocol in sweep.table.protocols)
         first, extra, _ = tables.table_rows(sweep, seen, found[sweep.name])
         shown[sweep.name] = [*first, *extra]
     few = aggregate.method_results(run for run in tested if not named and in_figure(run, suite))
     shown[FEW_SHOT] = [settings[0] for settings in few.values()]
-    told = {place(run) for rows in shown.values() for results in rows for run in _told(results)}
+    told = {place_of(run) for rows in shown.values() for results in rows for run in _told(results)}
     wanted = [run for run in (*tested, *(r for r in on_val if r.last is not None)) if not named or run.dataset in named]
     groups = _groups(wanted, suite, told, named)
     where: dict[Place, tuple[str, ...]] = {}
     for name, rows in (*shown.items(), *((group.name, group.rows) for group in groups)):
         for run in (run for results in rows for run in results.runs):
-            where[place(run)] = (*where.get(place(run), ()), name)
+            where[place_of(run)] = (*where.get(place_of(run), ()), name)
     return PlacedRuns(found, few, groups, _unplaced(every, wanted, groups, [*shown.values()], where), where)
 
 
-def place(run: Run) -> Place:
+def place_of(run: Run) -> Place:
     """What tells a run from every other: two folders may hold records of one id."""
     return run.origin, run.id
 
@@ -120,7 +120,7 @@ def _groups(runs: Sequence[Run], suite: Suite, told: set[Place], named: Sequence
     groups = []
     for (backbone, kind, foot), members in sorted(keyed.items()):
         every = aggregate.method_results(members, full_names=True)
-        kept = {m: [row for row in rows if any(place(run) not in told for run in _told(row))] for m, rows in every.items()}
+        kept = {m: [row for row in rows if any(place_of(run) not in told for run in _told(row))] for m, rows in every.items()}
         ours = {method: rows for method, rows in kept.items() if rows}
         if ours:
             words = [backbone, kind, *([foot] if foot != "last" else [])]
@@ -168,16 +168,16 @@ def _unplaced(
 ) -> list[str]:  # fmt: skip
     """A line with one reason for every run that is in no table."""
     rows = [results for found in (*shown, *(group.rows for group in groups)) for results in found]
-    conflicts = {place(run): conflict for results in rows for conflict in results.conflicts for run in conflict.runs}
-    names = {place(run) for run in wanted}
+    conflicts = {place_of(run): conflict for results in rows for conflict in results.conflicts for run in conflict.runs}
+    names = {place_of(run) for run in wanted}
     lines = []
-    for run in sorted(every, key=place):
-        if place(run) in where:
+    for run in sorted(every, key=place_of):
+        if place_of(run) in where:
             continue
-        if place(run) in conflicts:
-            others = [f"{other.origin}/{other.id}" for other in conflicts[place(run)].runs if place(other) != place(run)]
+        if place_of(run) in conflicts:
+            others = [f"{other.origin}/{other.id}" for other in conflicts[place_of(run)].runs if place_of(other) != place_of(run)]
             reason = f"seed {run.seed} of {run.method} on {run.dataset} says otherwise in {', '.join(others)}; none of them counts"
-        elif place(run) in names:
+        elif place_of(run) in names:
             reason = f"seed {run.seed} of {run.method} on {run.dataset} is counted once, by another file that says the same"
         else:
             reason = "measures neither the test nor the val split" if run.val is None else "of a dataset that was not named"

@@ -10,7 +10,7 @@ from tabulate import tabulate
 from karst_bench.errors import UserError
 from karst_bench.report.experiment import LIBRARIES, Facts
 from karst_bench.report.load import Run, load_folders, load_runs
-from karst_bench.report.statistics import aggregate, compare, intervals
+from karst_bench.report.statistics import cells, compare, intervals
 from karst_bench.report.statistics.intervals import Estimate
 
 CODE = {*LIBRARIES, "pixels"}  # what a comparison of code lets differ
@@ -84,7 +84,7 @@ def compared(first: tuple[list[Run], list[str]], second: tuple[list[Run], list[s
     shared = sorted(sides[0].keys() & sides[1].keys())
     groups: dict[tuple[str, str, Facts], list[list[float]]] = {}
     for cell in shared:
-        x, y = ({(run.split_seed or 0) * 1000 + run.seed: float(run.last or 0.0) for run in side[cell]} for side in sides)
+        x, y = ({run.repeat: float(run.last or 0.0) for run in side[cell]} for side in sides)
         gaps = compare.paired_differences(y, x) or [sum(y.values()) / len(y) - sum(x.values()) / len(x)]
         groups.setdefault((cell[0], cell[1], _of_method(cell)), []).append(gaps)
     changes = [_change(f"{method} on {backbone}", gaps) for (method, backbone, _), gaps in groups.items()]
@@ -103,7 +103,7 @@ def _cells(runs: Iterable[Run]) -> dict[Cell, tuple[Run, ...]]:
         what = tuple(item for item in (*run.setting, *run.case) if item[0] not in CODE)
         name = run.method if run.tuned == "none" else f"{run.method} [tuned={run.tuned}]"
         found.setdefault((name, run.backbone, run.dataset, run.shots or 0, what), []).append(run)
-    kept = {cell: aggregate.one_run_per_seed(cell[2], members)[0] for cell, members in found.items()}
+    kept = {cell: cells.one_run_per_seed(cell[2], members)[0] for cell, members in found.items()}
     return {cell: members for cell, members in kept.items() if members}
 
 

@@ -15,7 +15,14 @@ from karst_bench.report.missing import Gap
 from karst_bench.report.page.build import PageContent, html_page
 from karst_bench.report.placing import PlacedRuns, place_runs
 from karst_bench.report.published import PublishedRow, published_rows
-from karst_bench.report.sections import Section, few_shot_figures, figure_tables, sections_of, statistics_tables
+from karst_bench.report.sections import (
+    Section,
+    few_shot_figures,
+    figure_captions,
+    figure_tables,
+    sections_of,
+    statistics_tables,
+)
 from karst_bench.report.sources import published_folders, source_lines
 from karst_bench.report.statistics.contrasts import declared_pairs
 from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN, Suite, load_suite
@@ -70,12 +77,12 @@ def write_report(
     unbuilt = {name: missing.unbuilt(layout.sweeps[name]) for name in gaps}
     lines = [*left_out, *unread, *placed.unplaced]
     written = {f"{table.name}.{suffix}": text_of(table) for table in made for suffix, text_of in FORMATS.items()}
-    drawn: dict[str, str] = {}
+    drawn = figure_captions(layout, placed, sections) if pictures else {}
     if pictures:
         from karst_bench.report import figures  # matplotlib: a second, for those who want pictures
 
         out.mkdir(parents=True, exist_ok=True)
-        drawn = figures.write_figures(out, few_shot_figures(layout, placed), sections)
+        figures.write_figures(out, few_shot_figures(layout, placed), sections)
         written["figures.json"] = json.dumps({"matplotlib": metadata.version("matplotlib")}) + "\n"
     notes, sources = run_notes(runs, layout, printed), source_lines(folders, runs)
     report = Report(suite, out, len(runs), sources, made, gaps, lines, notes, drawn, list(folders.values()))

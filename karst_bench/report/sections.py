@@ -52,6 +52,24 @@ class Section:
         """Panels of the cost plot."""
         return figure_data.method_costs(self.ours, self.view, self.tasks, self.printed)
 
+    @property
+    def captions(self) -> dict[str, str]:
+        """Name -> caption of the figures that have something to show: two points at least."""
+        where, found = f": {self.title}" if self.suffix else "", {}
+        if len({point.kernels for point in figure_data.kernel_sweep(self.grid, self.view).points}) > 1:
+            said = "Accuracy and parameters over the kernels N" + where
+            found[KERNELS] = said if self.suffix else f"Figure 3: {said}"
+        if len(self.grid.points) > 1:
+            found["ablation"] = f"Ablation: accuracy against parameters over N, m and r{where}"
+        if len(self.costs.get(figure_data.PARAMETERS, ())) > 1:
+            hollow = "; filled: our rows, hollow: the paper's numbers" if self.printed else ""
+            line = "; the line: what no row of the most frequent kind of tuning beats in both"
+            found["pareto"] = f"Accuracy ({self.average}) against cost{hollow}{line}{where}"
+        if self.ranks is not None:
+            over = f"Mean ranks over {len(self.tasks)} tasks with the critical difference"
+            found["ranks"] = f"{over}, rows of tuned={self.ranks[0]}{where}"
+        return {f"{name}{self.suffix}": caption for name, caption in found.items()}
+
     @cached_property
     def grid(self) -> AblationGrid:
         """The N x m x r grid."""
@@ -95,6 +113,12 @@ def statistics_tables(suite: Suite, sections: Sequence[Section], placed: PlacedR
             title = f"Contrasts of methods: {sweep.title}"
             made.append(contrasts_table(placed.tables[sweep.name], view, pairs, f"pairs_{sweep.name}", title))
     return made
+
+
+def figure_captions(suite: Suite, placed: PlacedRuns, sections: Sequence[Section]) -> dict[str, str]:
+    """Name -> caption of every figure that has something to show."""
+    found = {name: title for name, title, curves in few_shot_figures(suite, placed) if curves.methods}
+    return found | {name: caption for section in sections for name, caption in section.captions.items()}
 
 
 def figure_tables(suite: Suite, sections: Sequence[Section], placed: PlacedRuns) -> list[Table]:

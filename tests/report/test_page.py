@@ -21,7 +21,7 @@ from karst_bench.report.page import build
 from karst_bench.report.page.records import GROUPS, OWN, SHARED, command, records_data
 from karst_bench.report.page.text import plain, rounded, visible
 from karst_bench.report.page.view import row_keys
-from karst_bench.report.report import PICTURES, write_report
+from karst_bench.report.report import write_report
 from karst_bench.report.table_model import Column, Table, TableCell, TableRow
 
 ROOT = Path(__file__).parents[2]
@@ -235,8 +235,9 @@ def test_the_committed_figures_are_current(tmp_path, monkeypatch):
     if drawn_by != matplotlib.__version__:
         pytest.skip(f"the committed figures were drawn by matplotlib {drawn_by}, here is {matplotlib.__version__}")
     monkeypatch.setattr(style, "FIGURE_FILES", {"svg": style.FIGURE_FILES["svg"]})
-    write_report("mini", {"reference": REFERENCE}, tmp_path / "report" / "mini")
-    for name in PICTURES:
+    report = write_report("mini", {"reference": REFERENCE}, tmp_path / "report" / "mini")
+    assert report.figures
+    for name in report.figures:
         committed = (ROOT / "results" / "report" / "mini" / f"{name}.svg").read_bytes()
         assert committed == (tmp_path / "report" / "mini" / f"{name}.svg").read_bytes(), (
             f"run `make report SUITE=mini` ({name})"

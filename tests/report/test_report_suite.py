@@ -23,8 +23,8 @@ def fresh(monkeypatch, tmp_path):
     folder = tmp_path / "plugin" / "conf"
     folder.mkdir(parents=True)
     monkeypatch.setenv("KARST_BENCH_PLUGINS", str(folder.parent))
-    caches = suite._known_suite, suite.method_file, suite._datasets, experiment.dataset_file, experiment.default_facts, experiment._like
-    caches += experiment.known_options, experiment._file
+    caches = suite._known_suite, suite.method_file, suite._datasets, experiment.dataset_file, experiment.default_facts
+    caches += experiment.known_options, experiment._file, experiment._like
     for cache in caches:
         cache.cache_clear()
     yield folder
@@ -151,8 +151,8 @@ def test_nothing_valid_is_in_no_table(tmp_path):
     for (dataset, task, shots), backbone, protocol in itertools.product(sets, backbones, PROTOCOLS):
         peak, val = 71.0 if protocol == "peek10" else None, 66.0 if protocol == "val" else None
         item = record(task=task, shots=shots, split_seed=None if shots is None else 0, protocol=protocol, peak=peak,
-                      seed=backbones.index(backbone) + 3 * PROTOCOLS.index(protocol),
-                      config__dataset__name=dataset, config__backbone={"name": backbone}, metrics__val_top1_last_pct=val)  # fmt: skip
+                      seed=backbones.index(backbone) + 3 * PROTOCOLS.index(protocol), metrics__val_top1_last_pct=val,
+                      config__dataset__name=dataset, config__backbone={"name": backbone})  # fmt: skip
         write(tmp_path, item)
     runs, left_out = load.load_runs(tmp_path / "runs" / "vtab", "vtab")
     assert len(runs) == 48 and left_out == []

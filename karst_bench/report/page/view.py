@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from karst_bench.report import formats
 from karst_bench.report.page.text import rounded, visible
@@ -15,7 +16,7 @@ TEXTS = (*formats.LEFT, "provenance_key")  # columns sorted as text
 
 @dataclass(frozen=True)
 class CellView:
-    """One cell. main: the number or text; small: interval and n below it; target: what a link leads to, "" for no link."""
+    """One cell. main: the number or text; small: interval and n below it; target: what a link leads to, quoted, "" for no link."""
 
     main: str
     small: str
@@ -101,7 +102,7 @@ def _cell(table: str, key: str, column: Column, row: TableRow, runs_of: Mapping[
     hint = f"standard error of the finite test set: {cell.test_error:.2f} points" if cell.test_error is not None else ""
     standing = row.source == "ours" and not cell.empty and cell.value is not None  # then on the records of its row
     linked = bool(cell_runs(cell, column.key, runs_of)) or standing
-    target = f"{table}/{visible(key)}/{column.key}" if linked else ""
+    target = "/".join(quote(part, safe="") for part in (table, visible(key), column.key)) if linked else ""
     return CellView(main, small, cell.mark, hint, rounded(cell.value), target, tags, column.key in TEXTS)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from karst_bench.report.experiment import Facts
 from karst_bench.report.load import Run
 from karst_bench.report.statistics import intervals
+from karst_bench.report.statistics.cells import Conflict, case_marks, cases_of, one_run_per_seed, runs_by_cell
 from karst_bench.report.statistics.intervals import Estimate
 
 
@@ -37,21 +38,6 @@ class TaskResults:
     def test_error(self) -> float:
         """Standard error of the mean that the finite test set alone would cause, in points."""
         return intervals.test_set_error(self.estimate.value, self.runs[0].test_images)
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """Runs of one seed of one cell that disagree: none of them counts."""
-
-    cell: str
-    runs: tuple[Run, ...]
-
-    @property
-    def line(self) -> str:
-        """Which runs say what."""
-        first = self.runs[0]
-        said = " against ".join(f"{run.last:.2f} ({run.origin}/{run.id}, {run.created})" for run in self.runs)
-        return f"conflict: {first.method} on {self.cell}, seed {first.seed}: {said}; none of them counts"
 
 
 @dataclass(frozen=True)
@@ -96,11 +82,6 @@ class MethodResults:
 ResultsByMethod = Mapping[str, list[MethodResults]]  # a method's rows, the default configuration first
 
 
-def on_val(run: Run) -> Run:
-    """A run that never saw the test set, by its val accuracy: for tables of val alone."""
-    return replace(run, last=run.val, peak=None, test_images=run.val_images)
-
-
 def method_results(runs: Iterable[Run], *, full_names: bool = False) -> ResultsByMethod:
     """Method -> its results, one entry for each setting and case (see `row_order`), with the cells of `runs_by_cell`."""
     by_setting: dict[tuple[str, str, Facts], list[Run]] = {}
@@ -137,67 +118,22 @@ def _joined(members: Sequence[Run]) -> Iterable[tuple[Run, Facts]]:
 
 def _layers(method: str, tuned: str, setting: Facts, cells: Mapping[str, list[Run]]) -> list[MethodResults]:
     """A row from each task's most frequent case, another from the second ones, ...: no cell holds two cases."""
-    layers: list[dict[str, list[Run]]] = []
+    layers: list[dict[str, tuple[Facts, list[Run]]]] = []
     for name, runs in sorted(cells.items()):
-        ordered = sorted(_cases(runs).items(), key=lambda item: (-len({(run.split_seed, run.seed) for run in item[1]}), item[0]))
-        for index, (_, members) in enumerate(ordered):
+        ordered = sorted(cases_of(runs).items(), key=lambda item: (-len({(run.split_seed, run.seed) for run in item[1]}), item[0]))
+        for index, case in enumerate(ordered):
             layers += [{}] if index == len(layers) else []
-            layers[index][name] = members
+            layers[index][name] = case
     found = []
     for index, layer in enumerate(layers):
-        chosen = {name: one_run_per_seed(name, members) for name, members in layer.items()}
+        chosen = {name: one_run_per_seed(name, members) for name, (_, members) in layer.items()}
         tasks = {name: TaskResults(runs) for name, (runs, _) in chosen.items() if runs}
         conflicts = tuple(conflict for _, found_here in chosen.values() for conflict in found_here)
-        marks = _case_marks(layers[0], layer) if index else ()
+        facts = [({name: case for name, (case, _) in layer.items()}) for layer in (layers[0], layer)]
+        marks = case_marks(*facts) if index else ()
         if tasks or conflicts:
             found.append(MethodResults(method, method, tuned, setting + marks, tasks, index, conflicts))
     return found
-
-
-def _cases(runs: Iterable[Run]) -> dict[Facts, list[Run]]:
-    """The runs of a cell by case. A GPU's runs say no threads and stand with those of a CPU, of which the most frequent."""
-    cases: dict[Facts, list[Run]] = {}
-    for run in runs:
-        cases.setdefault(run.case, []).append(run)
-    for case in list(cases):
-        like = [other for other in cases if other != case and tuple(fact for fact in other if fact[0] != "threads") == case]
-        if like:
-            cases[max(like, key=lambda other: (len(cases[other]), other))] += cases.pop(case)
-    return cases
-
-
-def _case_marks(first: Mapping[str, list[Run]], layer: Mapping[str, list[Run]]) -> Facts:
-    """What the cases of a further row have otherwise than those of the first."""
-    found: dict[str, set[str]] = {}
-    for name, runs in layer.items():
-        usual = dict(first[name][0].case)
-        for key, value in runs[0].case:
-            if usual.get(key) != value:
-                found.setdefault(key, set()).add(value)
-    return tuple((f"case.{key}", "/".join(sorted(values))) for key, values in sorted(found.items()))
-
-
-def runs_by_cell(runs: Iterable[Run], full_names: bool = False) -> dict[str, list[Run]]:
-    """Runs by what names a cell: the task (or the dataset), and the shots of a few-shot set (`pets@4`)."""
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        name = run.dataset if full_names else run.task
-        found.setdefault(name if run.shots is None else f"{name}@{run.shots}", []).append(run)
-    return found
-
-
-def one_run_per_seed(cell: str, runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[Conflict, ...]]:
-    """The runs that count, in the order of their seeds, and the seeds whose runs disagree.
-
-    Protocols last and peek10 train alike and print the same last epoch, and a record may lie in two folders: then the run
-    that measured the peak counts, else the older one.
-    """
-    seeds: dict[tuple[int, int], list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.peak is None, run.created, run.id, run.origin != "reference")):
-        seeds.setdefault((run.split_seed or 0, run.seed), []).append(run)
-    agreeing = {seed: found for seed, found in sorted(seeds.items()) if len({round(run.last or 0.0, 4) for run in found}) == 1}
-    conflicts = tuple(Conflict(cell, tuple(found)) for seed, found in sorted(seeds.items()) if seed not in agreeing)
-    return tuple(found[0] for found in agreeing.values()), conflicts
 
 
 def row_order(results: MethodResults) -> tuple[bool, bool, int, int, int, Facts]:
@@ -285,7 +221,7 @@ def variance_ratio(
     seen, expected, used = 0.0, 0.0, 0
     for results in found:
         groups = [results.tasks[task].scores for task in tasks]
-        seeds = {tuple(run.seed for run in results.tasks[task].runs) for task in tasks}
+        seeds = {tuple(run.repeat for run in results.tasks[task].runs) for task in tasks}
         if len(seeds) == 1 and len(groups[0]) > 1:
             averages = np.asarray(by) @ np.array(groups)
             seen += float(np.var(averages, ddof=1)) / len(averages)
@@ -302,7 +238,7 @@ def variance_ratio_range(
     weight = np.asarray(by)
     for results in found:
         groups = [results.tasks[task].scores for task in tasks]
-        seeds = {tuple(run.seed for run in results.tasks[task].runs) for task in tasks}
+        seeds = {tuple(run.repeat for run in results.tasks[task].runs) for task in tasks}
         if len(seeds) == 1 and len(groups[0]) > 1:
             spread = np.std(np.array(groups), axis=1, ddof=1)
             drawn = rng.normal(size=(draws, len(groups[0]), len(tasks))) * spread

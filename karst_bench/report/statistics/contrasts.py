@@ -3,10 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from karst_bench.config.option_files import config_dir
-from karst_bench.config.sweep_files import declared_contrasts
+from karst_bench.config.sweep_files import default_contrasts
 from karst_bench.errors import UserError
 from karst_bench.report.statistics import aggregate, compare
 from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMethod
@@ -15,7 +13,6 @@ from karst_bench.report.statistics.intervals import LEVEL
 from karst_bench.report.statistics.pages import SEED, interval_cell, rank_methods
 from karst_bench.report.suite import MAIN, Suite, planned_rows
 from karst_bench.report.table_model import Column, Table, TableCell, TableRow
-from karst_bench.yaml_text import load_yaml
 
 REFERENCE = "lora"  # what every method is compared with unless contrasts are declared
 
@@ -37,9 +34,7 @@ def declared_pairs(given: str, suite: Suite, table: str = MAIN) -> list[Contrast
         return parse_contrasts(given.split(","))
     words = suite.sweeps[table].contrasts if table in suite.sweeps else ()
     if not words and table == MAIN:
-        config = OmegaConf.to_container(load_yaml(config_dir() / "config.yaml"))
-        assert isinstance(config, dict)
-        words = declared_contrasts(config.get("report"), "conf/config.yaml")
+        words = default_contrasts()
     return parse_contrasts(words)
 
 
@@ -62,7 +57,7 @@ def method_contrasts(ours: ResultsByMethod, suite: Suite, declared: Sequence[Con
     """The contrasts among the methods with every task."""
     tasks, complete = suite.task_names, aggregate.complete_results(ours, suite.task_names)
     scores = {
-        results.label: [{run.seed: float(run.last or 0.0) for run in results.tasks[task].runs} for task in tasks]
+        results.label: [{run.repeat: float(run.last or 0.0) for run in results.tasks[task].runs} for task in tasks]
         for results in complete
     }
     pairs = chosen_contrasts(complete, suite, declared)

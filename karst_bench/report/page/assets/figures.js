@@ -200,8 +200,8 @@ function ranks(figure) {
   const { controls, canvas } = head(figure);
   if (!DATA.ranks) return absent(figure, "it takes three methods with runs on every task");
   const { mean, critical, p } = DATA.ranks;
-  const known = new Set(ourRows("statistics").map((row) => row.k));
-  const rows = Object.entries(mean).map(([label, v]) => ({ label, v, href: known.has(label) ? cellHash("statistics", label, "method") : null, lines: [label, `mean rank ${v.toFixed(2)}`] })).sort((a, b) => a.v - b.v);
+  const known = new Set(ourRows(NAMES.statistics).map((row) => row.k));
+  const rows = Object.entries(mean).map(([label, v]) => ({ label, v, href: known.has(label) ? cellHash(NAMES.statistics, label, "method") : null, lines: [label, `mean rank ${v.toFixed(2)}`] })).sort((a, b) => a.v - b.v);
   const best = rows[0].v;
   controls.append(el("span", {}, `Critical difference ${critical.toFixed(2)}; Friedman p ${p < 0.001 ? "< 0.001" : p.toFixed(3)}`));
   return () => dotPlot(canvas, rows, { digits: 2, domain: [0.6, rows.length + 0.4], band: [best, best + critical], axis: "Mean rank", label: "Mean ranks" });
