@@ -102,7 +102,7 @@ def test_a_made_up_method_and_dataset_reach_a_run_a_record_and_a_table(
     assert "1 cells: 1 done" in capsys.readouterr().out
     assert main(["report", "suite=vtab", f"results={tmp_path / 'results'}", "pictures=false"]) == 0
     assert "output_shift" in capsys.readouterr().out
-    with (tmp_path / "results" / "report" / "vtab" / "other_vit_mini.csv").open() as file:
+    with (tmp_path / "results" / "report" / "vtab" / "runs_vit_mini_own.csv").open() as file:
         (line,) = csv.DictReader(file)
     assert line["method"].startswith("output_shift") and float(line["params_m"]) == pytest.approx(192e-6)
     assert float(line["mine/leaves"]) == record.metrics.test_top1_last_pct

@@ -110,8 +110,8 @@ def plot_names(content: PageContent) -> dict[str, str]:
     suffix = content.main.suffix if content.main else ""
     few = [table.name for table in content.tables if table.name.startswith(FEW_SHOT) and table.rows]
     return {
-        "main": suffix.removeprefix("_") or MAIN, "pairs": f"pairs{suffix}", "statistics": f"statistics{suffix}", "kernels": f"{KERNELS}{suffix}",
-        "ablation": f"ablation{suffix}", "few": few[0] if few else FEW_SHOT,
+        "main": suffix.removeprefix("_") or MAIN, "pairs": f"pairs{suffix}", "statistics": f"statistics{suffix}",
+        "kernels": f"{KERNELS}{suffix}", "ablation": f"ablation{suffix}", "few": few[0] if few else FEW_SHOT,
     }  # fmt: skip
 
 
