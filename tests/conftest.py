@@ -30,16 +30,16 @@ def pytest_unconfigure() -> None:
 
 
 @lru_cache
-def _tiny(family: str) -> nn.Module:
-    """Two-digit widths, every shape of the big ones: four stages, shifted windows, a class token."""
+def _tiny(family: str, *, shallow: bool = False) -> nn.Module:
+    """Two-digit widths, every shape of the big ones: four stages, shifted windows, a class token; shallow: half the blocks."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if family == "vit":
-            net = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=48, depth=4, num_heads=3,
+            net = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=48, depth=2 if shallow else 4, num_heads=3,
                                     num_classes=CLASSES)  # fmt: skip
         else:
             net = timm.create_model("swin_tiny_patch4_window7_224", img_size=32, patch_size=2, window_size=4, embed_dim=16,
-                                    depths=(2, 1, 1, 1), num_heads=(1, 2, 4, 8), num_classes=CLASSES)  # fmt: skip
+                                    depths=(2, 1) if shallow else (2, 1, 1, 1), num_heads=(1, 2) if shallow else (1, 2, 4, 8), num_classes=CLASSES)  # fmt: skip
         with torch.no_grad():
             for p in net.parameters():  # biases and norms start at 0 and 1 only: folds must hold elsewhere too
                 p.add_(0.05 * torch.randn_like(p))
@@ -97,7 +97,7 @@ def one_block(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def attached() -> Callable[..., Attached]:
     """attached(family, *overrides, seed=0): a tiny model with the methods that the overrides name, scored where they are."""
 
-    def build(family: str, *overrides: str, seed: int = 0) -> Attached:
+    def build(family: str, *overrides: str, seed: int = 0, shallow: bool = False) -> Attached:
         from karst_bench.adapt.attach import attach_methods
         from karst_bench.adapt.scoring import score_methods
         from karst_bench.adapt.timm_sites import model_spec
@@ -105,7 +105,7 @@ def attached() -> Callable[..., Attached]:
 
         chosen = _settings(overrides)
         method_settings = {node: copy.deepcopy(chosen[node]) for node in ("method", "also", "extra")}
-        net, methods = copy.deepcopy(_tiny(family)), build_methods(method_settings)
+        net, methods = copy.deepcopy(_tiny(family, shallow=shallow)), build_methods(method_settings)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             batch = torch.randn(4, 3, 32, 32), torch.arange(4) % CLASSES
