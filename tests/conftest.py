@@ -35,11 +35,12 @@ def _tiny(family: str, *, shallow: bool = False) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if family == "vit":
-            net = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=48, depth=2 if shallow else 4, num_heads=3,
-                                    num_classes=CLASSES)  # fmt: skip
+            net = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=48,
+                                    depth=2 if shallow else 4, num_heads=3, num_classes=CLASSES)  # fmt: skip
         else:
+            depths, heads = ((2, 1), (1, 2)) if shallow else ((2, 1, 1, 1), (1, 2, 4, 8))
             net = timm.create_model("swin_tiny_patch4_window7_224", img_size=32, patch_size=2, window_size=4, embed_dim=16,
-                                    depths=(2, 1) if shallow else (2, 1, 1, 1), num_heads=(1, 2) if shallow else (1, 2, 4, 8), num_classes=CLASSES)  # fmt: skip
+                                    depths=depths, num_heads=heads, num_classes=CLASSES)  # fmt: skip
         with torch.no_grad():
             for p in net.parameters():  # biases and norms start at 0 and 1 only: folds must hold elsewhere too
                 p.add_(0.05 * torch.randn_like(p))
