@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # torch loads with the first call, so that reports and a mist
     from torch import Tensor, nn
 
 __version__ = "0.2.0"
-__all__ = ["UserError", "attach", "export", "load_adapter", "load_peft", "merge", "push_to_hub", "save_adapter", "save_peft",
-           "unmerge"]  # fmt: skip
+__all__ = ["UserError", "attach", "detach", "export", "load_adapter", "load_peft", "merge", "push_to_hub", "save_adapter",
+           "save_peft", "unmerge"]  # fmt: skip
 
 
 def attach(
@@ -40,7 +40,7 @@ def attach(
     method's own default. hyper: the method's hyper-parameters by their YAML names. seed: of the new parameters; None
     draws from torch's global generator. scoring: labelled training batches for methods with a scoring pre-pass (SPT,
     HEAT). Everything but the head and the methods is frozen.
-    Raises: UserError for an unknown name or value, or where the method does not fit the model.
+    Raises: UserError for an unknown name or value, or where the method does not fit the model, which is then as it was.
     """
     from karst_bench.adapt.attach import attach_methods
     from karst_bench.adapt.scoring import score_methods
@@ -57,6 +57,18 @@ def attach(
         artefacts = {} if scoring is None else score_methods(copy.deepcopy(model), methods, lambda _: scoring)
         attach_methods(model, methods, artefacts=artefacts, method_settings=method_settings)
     return model.to(next(model.parameters()).device)
+
+
+def detach(model: "nn.Module") -> "nn.Module":
+    """Takes the methods out again: modules, names and requires_grad are those of before `attach`. Values that were trained in
+    the model itself (its head, biases of bitfit) stay; a merged model stays merged, and can be attached to anew.
+
+    Raises: UserError on a model without a method.
+    """
+    from karst_bench.adapt.attach import detach_methods
+
+    detach_methods(model)
+    return model
 
 
 def merge(model: "nn.Module") -> "nn.Module":

@@ -19,8 +19,8 @@ from karst_bench import files
 from karst_bench.adapt.attach import attach_methods, refuse_misfits
 from karst_bench.adapt.block_hooks import BlockHooks
 from karst_bench.adapt.counts import forward_macs
-from karst_bench.adapt.layers import Residual
 from karst_bench.adapt.model import TimmAdaptedModel
+from karst_bench.adapt.residual import Residual
 from karst_bench.adapt.timm_sites import model_spec
 from karst_bench.cli.app import generator
 from karst_bench.config.compose import settings_of

@@ -151,7 +151,11 @@ def test_an_adapter_file_of_another_format_is_refused(tmp_path: Path) -> None:
         karst_bench.load_adapter(fresh("vit"), path)
 
 
-def test_a_model_with_two_heads_is_refused() -> None:
-    net = timm.create_model("deit_tiny_distilled_patch16_224", depth=1, num_classes=3)
-    with pytest.raises(UserError, match="2 heads"):
-        karst_bench.attach(net, "lora")
+def test_detach_gives_the_model_back(family: str, images: Tensor) -> None:
+    net = fresh(family)
+    keys, before, flags = list(net.state_dict()), net(images), [p.requires_grad for p in net.parameters()]
+    karst_bench.detach(karst_bench.attach(net, "karst", m=4, also="bitfit"))
+    assert list(net.state_dict()) == keys and torch.equal(net(images), before)
+    assert [p.requires_grad for p in net.parameters()] == flags
+    with pytest.raises(UserError, match="carries no method"):
+        karst_bench.detach(net)

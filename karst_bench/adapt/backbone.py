@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from karst_bench.adapt.timm_sites import classifier
+from karst_bench.adapt.timm_sites import classifiers
 from karst_bench.adapt.weights import load_weights
 from karst_bench.errors import UserError
 
@@ -52,10 +52,11 @@ def _input_side(name: str, backbone: Mapping[str, Any], arguments: Mapping[str, 
 
 
 def draw_head(net: nn.Module) -> None:
-    """Draws a fresh classifier from the global generator: weight trunc-normal 0.02, bias 0."""
-    head: Any = classifier(net)
-    nn.init.trunc_normal_(head.weight, std=HEAD_STD)
-    nn.init.zeros_(head.bias)
+    """Draws a fresh classifier, or both of a distilled model, from the global generator: weight trunc-normal 0.02, bias 0."""
+    for head in classifiers(net).values():
+        if isinstance(head, nn.Linear):
+            nn.init.trunc_normal_(head.weight, std=HEAD_STD)
+            nn.init.zeros_(head.bias)
 
 
 def own_values(backbone: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,8 +104,7 @@ def _storage(tensor: Tensor) -> int:
 
 def _blocks(net: nn.Module) -> list[nn.Module]:
     """The backbone's blocks as they compute, without what hooks add behind them."""
-    paths = dict.fromkeys(site.path.removesuffix(".norm1") for site in adapted_model(net).spec.having("norm1"))
-    found = [net.get_submodule(path) for path in paths]
+    found = [net.get_submodule(path) for path in adapted_model(net).spec.blocks]
     return [block.base if isinstance(block, HookedBlock) else block for block in found]
 
 

@@ -13,8 +13,8 @@ from karst_bench.adapt.timm_compat import FakeTensor, is_plain_layer_norm
 from karst_bench.nn.affine import Affine, fold_after, fold_before
 from karst_bench.nn.fused_linear import full_precision
 from karst_bench.nn.noise import PartNoise
+from karst_bench.nn.precision import in_own_precision, precision_of, same_precision
 from karst_bench.nn.recompute import InputSource
-from karst_bench.nn.reference import Reference
 from karst_bench.nn.weight_delta import FactoredDelta, WeightDelta
 
 Rows = tuple[int, int] | None
@@ -68,8 +68,8 @@ class AdaptedLayer(nn.Module):
         return y if self.noise is None or not self.training else y + self.noise.added(y - self.base(x))
 
     def _adapted(self, x: Tensor) -> Tensor:
-        for affine in self.before:
-            x = affine(x)
+        for part in self.before:
+            x = in_own_precision(part, x)
         recompute = None if self.source is None else self.source.take(x)
         fold = self._folds(x)
         if len(self.deltas) or fold:
@@ -94,16 +94,17 @@ class AdaptedLayer(nn.Module):
             if reads != "input":
                 y, low = _add_low_rank(y, low), []
             seen = x if reads == "input" else y if rows is None else y[..., rows[0] : rows[1]]
-            parts = fn.low_rank(seen) if hasattr(fn, "low_rank") else None  # type: ignore[operator]
+            parts = fn.low_rank(seen) if hasattr(fn, "low_rank") and same_precision(fn, seen) else None  # type: ignore[operator]
             if parts is None:
-                y = _add_rows(y, fn(seen), rows)
+                y = _add_rows(y, in_own_precision(fn, seen), rows)
             else:
                 hidden, up = parts
                 low.append((hidden, up if rows is None else F.pad(up, (0, 0, rows[0], y.shape[-1] - rows[1]))))
         return _add_low_rank(y, low)
 
     def _folds_into_norm(self) -> bool:
-        return bool(len(self.after)) and not len(self.branches) and is_plain_layer_norm(self.base)
+        plain = is_plain_layer_norm(self.base) and not is_narrow(self.base.weight)
+        return bool(len(self.after)) and not len(self.branches) and plain
 
     def _folded_norm(self, x: Tensor) -> Tensor:
         """The norm with the affines in its own weight and bias: no pass over its output, nothing more kept of it."""
@@ -123,12 +124,17 @@ class AdaptedLayer(nn.Module):
 
     def factors(self) -> list[tuple[FactoredDelta, Rows]]:
         """Every change as factors, for whoever evaluates them without the dense weight."""
-        return [(update.factors(_rows(self.base.weight, rows)), rows)
+        return [(update.factors(_rows(self._weight(), rows)), rows)
                 for update, rows in zip(self.deltas, self.delta_rows, strict=True)]  # fmt: skip
+
+    def _weight(self) -> Tensor:
+        """W0 in a precision that changes can be computed in."""
+        weight: Tensor = self.base.weight
+        return weight.float() if is_narrow(weight) else weight
 
     def bias(self) -> Tensor | None:
         """b + sum db: the bias with what the changes add to it, None where there is none."""
-        weight, base = self.base.weight, self.base.bias
+        weight, base = self._weight(), getattr(self.base, "bias", None)
         bias: Tensor | None = base
         for update, rows in zip(self.deltas, self.delta_rows, strict=True):
             gained = update.bias_delta(_rows(weight, rows), None if base is None else _rows(base, rows))
@@ -142,6 +148,17 @@ class AdaptedLayer(nn.Module):
         for factors, rows in self.factors():
             weight = _add_rows(weight.T, factors.materialise().T, rows).T
         return weight
+
+    def shifts(self) -> bool:
+        """Whether something here adds to the bias, so that a layer without one could not take it."""
+        if any(isinstance(part, Affine) and part.shift is not None for part in (*self.before, *self.after)):
+            return True
+        maps = [part for part in self.before if not isinstance(part, Affine)]
+        weight, base = self.base.weight, getattr(self.base, "bias", None)
+        return any(part.fold_into(weight[:1].to(precision_of(part, weight.dtype)), None)[1] is not None for part in maps) or any(
+            update.bias_delta(_rows(weight, rows), None if base is None else _rows(base, rows)) is not None
+            for update, rows in zip(self.deltas, self.delta_rows, strict=True)
+        )
 
     def unmergeable(self) -> list[str]:
         """The parts that no plain layer can absorb, by class name."""
@@ -166,84 +183,6 @@ class AdaptedLayer(nn.Module):
         for affine in double.after:
             weight, bias = fold_after(weight, bias, affine)
         return weight.to(dtype), None if bias is None else bias.to(dtype)
-
-
-class InputRecorder(nn.Module):
-    """Runs the base layer and keeps its input and output for a Residual of the same forward pass."""
-
-    def __init__(self, base: nn.Module) -> None:
-        super().__init__()
-        self.base = base
-        self.seen: dict[str, Tensor] = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.base(x)
-        self.seen = {"block": x, "norm": y}
-        return y
-
-
-class Residual(nn.Module):
-    """A residual branch of a block with an adapter: u -> DropPath(u + f(t)) inside, DropPath(u) + DropPath'(f(t)) with a
-    draw of its own (own_drop_path, of the block's rate), DropPath(u) + f(t) after drop-path.
-
-    t is the branch's own output (`out`), its normalised input (`norm`), the residual stream before it (`block`) or after
-    it (`sum`). It stands where the block's drop-path stood. Shapes: u, t and f(t) (B, L, d), or (B, H, W, d) in Swin's
-    attention half.
-    """
-
-    base: Any
-
-    def __init__(self, base: nn.Module, recorder: InputRecorder) -> None:
-        super().__init__()
-        self.base = base
-        self.fns = nn.ModuleList()
-        self.places: list[tuple[str, str]] = []
-        self.recorder = Reference(recorder)
-        self.noise: PartNoise | None = None  # on what adapters give, in training
-
-    def add(self, fn: nn.Module, reads: str, position: str) -> None:
-        """One more adapter, applied after those that are there."""
-        self.fns.append(fn)
-        self.places.append((reads, position))
-
-    def forward(self, u: Tensor) -> Tensor:
-        for fn, (reads, position) in zip(self.fns, self.places, strict=True):
-            if position == "inside":
-                u = u + self._noised(fn(self._read(reads, u)))
-        y: Tensor = self.base(u)
-        for fn, (reads, position) in zip(self.fns, self.places, strict=True):
-            if position != "inside":
-                added = self._noised(fn(self._read(reads, y)))
-                y = y + (self.base(added) if position == "own_drop_path" else added)
-        self.recorder.module.seen = {}  # a kept activation would outlive its graph and block copying the model
-        return y
-
-    def _noised(self, a: Tensor) -> Tensor:
-        return a if self.noise is None or not self.training else a + self.noise.added(a)
-
-    def _read(self, reads: str, own: Tensor) -> Tensor:
-        if reads == "out":
-            return own
-        seen = self.recorder.module.seen
-        return seen["block"] + own if reads == "sum" else seen[reads]
-
-
-class Readout(nn.Module):
-    """Pools tokens before the final norm: h -> norm(pool(h)), handed on as one token so that the head stays timm's.
-
-    Shapes: ViT (B, T, d) -> (B, 1, d); Swin (B, H, W, d) -> (B, 1, 1, d).
-    """
-
-    def __init__(self, base: nn.Module, pool: Callable[[Tensor], Tensor], norm: nn.Module | None) -> None:
-        super().__init__()
-        self.base = base
-        self.pool = pool
-        self.norm = norm
-
-    def forward(self, h: Tensor) -> Tensor:
-        norm = self.base if self.norm is None else self.norm
-        pooled: Tensor = norm(self.pool(h))
-        return pooled.view(pooled.shape[0], *[1] * (h.ndim - 2), pooled.shape[-1])
 
 
 def _rows(weight: Tensor, rows: Rows) -> Tensor:

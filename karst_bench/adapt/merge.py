@@ -6,17 +6,39 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from karst_bench.adapt.attach import adapted_model
-from karst_bench.adapt.layers import AdaptedLayer
+from karst_bench.adapt.joined_qkv import JoinedQKV
+from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.adapt.module_tree import ROOT
 from karst_bench.errors import UserError
 
 
 def mergeable(net: nn.Module) -> bool:
-    """Whether plain layers can compute the same map as the attached methods."""
-    return not adapted_model(net).unmergeable
+    """Whether plain layers can compute the same map as the attached methods, with no value more than timm's layers store."""
+    return not obstacle(adapted_model(net))
+
+
+def obstacle(model: TimmAdaptedModel) -> str:
+    """Why the model cannot be merged, as a sentence; "" where it can."""
+    if model.unmergeable:
+        parts = ", ".join(model.unmergeable[:3]) + (", ..." if len(model.unmergeable) > 3 else "")
+        return f"this model cannot be merged: no plain layer computes {parts}; keep it as attached"
+    for path, wrapper in model.layers.items():
+        base: Any = wrapper.base
+        if base.weight.dtype in (torch.bfloat16, torch.float16):
+            return (
+                f"this model cannot be merged: {path} is stored in {base.weight.dtype}, and merging would round most of the "
+                "update away; call model.float() before attaching"
+            )
+        missing = base.missing_bias() if isinstance(base, JoinedQKV) else "" if _has_bias(base) else "the layer"
+        if missing and wrapper.shifts():
+            return (
+                f"this model cannot be merged: {missing} of {path} has no bias to take the shift; leave this site out to merge, "
+                "or keep it as attached"
+            )
+    return ""
 
 
 def merge(net: nn.Module) -> nn.Module:
@@ -28,12 +50,15 @@ def merge(net: nn.Module) -> nn.Module:
     model = adapted_model(net)
     if model.merged:
         return net
-    if model.unmergeable:
-        parts = ", ".join(model.unmergeable[:3]) + (", ..." if len(model.unmergeable) > 3 else "")
-        raise UserError(f"this model cannot be merged: no plain layer computes {parts}; keep it as attached")
-    plain = {path: _plain(path, wrapper) for path, wrapper in model.layers.items()}
-    for path, layer in plain.items():
-        model.place(path, layer)
+    if reason := obstacle(model):
+        raise UserError(reason)
+    folded = {path: wrapper.fold() for path, wrapper in model.layers.items()}
+    for path, (weight, bias) in folded.items():
+        base = model.layers[path].base
+        if isinstance(base, JoinedQKV):
+            _set(model.attention_of(path), base.filled(weight, bias))
+        else:
+            model.place(path, _plain(base, weight, bias))
     if hasattr(net, ROOT):
         delattr(net, ROOT)
     model.merged = True
@@ -46,7 +71,10 @@ def unmerge(net: nn.Module) -> nn.Module:
     if not model.merged:
         raise UserError("this model is not merged; there is nothing to undo")
     for path, wrapper in model.layers.items():
-        model.place(path, wrapper)
+        if isinstance(wrapper.base, JoinedQKV):
+            _set(model.attention_of(path), {**wrapper.base.emptied(), "qkv": wrapper})
+        else:
+            model.place(path, wrapper)
     if model.root is not None:
         net.add_module(ROOT, model.root)
     model.merged = False
@@ -66,17 +94,19 @@ def merged(net: nn.Module) -> Iterator[None]:
             unmerge(net)
 
 
-def _plain(path: str, wrapper: AdaptedLayer) -> nn.Module:
-    base: nn.Module = wrapper.base
-    if base.weight.dtype in (torch.bfloat16, torch.float16):
-        raise UserError(
-            f"{path} is stored in {base.weight.dtype}: merging would round most of the update away; "
-            "call model.float() before attaching"
-        )
-    weight, bias = wrapper.fold()
-    if bias is not None and base.bias is None:
-        raise UserError(f"{path} has no bias to take the shift; leave this site out to merge")
+def _has_bias(base: nn.Module) -> bool:
+    return getattr(base, "bias", None) is not None
+
+
+def _plain(base: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """The same layer around the folded values."""
     folded: dict[int, Any] = {id(base.weight): nn.Parameter(weight, requires_grad=False)}
     if bias is not None:
         folded[id(base.bias)] = nn.Parameter(bias, requires_grad=False)
-    return copy.deepcopy(base, folded)  # the same layer around the folded values
+    layer: nn.Module = copy.deepcopy(base, folded)
+    return layer
+
+
+def _set(owner: nn.Module, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(owner, name, value)

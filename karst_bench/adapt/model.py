@@ -1,6 +1,5 @@
 """The verbs by which a method says what goes where; everything given to a verb trains, all else is frozen."""
 
-import fnmatch
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -8,19 +7,27 @@ from typing import Any
 from torch import Tensor, nn
 
 from karst_bench.adapt.block_hooks import AttentionRecorder, BlockHooks, HookedBlock
-from karst_bench.adapt.layers import AdaptedLayer, InputRecorder, Merge, Readout, Residual
+from karst_bench.adapt.intermediates import INTERMEDIATES, Intermediates
+from karst_bench.adapt.layers import AdaptedLayer, Merge
 from karst_bench.adapt.module_tree import M, ModuleTree
+from karst_bench.adapt.readout import ClassToken, FirstToken, MeanPatch, Readout
+from karst_bench.adapt.residual import BlockInput, InputRecorder, Residual
 from karst_bench.adapt.side_blocks import BackboneCuts
-from karst_bench.adapt.timm_sites import classifier
+from karst_bench.adapt.timm_blocks import Half
+from karst_bench.adapt.timm_compat import Attention
+from karst_bench.adapt.timm_sites import classifiers, final_norms
+from karst_bench.adapt.token_grid import BlockGrid, Grid, PatchGrid
+from karst_bench.adapt.trained import TrainedParameters, named
 from karst_bench.adapt.window_tokens import PooledPrompts, WindowTokens
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Artefact
 from karst_bench.nn.affine import Affine
 from karst_bench.nn.block_hook import BlockHook
 from karst_bench.nn.model_spec import Site
+from karst_bench.nn.reference import Reference
 from karst_bench.nn.weight_delta import WeightDelta
 
-HALVES = {"attn": ("norm1", "drop_path1"), "mlp": ("norm2", "drop_path2")}
+HALVES = ("attn", "mlp")
 READS = ("block", "norm", "out", "sum")
 POSITIONS = ("inside", "own_drop_path", "after_drop_path")
 
@@ -34,27 +41,21 @@ class TimmAdaptedModel(ModuleTree):
     """
 
     def __init__(self, net: nn.Module) -> None:
-        if getattr(net, "_adapted_model", None) is not None:
-            raise UserError("a method is already attached to this model; give several methods to one attach call")
         super().__init__(net)
-        head = classifier(net)
-        self._head_path = next(path for path, module in net.named_modules() if module is head)
-        modules = dict(net.named_modules())
-        names = (name for name, _ in net.named_parameters() if not name.startswith(f"{self._head_path}."))
-        self._own = {name: (modules[name.rpartition(".")[0]], name.rpartition(".")[2]) for name in names}
-        self.layers: dict[str, AdaptedLayer] = {}
+        heads = classifiers(net)
+        self._head_paths = list(heads)
+        self._parameters = TrainedParameters(net, self._head_paths)
         self._residuals: dict[tuple[int, str], Residual] = {}
-        self._given: list[nn.Parameter] = []  # to a verb, while methods are attached
-        self._trained: frozenset[str] | None = None  # the names of those, once they are
         self._block_hooks: BlockHooks | None = None
         self.merged = False
+        self.attaching = ""  # the method whose attach is under way, for messages
         self.method_settings: dict[str, Any] = {}
         self.artefacts: dict[str, Artefact] = {}
         self.unmergeable: list[str] = []
         for parameter in net.parameters():
             parameter.requires_grad_(False)
-        for parameter in head.parameters():
-            parameter.requires_grad_(True)
+        for head in heads.values():
+            head.requires_grad_(True)
 
     def sites(self, *roles: str) -> list[Site]:
         """The sites of these roles, in network order. Raises: UserError for a role that does not exist."""
@@ -106,7 +107,7 @@ class TimmAdaptedModel(ModuleTree):
         if reads not in READS or position not in POSITIONS or half not in HALVES:
             raise UserError(f"residual({half!r}, reads={reads!r}, position={position!r}) is not defined; use a half of "
                             f"{', '.join(HALVES)}, reads of {', '.join(READS)}, position of {', '.join(POSITIONS)}")  # fmt: skip
-        self._residual(block, half).add(self._train(fn), reads, position)
+        self._residual(block, half, reads).add(self._train(fn), reads, position)
         self.unmergeable.append(f"{type(fn).__name__} in block {block}")
 
     def before(self, site: Site, fn: nn.Module) -> None:
@@ -121,27 +122,35 @@ class TimmAdaptedModel(ModuleTree):
     def block_hook(self, hook: BlockHook, *, needs_attention: Collection[int] = ()) -> None:
         """Calls the hook before, within and after every block, with a state of its own; see BlockHook.
 
-        needs_attention: the blocks in which `mid` gets the class token's attention row. Raises: UserError for a hook with
-        `mid` on Swin.
+        needs_attention: the blocks in which `mid` gets the class token's attention row. Raises: UserError for a hook that adds
+        tokens, or works within blocks, where this model's cannot.
         """
-        if hook.uses_mid and self.spec.family != "vit":
-            raise UserError(f"{type(hook).__name__} works between attention and MLP, which only a ViT block allows; use a ViT")
+        self._refuse_hook(hook)
         if self._block_hooks is None:
             self._block_hooks = self._at_root("block_hooks", BlockHooks())
+            self._block_hooks.backbone = Reference(self.net)
             self._wrap_blocks(self._block_hooks)
         self._block_hooks.hooks.append(self._train(hook))
         self.unmergeable.append(type(hook).__name__)
+        for i in range(self.spec.depth):
+            attn: Any = getattr(self._block_module(i), "attn", None)
+            if hook.added_prefix and hasattr(attn, "num_prefix_tokens"):  # rotary positions leave prefix tokens alone
+                self._journal.set(attn, "num_prefix_tokens", attn.num_prefix_tokens + hook.added_prefix)
+        if hook.changes_tokens == "dropped":
+            self._guard(f"{type(hook).__name__} drops tokens on the way, which leaves no feature map", only_norm=False)
         for i in needs_attention:
-            self._block_module(i).attn.fused_attn = False  # the fused form shows no probabilities
+            self._journal.set(self._block_module(i).attn, "fused_attn", False)  # the fused form shows no probabilities
             self._put(f"{self._block_path(i)}.attn.attn_drop", AttentionRecorder)
 
     def window_tokens(self, block: int, prompts: nn.Module, *, per_image: bool = False, pooled: bool = False) -> None:
         """Swin: prompts() -> (p, d), or with per_image prompts(B) -> (B, p, d), join every window of the block.
 
         pooled: they leave the block, the last one, as tokens, and the head pools them with the patches. Raises: UserError
-        where another method pools.
+        where another method pools, or where the attention takes no further token.
         """
-        module, trained, grid = self._block_module(block), self._train(prompts), self.spec.grid_of(block)
+        if self.spec.fixed_tokens:
+            raise self._misfit(type(prompts).__name__, self.spec.fixed_tokens)
+        module, trained, grid = self._block_module(block), self._train(prompts), self.grid(block)
         wrap = partial(WindowTokens, block=module, prompts=trained, grid=grid, per_image=per_image, keep=pooled)
         tokens = self._put(f"{self._block_path(block)}.attn", wrap)
         if pooled and isinstance(self._home_of("norm"), Readout):
@@ -150,18 +159,42 @@ class TimmAdaptedModel(ModuleTree):
             self._put("norm", partial(PooledPrompts, tokens=tokens))
         self.unmergeable.append(f"{type(prompts).__name__} in block {block}")
 
+    def grid(self, block: int) -> Grid:
+        """() -> (rows, columns) of the patches that this block is given, in the forward pass under way."""
+        if self.spec.model == "Hiera":
+            raise self._misfit("what reads patches as a grid", self.spec.fixed_tokens)
+        if self.spec.family == "vit":
+            return PatchGrid.of(self.net, self._journal)
+        return BlockGrid.of(self._block_module(block), self._journal)
+
     def readout(
         self, pool: str | Callable[[Tensor], Tensor], norm: nn.Module | None = None, head: nn.Module | None = None
     ) -> None:
-        """What the head sees: `cls`, `mean_patch` or fn(h), then the final norm (or `norm`), then the head (or `head`).
+        """What the head sees: `cls`, `mean_patch`, fn(h), or `own`, what the model pools; then the final norm (or `norm`), then
+        the head (or `head`).
 
-        Raises: UserError for a pooling that the family does not have.
+        Raises: UserError for a pooling that the model does not have.
         """
-        self._put("norm", lambda base: Readout(base, self._pooling(pool), self._train(norm) if norm else None))
-        if self.spec.family == "vit":
-            self.net.global_pool = "token"  # type: ignore[assignment]
+        norms = final_norms(self.net)
+        if pool != "own" and self.spec.family != "vit":
+            raise UserError(f"readout(pool={pool!r}) is not defined on {self.spec.family}, which pools its patches; use own")
+        if pool == "own":
+            for path in norms if norm is not None else ():
+                self._put(path, lambda base: Readout(base, None, norm))
+            if norm is not None:
+                self._train(norm)
+        else:
+            self._put("norm", lambda base: Readout(base, self._pooling(pool), self._train(norm) if norm else None,
+                                                   tokens=len(self._head_paths)))  # fmt: skip
+            self._journal.set(self.net, "global_pool", "token")
+            if getattr(self.net, "attn_pool", None) is not None:
+                self._journal.set(self.net, "pool_include_prefix", True)  # the one token is no prefix
+                self._put("attn_pool", FirstToken)
+            self._guard("the final norm pools what the head reads, so that features cannot pass it; use norm=False", only_norm=True)
         if head is not None:
-            self._put(self._head_path, lambda _: self._train(head))
+            new = self._train(head)
+            for path in self._head_paths:
+                self._put(path, lambda _: new)
         self.unmergeable.append("Readout")
 
     def narrowed(self, r: int, *, pruned: bool) -> tuple[list[nn.Module], dict[int, nn.Module]]:
@@ -188,15 +221,7 @@ class TimmAdaptedModel(ModuleTree):
 
         Raises: UserError where none does.
         """
-        names = fnmatch.filter(self._own, pattern)
-        if not names:
-            raise UserError(
-                f"unfreeze({pattern!r}) fits no parameter of the backbone; its names look like {next(iter(self._own))!r}"
-            )
-        for name in names:
-            parameter = self._own_parameter(name)
-            parameter.requires_grad_(True)
-            self._given.append(parameter)
+        self._parameters.unfreeze(pattern)
 
     def share(self, name: str, module: M) -> M:
         """Registers a module that several sites use; its parameters count once, under their first site's name.
@@ -205,30 +230,17 @@ class TimmAdaptedModel(ModuleTree):
         """
         return self._at_root(name.replace(".", "_"), self._train(module))
 
-    def attached(self) -> None:
-        """All methods have said what goes where: from now on what trains is known by name, whatever object stands there."""
-        ids = {id(p) for p in self._given}
-        self._trained = frozenset(name for name, p in self.net.named_parameters() if id(p) in ids)
-        self._given = []
-
     def trained(self) -> dict[str, nn.Parameter]:
-        """Every trained parameter of the methods by its name in the tree, the head not included."""
-        ids = {id(p) for p in self._given}
-        names = self._trained if self._trained is not None else ()
-        return {name: p for name, p in self.net.named_parameters() if name in names or id(p) in ids}
+        """Every trained parameter of the methods by its name in the tree, the head not included.
+
+        By where it stands, not by the object that stands there now: a conversion may have put another one in its place.
+        Raises: UserError where a parameter that several modules share was put apart.
+        """
+        return named(self.net, self._parameters.places())
 
     def own_trained(self) -> list[str]:
         """The names of the backbone's own parameters that train, before any wrapping."""
-        return [name for name in self._own if self._own_parameter(name).requires_grad]
-
-    def frozen(self) -> dict[str, nn.Parameter]:
-        """The backbone's own parameters that do not train, by their names before any wrapping; the head is none of them."""
-        found = {name: self._own_parameter(name) for name in self._own}
-        return {name: p for name, p in found.items() if not p.requires_grad}
-
-    def replaced(self, old: nn.Module, new: nn.Module) -> None:
-        """A module of the backbone gave way to another that holds the same parameters."""
-        self._own = {name: (new if module is old else module, key) for name, (module, key) in self._own.items()}
+        return [name for name, place in self._parameters.own.items() if getattr(*place).requires_grad]
 
     @property
     def block_hooks(self) -> BlockHooks | None:
@@ -241,39 +253,73 @@ class TimmAdaptedModel(ModuleTree):
         return self._residuals
 
     def head(self) -> dict[str, nn.Parameter]:
-        """The classifier's parameters by name."""
-        ids = {id(p) for p in classifier(self.net).parameters()}
-        trained = self.trained()
-        return {name: p for name, p in self.net.named_parameters() if id(p) in ids and name not in trained}
+        """The classifiers' parameters by name."""
+        places = {(module, name) for head in classifiers(self.net).values() for module in head.modules()
+                  for name in module._parameters}  # fmt: skip
+        return named(self.net, places - self._parameters.places())
 
-    def _own_parameter(self, name: str) -> nn.Parameter:
-        module, key = self._own[name]
-        parameter: nn.Parameter = getattr(module, key)
-        return parameter
+    def frozen(self) -> dict[str, nn.Parameter]:
+        """The backbone's own parameters that do not train, by their names before any wrapping; the head is none of them."""
+        found: dict[str, nn.Parameter] = {name: getattr(*place) for name, place in self._parameters.own.items()}
+        return {name: p for name, p in found.items() if not p.requires_grad}
+
+    def replaced(self, parent: nn.Module, name: str, new: nn.Module) -> None:
+        """Puts `new`, which holds the very parameters of what stands there, in its place."""
+        old = getattr(parent, name)
+        self._journal.set(parent, name, new)
+        self._parameters.moved(((old, key), (new, key)) for key in old._parameters)
 
     def _train(self, module: M) -> M:
-        for parameter in module.parameters():
-            parameter.requires_grad_(True)
-            self._given.append(parameter)
+        self._parameters.add(module)
         return module
 
     def _layer(self, site: Site) -> AdaptedLayer:
-        if site.path not in self.layers:
-            parent, name = self._homes[site.path]
-            current = getattr(parent, name)
-            inner = current if isinstance(current, InputRecorder | Readout | PooledPrompts) else None
-            layer = AdaptedLayer(inner.base if inner else current)
-            self._originals.setdefault(site.path, layer.base)
-            setattr(inner or parent, "base" if inner else name, layer)
-            self.layers[site.path] = layer
-        return self.layers[site.path]
+        layer = self._layer_at(site.path)
+        self._parameters.moved(self._moved)
+        self._moved = []
+        return layer
 
-    def _residual(self, block: int, half: str) -> Residual:
+    def _residual(self, block: int, half: str, reads: str) -> Residual:
+        known = self._layout(block).halves.get(half)
+        if known is None:
+            raise self._misfit("an adapter within a block", "its blocks add attention and MLP side by side, not in halves")
+        if known.stream is None and reads != "out":
+            raise self._misfit(f"an adapter that reads {reads} in the {half} half",
+                               "the tokens that enter it are not those that leave it")  # fmt: skip
         if (block, half) not in self._residuals:
-            norm, drop_path = (f"{self._block_path(block)}.{name}" for name in HALVES[half])
-            recorder = self._put(norm, InputRecorder)
-            self._residuals[block, half] = self._put(drop_path, lambda base: Residual(base, recorder))
+            path, recorder = self._block_path(block), self._recorder(block, known)
+            self._residuals[block, half] = self._put(f"{path}.{known.drop_path}", lambda base: Residual(base, recorder))
         return self._residuals[block, half]
+
+    def _recorder(self, block: int, half: Half) -> InputRecorder | BlockInput | None:
+        if half.stream is None:
+            return None
+        if half.stream == "":
+            recorder = BlockInput()
+            self._journal.hook(self._block_module(block).register_forward_pre_hook(recorder))
+            return recorder
+        path = f"{self._block_path(block)}.{half.stream}"
+        return self._put(path, partial(InputRecorder, after_norm=half.after_norm))
+
+    def _refuse_hook(self, hook: BlockHook) -> None:
+        name, rotary = type(hook).__name__, getattr(self.net, "rope", None) is not None
+        if self.spec.fixed_tokens and (hook.changes_tokens or self.spec.model == "Hiera"):
+            raise self._misfit(name, self.spec.fixed_tokens)
+        if rotary and hook.changes_tokens not in ("", "prefix"):
+            raise self._misfit(name, "rotary positions belong to the patches that are there, and it adds or drops some among them")
+        for i in range(self.spec.depth if hook.uses_mid else 0):
+            if not self._layout(i).splits or type(self._block_module(i).attn) is not Attention:
+                raise self._misfit(name, "it works between attention and MLP of timm's plain ViT block alone")
+
+    def _guard(self, why: str, *, only_norm: bool) -> None:
+        for call in (name for name in INTERMEDIATES if hasattr(self.net, name)):
+            self._journal.set(self.net, call, Intermediates(call, Reference(self.net), why, only_norm))
+
+    def _misfit(self, what: str, why: str) -> UserError:
+        return UserError(
+            f"{self.attaching or what} does not fit this {self.spec.model} ({self.spec.family}): {why}; choose another backbone "
+            "or method"
+        )
 
     def _wrap_blocks(self, hooks: BlockHooks) -> None:
         stages: Sequence[int] = self.spec.stages
@@ -285,11 +331,10 @@ class TimmAdaptedModel(ModuleTree):
             )
 
     def _pooling(self, pool: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        prefix = self.spec.prefix_tokens
         if callable(pool):
             return pool
         if pool == "mean_patch":
-            return lambda h: h[:, prefix:].mean(1) if h.ndim == 3 else h.mean((1, 2))
-        if pool == "cls" and prefix:
-            return lambda h: h[:, 0]
-        raise UserError(f"readout(pool={pool!r}) is not defined on {self.spec.family}; use mean_patch or a function")
+            return MeanPatch(self.spec.prefix_tokens)
+        if pool == "cls" and self.spec.class_token:
+            return ClassToken()
+        raise UserError(f"readout(pool={pool!r}) is not defined on this {self.spec.model}; use mean_patch, own or a function")

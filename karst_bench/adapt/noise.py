@@ -55,7 +55,7 @@ def add_noise(net: nn.Module, sigma: float) -> Noise:
     model, batch = adapted_model(net), BatchInHand()
     *blocks, head = strengths(model.spec, sigma)
     noise = Noise(batch, PartNoise(head, batch))
-    sites = {site.path: site for site in model.spec.sites if site.rows is None}
+    sites = {site.path: site for site in model.spec.sites}
     first_of = {stage: model.spec.stages.index(stage) for stage in model.spec.stages}
     for path, layer in model.layers.items():
         site = sites[path]

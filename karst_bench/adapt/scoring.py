@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from karst_bench.adapt.timm_sites import classifier, model_spec
+from karst_bench.adapt.timm_sites import head_parameters, model_spec
 from karst_bench.methods.base import Artefact, Method, ScoredBatch
 from karst_bench.nn.model_spec import ModelSpec, Site
 
@@ -24,7 +24,7 @@ class TimmScoringModel:
         self.net = net
         self.spec: ModelSpec = model_spec(net)
         self._images_of = images_of
-        head = {id(p) for p in classifier(net).parameters()}
+        head = head_parameters(net)
         self._own = {name: p for name, p in net.named_parameters() if id(p) not in head}
         for parameter in net.parameters():
             parameter.requires_grad_(id(parameter) not in head)

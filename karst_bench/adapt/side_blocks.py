@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from karst_bench.adapt.timm_compat import Block, PatchMerging, SwinTransformerBlock
+from karst_bench.adapt.timm_compat import Attention, Block, Mlp, PatchMerging, SwinTransformerBlock, is_plain_layer_norm
 from karst_bench.errors import UserError
 from karst_bench.nn.model_spec import ModelSpec
 
@@ -22,6 +22,11 @@ class BackboneCuts:
     def __init__(self, net: nn.Module, spec: ModelSpec, r: int) -> None:
         self.net, self.spec, self.r = net, spec, r
         for i, width in enumerate(spec.widths):
+            if why := _unlike(net.get_submodule(spec.blocks[i])):
+                raise UserError(
+                    f"{spec.blocks[i]} of this {spec.model} ({spec.family}) cannot be narrowed for a side network: {why}; choose a "
+                    "plain ViT or Swin, or another method"
+                )
             if width % (r * spec.heads[i]):
                 raise UserError(
                     f"method.r={r}: 1/{r} of the width {width} is no multiple of the {spec.heads[i]} heads of block {i} on this "
@@ -75,11 +80,14 @@ class BackboneCuts:
         _take(base.attn.proj, side.attn.proj, channels, rows[2 * d // self.r :] - 2 * d)
         _take(base.mlp.fc1, side.mlp.fc1, hidden, channels)
         _take(base.mlp.fc2, side.mlp.fc2, channels, hidden)
+        for scale in ("ls1", "ls2"):
+            if hasattr(getattr(base, scale, None), "gamma"):
+                getattr(side, scale).gamma.copy_(getattr(base, scale).gamma[channels])
         if self.spec.family == "swin":
             side.attn.relative_position_bias_table.copy_(base.attn.relative_position_bias_table)
 
     def _path(self, i: int) -> str:
-        return next(site.path for site in self.spec.having("norm1") if site.block == i).removesuffix(".norm1")
+        return self.spec.blocks[i]
 
 
 def _narrow_block(base: Any, width: int) -> nn.Module:
@@ -91,7 +99,24 @@ def _narrow_block(base: Any, width: int) -> nn.Module:
     if isinstance(base, SwinTransformerBlock):
         windows: dict[str, Any] = {"window_size": base.window_size, "shift_size": base.shift_size}
         return SwinTransformerBlock(width, base.input_resolution, base.attn.num_heads, **windows, **shared)
-    return Block(width, base.attn.num_heads, **shared)
+    scale = 1.0 if hasattr(base.ls1, "gamma") else None
+    return Block(width, base.attn.num_heads, init_values=scale, **shared)
+
+
+def _unlike(block: Any) -> str:
+    """What a block has that a narrow one would lack, "" where it has nothing more."""
+    if type(block) not in (Block, SwinTransformerBlock):
+        return f"it is a {type(block).__name__}"
+    attn, mlp = block.attn, block.mlp
+    if type(block) is Block and type(attn) is not Attention:
+        return f"its attention is a {type(attn).__name__}"
+    if type(mlp) is not Mlp or not is_plain_layer_norm(block.norm1) or block.norm1.bias is None:
+        return f"its MLP is a {type(mlp).__name__}, its norm a {type(block.norm1).__name__}"
+    extra = [name for name in ("q_norm", "k_norm", "norm") if not isinstance(getattr(attn, name, nn.Identity()), nn.Identity)]
+    extra += ["gate"] if getattr(attn, "gate", None) is not None else []
+    extra += ["mlp.norm"] if not isinstance(mlp.norm, nn.Identity) else []
+    extra += ["projections without a bias"] if any(layer.bias is None for layer in (attn.proj, mlp.fc1, mlp.fc2)) else []
+    return f"it has {', '.join(extra)}" if extra else ""
 
 
 def _rows(layer: nn.Linear) -> Tensor:

@@ -6,7 +6,7 @@ tests/adapt/test_timm_compat.py says of each what it must mean.
 from collections.abc import Mapping
 
 import torch
-from timm.layers import GELU, LayerNorm
+from timm.layers import GELU, LayerNorm, Mlp
 from timm.models import swin_transformer, vision_transformer
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from timm.models.vision_transformer import Attention, Block  # Attention moved to timm.layers in 1.0.20 and stayed here
@@ -15,7 +15,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 __all__ = [
-    "Attention", "Block", "FakeTensor", "FakeTensorMode", "PatchMerging", "SwinTransformerBlock", "TorchDynamoException",
+    "Attention", "Block", "FakeTensor", "FakeTensorMode", "Mlp", "PatchMerging", "SwinTransformerBlock", "TorchDynamoException",
     "is_plain_gelu", "is_plain_layer_norm", "renamed_checkpoint",
 ]  # fmt: skip
 

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from karst_bench.adapt.token_grid import Grid
 from karst_bench.nn.reference import Reference
+from karst_bench.nn.transient import Transient
 
 
 class WindowTokens(nn.Module):
@@ -17,13 +19,13 @@ class WindowTokens(nn.Module):
     the next block brings its own. The relative position bias of a prompt is 0 and no window mask applies to it. With
     `keep` (the last block) the prompts ask too, and what they get, averaged over an image's windows, is added to them.
     Shapes: x (B nW, L, d), mask (nW, L, L) or None, prompts (p, d), or (B, p, d) with per_image -> (B nW, L, d). The block's
-    norm1 applies to the prompts. grid: rows and columns of patches in the block.
+    norm1 applies to the prompts. grid: () -> rows and columns of patches in the block.
     """
 
     base: Any
 
     def __init__(
-        self, base: nn.Module, block: nn.Module, prompts: Callable[..., Tensor], *, grid: tuple[int, int],
+        self, base: nn.Module, block: nn.Module, prompts: Callable[..., Tensor], *, grid: Grid,
         per_image: bool = False, keep: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -31,14 +33,23 @@ class WindowTokens(nn.Module):
         self.prompts = prompts
         self.per_image, self.keep = per_image, keep
         self.block: Reference[Any] = Reference(block)  # registered where it stands; norm1 as it was when prompts came
-        rows, columns = self.block.module.window_size
-        self.windows = -(-grid[0] // rows) * -(-grid[1] // columns)
+        self.grid = grid
         self.norm = Reference(self.block.module.norm1)
-        self.left: Tensor | None = None
+        self.left = Transient()
+
+    @property
+    def windows(self) -> int:
+        """How many windows an image has in the forward pass under way."""
+        (height, width), (rows, columns) = self.block.module.window_size, self.grid()
+        return int(-(-rows // height) * -(-columns // width))
+
+    def set_window_size(self, *args: Any, **kwargs: Any) -> None:
+        """timm's own, of the attention."""
+        self.base.set_window_size(*args, **kwargs)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         attn, (count, L, _) = self.base, x.shape
-        tokens = self.prompts(count // self.windows) if self.per_image else torch.stack([self.prompts()])
+        tokens = (self.prompts(count // self.windows) if self.per_image else torch.stack([self.prompts()])).to(x.dtype)
         p = tokens.shape[1]
         inside = self.norm.module(tokens).repeat_interleave(count // len(tokens), 0)  # an image's windows are neighbours
         q, k, v = attn.qkv(torch.cat([inside, x], dim=1)).reshape(count, p + L, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -51,7 +62,7 @@ class WindowTokens(nn.Module):
         y: Tensor = F.scaled_dot_product_attention(q[:, :, first:], k, v, attn_mask=bias, dropout_p=drop)
         y = attn.proj_drop(attn.proj(y.transpose(1, 2).reshape(count, p - first + L, -1)))
         if self.keep:
-            self.left = tokens + y[:, :p].unflatten(0, (-1, self.windows)).mean(1)
+            self.left["prompts"] = tokens + y[:, :p].unflatten(0, (-1, self.windows)).mean(1)
             y = y[:, p:]
         return y
 
@@ -72,9 +83,7 @@ class PooledPrompts(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         tokens = self.tokens.module
-        block, prompts = tokens.block.module, tokens.left
-        assert prompts is not None, "the last block has run"
-        tokens.left = None  # a kept activation would outlive its graph and block copying the model
+        block, prompts = tokens.block.module, tokens.left.pop("prompts")  # kept, it would outlive its graph
         prompts = prompts + block.drop_path2(block.mlp(block.norm2(prompts)))
         every: Tensor = self.base(torch.cat([prompts, h.flatten(1, 2)], dim=1))  # (B, p + H W, d)
         return every.mean(1)[:, None, None]

@@ -109,7 +109,11 @@ class AdaptedModel(Protocol):
     def readout(
         self, pool: str | Callable[[Tensor], Tensor], norm: nn.Module | None = ..., head: nn.Module | None = ...
     ) -> None:
-        """What the head sees: `cls`, `mean_patch` or a function of the tokens."""
+        """What the head sees: `cls`, `mean_patch`, `own` (what the model pools) or a function of the tokens."""
+        ...
+
+    def grid(self, block: int) -> Callable[[], tuple[int, int]]:
+        """() -> (rows, columns) of the patches that a block is given, asked in the forward pass."""
         ...
 
     def narrowed(self, r: int, *, pruned: bool) -> tuple[list[nn.Module], dict[int, nn.Module]]:

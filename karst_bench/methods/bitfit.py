@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
 
+BIASES = ("bias", "q_bias", "v_bias", "mlp_bias")  # timm keeps some of a projection's apart
+TABLES = ("relative_position_bias_table",)
+
 
 @dataclass(kw_only=True)
 class BitFit(Method):
@@ -15,11 +18,13 @@ class BitFit(Method):
     rel_pos_bias: bool
 
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
-        model.unfreeze("*.bias")
-        if self.rel_pos_bias and model.spec.family == "swin":
-            model.unfreeze("*.relative_position_bias_table")
+        for name in self._names(model.spec):
+            model.unfreeze(name)
 
     def expected_params(self, spec: ModelSpec) -> int:
-        tables = self.rel_pos_bias and spec.family == "swin"
-        return sum(size for name, size in spec.names
-                   if name.endswith(".bias") or (tables and name.endswith(".relative_position_bias_table")))  # fmt: skip
+        sizes = dict(spec.names)
+        return sum(sizes[name] for name in self._names(spec))
+
+    def _names(self, spec: ModelSpec) -> list[str]:
+        wanted = BIASES + (TABLES if self.rel_pos_bias and spec.family == "swin" else ())
+        return [name for name, _ in spec.names if name.rpartition(".")[2] in wanted]

@@ -1,5 +1,6 @@
 """Convpass: convolutional bypasses of attention and MLP [arXiv 2207.07039]."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ class Bypass(nn.Module):
     """
 
     def __init__(
-        self, d: int, *, h: int, s: float, dropout: float, init: str, prefix: int, grid: tuple[int, int]
+        self, d: int, *, h: int, s: float, dropout: float, init: str, prefix: int, grid: Callable[[], tuple[int, int]]
     ) -> None:  # fmt: skip
         super().__init__()
         self.s, self.prefix, self.grid = s, prefix, grid
@@ -69,7 +70,7 @@ class Convpass(Method):
         for block, width in enumerate(spec.widths):
             for half in ("attn", "mlp"):
                 bypass = Bypass(width, h=self.h, s=self.s, dropout=self.dropout, init=self.init,
-                                prefix=spec.prefix_tokens, grid=spec.grid_of(block))  # fmt: skip
+                                prefix=spec.prefix_tokens, grid=model.grid(block))  # fmt: skip
                 model.residual(block, half, bypass, reads="norm", position="own_drop_path")
 
     def expected_params(self, spec: ModelSpec) -> int:

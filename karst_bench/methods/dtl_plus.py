@@ -1,5 +1,6 @@
 """DTL+: DTL whose feedback is spread over neighbouring patches [arXiv 2312.07856]."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -14,11 +15,12 @@ class SpreadHistory(History):
     """x_{i+1} += Conv(phi(h)), one depthwise convolution for each stage that takes feedback; prefix tokens pass it by."""
 
     def __init__(
-        self, updates: dict[int, nn.Module], feedback: range, beta: float, *, convs: dict[int, nn.Conv2d], spec: ModelSpec
-    ) -> None:
+        self, updates: dict[int, nn.Module], feedback: range, beta: float, *, convs: dict[int, nn.Conv2d], spec: ModelSpec,
+        grid: Callable[[], tuple[int, int]],
+    ) -> None:  # fmt: skip
         super().__init__(updates, feedback, beta)
         self.convs = nn.ModuleDict({str(stage): conv for stage, conv in convs.items()})
-        self.stages, self.prefix, self.grid = spec.stages, spec.prefix_tokens, spec.grid
+        self.stages, self.prefix, self.grid = spec.stages, spec.prefix_tokens, grid
 
     def after(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
         if i not in self.feedback:
@@ -42,7 +44,9 @@ class DTLPlus(DTL):
         spec, k = model.spec, self.k[model.spec.family]
         widths = self._widths(spec)
         convs = {stage: nn.Conv2d(d, d, k, padding="same", groups=d, bias=False) for stage, d in widths.items()}
-        hook = SpreadHistory(self._updates(spec), self._feedback(spec), self.beta, convs=convs, spec=spec)
+        hook = SpreadHistory(
+            self._updates(spec), self._feedback(spec), self.beta, convs=convs, spec=spec, grid=model.grid(0)
+        )
         self._put(model, hook)
 
     def expected_params(self, spec: ModelSpec) -> int:

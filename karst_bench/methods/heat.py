@@ -52,6 +52,9 @@ class Heat(Method):
         spec = model.spec
         found = [torch.zeros(heads, dtype=torch.float64) for heads in spec.heads]
         projections = spec.having("proj")
+        if len(projections) != spec.depth or (self.importance == "weight" and not _weights(spec) <= dict(spec.names).keys()):
+            raise UserError(f"{self.name} scores one attention with one fused projection a block, which this {spec.model} "
+                            f"({spec.family}) has not; use a method without a scoring pre-pass, such as lora")  # fmt: skip
         for batch in model.batches(self.score_batches, self.score_batch, inputs=projections):
             for layer, site in enumerate(projections):
                 if self.importance == "activation":
@@ -96,6 +99,10 @@ class Heat(Method):
         assert site.rows is not None
         bounds = [site.head_rows()[head] for head in self._heads(site)]
         return torch.cat([torch.arange(start - site.rows[0], stop - site.rows[0]) for start, stop in bounds])
+
+
+def _weights(spec: ModelSpec) -> set[str]:
+    return {f"{site.path}.weight" for site in spec.having("qkv")}
 
 
 def activation_importance(z: Tensor, dz: Tensor, *, heads: int, images: int) -> Tensor:

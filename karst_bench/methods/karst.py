@@ -66,7 +66,7 @@ class Karst(Method):
             if key not in blocks:
                 total += (1 if self.share_c == "kernels" else self.N) * self.m**2
                 blocks.add(key)
-        return total + (sum(2 * site.d_out for site in self._norms(spec)) if self.train_norms else 0)
+        return total + (sum((1 + site.bias) * site.d_out for site in self._norms(spec)) if self.train_norms else 0)
 
     def _sites(self, spec: ModelSpec) -> list[Site]:
         roles = [role for place in self.sites for role in (QKV_MODES[self.qkv_mode] if place == "qkv" else (place,))]

@@ -62,7 +62,7 @@ class LST(Method):
         blocks, mergings = model.narrowed(self.r, pruned=self.pruned)
         model.block_hook(SideNetwork(blocks, mergings, model.spec.widths, self.r))
         model.frozen_backbone()
-        model.readout("cls" if model.spec.prefix_tokens else "mean_patch", norm=nn.Identity())
+        model.readout("own", norm=nn.Identity())
 
     def expected_params(self, spec: ModelSpec) -> int:
         r = self.r
@@ -70,6 +70,7 @@ class LST(Method):
         side = sum(site.d_out // r * (site.d_in // r + site.bias) for site in linears)
         side += sum(2 * site.d_out // r for site in spec.having("norm1", "norm2", "reduction_norm"))
         side += sum(size for name, size in spec.names if name.endswith("relative_position_bias_table"))
+        side += sum(size // r for name, size in spec.names if name.endswith((".ls1.gamma", ".ls2.gamma")))
         ladders = sum(d // r * (d + 1) for d in (spec.widths[0], *spec.widths))
         last = spec.widths[-1]
         return side + ladders + spec.depth + 2 * last // r + last * (last // r + 1)

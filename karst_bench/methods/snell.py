@@ -42,12 +42,12 @@ class Snell(Method):
             self._made(update)
             change = RecomputedLinear(update, dropout=0.0 if site.role == "proj" else self.dropout)
             model.branch(site, DroppedBranch(change, p=self.branch_drop), merge=DroppedBranch.delta)
-        if model.spec.prefix_tokens:
+        if model.spec.class_token:
             model.unfreeze("cls_token")
 
     def expected_params(self, spec: ModelSpec) -> int:
         points = sum(self.r * (site.d_in + site.d_out) + self.scalars for site in spec.having(*SITES))
-        return points + (spec.embed_dim if spec.prefix_tokens else 0)
+        return points + (spec.embed_dim if spec.class_token else 0)
 
     def update_nonzeros(self, spec: ModelSpec) -> int:
         """The entries of dW that are kept, at the last epoch's share."""

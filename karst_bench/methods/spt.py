@@ -143,11 +143,17 @@ class SPT(Method):
         return module if count * self.alpha >= module else count
 
     def _cls(self, spec: ModelSpec) -> int:
-        return spec.embed_dim if spec.prefix_tokens else 0
+        return spec.embed_dim if spec.class_token else 0
 
 
 def _rows(site: Site, sensitivity: dict[str, Tensor]) -> Tensor:
-    weight = sensitivity[f"{site.path}.weight"]
+    name = f"{site.path}.weight"
+    if name not in sensitivity:
+        raise UserError(
+            f"{site.name} is no weight of its own on this model, whose q, k and v stand apart, and SPT scores it; use a method "
+            "without a scoring pre-pass, such as lora"
+        )
+    weight = sensitivity[name]
     return weight if site.rows is None else weight[site.rows[0] : site.rows[1]]
 
 
@@ -155,4 +161,4 @@ def _vectors(spec: ModelSpec) -> Iterator[str]:
     """The names of the biases and norm weights inside blocks and of the final norm."""
     for site in spec.having(*VECTORS):
         yield from ([f"{site.path}.weight"] if site.kind == "norm" else [])
-        yield from ([f"{site.path}.bias"] if site.bias else [])
+        yield from site.biases

@@ -11,21 +11,21 @@ from karst_bench.nn.prompts import Prompts, insert_after, remove_after
 
 
 class DeepPrompts(BlockHook):
-    """[cls; P_i; patches] at the entry of block i; the prompts that leave block i - 1 are replaced."""
+    """[cls; P_i; patches] within block i; the prompts that leave it are dropped, as the next block brings its own."""
+
+    changes_tokens = "prefix"
 
     def __init__(self, prompts: list[Prompts], prefix: int) -> None:
         super().__init__()
         self.prompts = nn.ModuleList(prompts)
         self.prefix = prefix
-        self.p = len(prompts[0].tokens)
+        self.added_prefix = len(prompts[0].tokens)
 
     def before(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
-        if i > 0:
-            h = remove_after(h, self.p, self.prefix)
         return insert_after(h, self.prompts[i](len(h)), self.prefix), state
 
-    def finish(self, h: Tensor, state: HookState) -> Tensor:
-        return remove_after(h, self.p, self.prefix)
+    def after(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
+        return remove_after(h, self.added_prefix, self.prefix), state
 
 
 @dataclass(kw_only=True)

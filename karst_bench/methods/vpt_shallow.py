@@ -11,18 +11,25 @@ from karst_bench.nn.prompts import Prompts, insert_after, remove_after
 
 
 class ShallowPrompts(BlockHook):
-    """[cls; P; patches] from the entry of the first block to the exit of the last."""
+    """[cls; P; patches] within every block; between blocks the prompts are the state."""
+
+    changes_tokens = "prefix"
 
     def __init__(self, prompts: Prompts, prefix: int) -> None:
         super().__init__()
         self.prompts = prompts
         self.prefix = prefix
+        self.added_prefix = len(prompts.tokens)
+
+    def start(self, h: Tensor) -> HookState:
+        return self.prompts(len(h))
 
     def before(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
-        return (insert_after(h, self.prompts(len(h)), self.prefix) if i == 0 else h), state
+        return insert_after(h, state, self.prefix), state
 
-    def finish(self, h: Tensor, state: HookState) -> Tensor:
-        return remove_after(h, len(self.prompts.tokens), self.prefix)
+    def after(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
+        end = self.prefix + self.added_prefix
+        return remove_after(h, self.added_prefix, self.prefix), h[:, self.prefix : end]
 
 
 @dataclass(kw_only=True)

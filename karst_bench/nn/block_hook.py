@@ -15,6 +15,8 @@ class BlockHook(nn.Module):
     """
 
     uses_mid = False
+    changes_tokens = ""  # where tokens join while a block computes, `prefix` or `end`, or `dropped`; between blocks they are hidden
+    added_prefix = 0  # how many join behind the prefix tokens
 
     def start(self, h: Tensor) -> HookState:
         """The state before the first block, whose input is h."""

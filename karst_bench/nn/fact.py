@@ -68,7 +68,7 @@ def slices_of(site: Site, spec: ModelSpec) -> tuple[int, int]:
     if site.d_out % d or site.d_in % d:
         raise UserError(
             f"{site.name} is {site.d_out} x {site.d_in}, which slices of {d} x {d} do not tile; "
-            "FacT needs an MLP of a whole multiple of the width"
+            "FacT needs layers whose sizes are whole multiples of the block's width"
         )
     return site.d_out // d, site.d_in // d
 

@@ -8,13 +8,15 @@ ROLES = (
     "embed", "embed_norm", "qkv", "q", "k", "v", "proj", "fc1", "fc2", "norm1", "norm2",
     "reduction", "reduction_norm", "final_norm",
 )  # fmt: skip
+EVERY_BLOCK = ("qkv", "q", "k", "v", "proj", "fc1", "fc2", "norm1", "norm2")  # roles that a block has, or its class is refused
 
 
 @dataclass(frozen=True)
 class Site:
     """One addressable module, or a chunk of its output rows (q, k, v of the fused projection).
 
-    `block` counts through the whole network (None outside blocks); `rows` is the half-open range of output rows.
+    `block` counts through the whole network (None outside blocks); `rows` is the half-open range of output rows. biases:
+    the names of the model's parameters that are its bias, in whole or in part.
     """
 
     role: str
@@ -27,6 +29,7 @@ class Site:
     block: int | None = None
     heads: int | None = None
     rows: tuple[int, int] | None = None
+    biases: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -58,12 +61,22 @@ class ModelSpec:
     backbone_params: int  # without the classifier
     sites: tuple[Site, ...] = field(repr=False)
     names: tuple[tuple[str, int], ...] = field(repr=False)  # (the backbone's own parameter name, its size)
+    model: str = "model"  # timm's class, for messages
+    class_token: bool = False  # the first of the prefix tokens is one
+    blocks: tuple[str, ...] = field(default=(), repr=False)  # the path of each block
+    fixed_tokens: str = ""  # why tokens cannot be added, "" where they can
 
     def having(self, *roles: str) -> list[Site]:
-        """The sites of these roles in network order. Raises: UserError for a role that does not exist."""
+        """The sites of these roles in network order.
+
+        Raises: UserError for a role that does not exist, or that a block of this model lacks: nothing is left out unsaid.
+        """
         for role in roles:
             if role not in ROLES:
                 raise UserError(f"site role {role!r} is unknown; the roles are {', '.join(ROLES)}")
+            if role in EVERY_BLOCK and len({site.block for site in self.sites if site.role == role}) < self.depth:
+                raise UserError(f"the blocks of this {self.model} ({self.family}) have no {role} of their own, which the method "
+                                "adapts; choose another backbone, or a method of other layers")  # fmt: skip
         return [site for site in self.sites if site.role in roles]
 
     def grid_of(self, block: int) -> tuple[int, int]:

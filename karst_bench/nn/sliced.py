@@ -71,25 +71,26 @@ class SlicedBottleneck(nn.Module):
 
 
 class TailPrompts(BlockHook):
-    """[cls; patches; P_i[:p_i]] at the entry of block i, in the place of the prompts that came along; p_i = 0 keeps those.
+    """[cls; patches; P_i[:p_i]] within block i, in the place of the prompts that left the last one; p_i = 0 keeps those.
 
-    Dropout draws a mask for each image. The state is how many prompts stand at the end. Shapes: h (B, T, d), P_i (size, d).
+    Dropout draws a mask for each image. The state is the prompts that left, None before the first. Shapes: h (B, T, d), P_i
+    (size, d).
     """
+
+    changes_tokens = "end"
 
     def __init__(self, prompts: Mapping[int, Prompts], depth: int) -> None:
         super().__init__()
         self.prompts = nn.ModuleDict({str(block): tokens for block, tokens in prompts.items()})
         self.active = [len(prompts[block].tokens) if block in prompts else 0 for block in range(depth)]
 
-    def start(self, h: Tensor) -> HookState:
-        return 0
-
     def before(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
         count = self.active[i]
-        if count == 0:
-            return h, state
-        tokens = self.prompts[str(i)](len(h))[:, :count].to(h.dtype)
-        return torch.cat([h[:, : h.shape[1] - state], tokens], dim=1), count
+        tokens = self.prompts[str(i)](len(h))[:, :count].to(h.dtype) if count else state
+        return (h if tokens is None else torch.cat([h, tokens], dim=1)), tokens
 
-    def finish(self, h: Tensor, state: HookState) -> Tensor:
-        return h[:, : h.shape[1] - state]
+    def after(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
+        if state is None:
+            return h, None
+        own = h.shape[1] - state.shape[1]
+        return h[:, :own], h[:, own:]

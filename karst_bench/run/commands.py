@@ -15,7 +15,7 @@ from karst_bench.adapt import counts as counting
 from karst_bench.adapt.adapter_about import about_text
 from karst_bench.adapt.adapter_file import read_adapter_header
 from karst_bench.adapt.adapter_folder import save_folder
-from karst_bench.adapt.attach import attach_methods
+from karst_bench.adapt.attach import attach_methods, detach_methods
 from karst_bench.adapt.backbone import build_backbone
 from karst_bench.adapt.export_program import export_program
 from karst_bench.adapt.merge import merge, mergeable, merged
@@ -149,7 +149,7 @@ def merge_adapter(settings: Settings) -> Path:
     settings = with_own_values(settings)
     weights = find_weights(settings.backbone, settings.paths.weights)
     model = merge(adapted(settings, weights, adapter))
-    del model._adapted_model
+    detach_methods(model)
     save_timm_folder(model, settings.backbone, settings.dataset["classes"], out)
     print(f"merged model in {out}; load it with timm.create_model('local-dir:{out}', pretrained=True)")
     return out

@@ -8,7 +8,7 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from karst_bench.adapt.layers import InputRecorder, Residual
+from karst_bench.adapt.residual import InputRecorder, Residual
 from karst_bench.methods.convpass import Bypass
 from karst_bench.methods.fact_tt import TrainUpdate
 from karst_bench.methods.repadapter import Reparameterised
@@ -117,7 +117,7 @@ def draws() -> dict[str, Draw]:
                         lambda m, a, b: m.tokens[0] * kept(a, b)),
         "bottleneck": Draw(Bottleneck(2, h=2, s=0.5, act="relu", dropout=P), tokens, 2, bottleneck),
         "adapter_plus": Draw(ScaledBottleneck(2, h=2, act="gelu", dropout=0.0, init="houlsby", drop_path=P), tokens, 1, scaled),
-        "convpass": Draw(Bypass(2, h=2, s=0.5, dropout=P, init="xavier", prefix=1, grid=(1, 1)),
+        "convpass": Draw(Bypass(2, h=2, s=0.5, dropout=P, init="xavier", prefix=1, grid=lambda: (1, 1)),
                          lambda m, n: m(X.expand(n, 2, 2))[:, 0], 2, bypass),
         "repadapter": Draw(Reparameterised(2, h=2, s=0.5, groups=2, dropout=P, biases=True), tokens, 2, reparameterised),
         "lora input": Draw(DroppedLowRank(LowRankProduct(2, 2, r=1, s=2.0), input_p=P), tokens, 2,

@@ -8,9 +8,9 @@ import torch
 import karst_bench
 from benchmarks.fake_gpu import cuda_without_a_driver, forward, forward_and_backward
 from karst_bench.adapt.counts import counts
-from karst_bench.adapt.layers import Readout
 from karst_bench.adapt.merge import merge, mergeable, unmerge
 from karst_bench.adapt.model import TimmAdaptedModel
+from karst_bench.adapt.readout import Readout
 from karst_bench.config.option_files import options
 from karst_bench.errors import UserError
 
@@ -49,7 +49,7 @@ def reference(case, tiny):
     net = tiny(family_of(case))
     for module in case.net.modules():
         if isinstance(module, Readout):
-            TimmAdaptedModel(net).readout(module.pool, norm=copy.deepcopy(module.norm))
+            TimmAdaptedModel(net).readout(module.pool or "own", norm=copy.deepcopy(module.norm))
     return net.eval()
 
 
@@ -85,9 +85,9 @@ def test_training(case, images, train):
 
 
 def _taken_away(case, name):
-    """One shift for all channels of the last block's output: the final norm takes means away, its gradient is rounding."""
-    last = [site.path for site in case.model.spec.having("fc2")][-1]
-    return name == f"{last}.after.0.shift" and case.net.get_parameter(name).numel() == 1
+    """One shift for all channels of the residual stream: every norm behind it takes means away, its gradient is rounding."""
+    streams = {f"{site.path}.after.0.shift" for site in case.model.spec.having("fc2", "proj")}
+    return name in streams and case.net.get_parameter(name).numel() == 1
 
 
 @pytest.mark.skipif(not cuda_without_a_driver(), reason="this torch asks a CUDA driver, or was built for none")

@@ -200,7 +200,7 @@ def test_window_tokens_window_by_window(tiny, shifted):
     assert (mask is not None) == shifted
     windows = 2 * (16 if mask is None else mask.shape[0])
     x = torch.randn(windows, 16, 16)
-    got = WindowTokens(attn, block, lambda: prompts, grid=(16, 16))(x, mask)
+    got = WindowTokens(attn, block, lambda: prompts, grid=lambda: (16, 16))(x, mask)
     heads, d = attn.num_heads, 16 // attn.num_heads
     bias = attn._get_rel_pos_bias()[0]
     for w in range(windows):

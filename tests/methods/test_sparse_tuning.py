@@ -72,5 +72,5 @@ def test_equation(attached, tiny, images, shake):
 
 
 def test_no_swin(attached):
-    with pytest.raises(UserError, match="sparse_tuning reads the class token, which a swin does not have; use a ViT"):
+    with pytest.raises(UserError, match=r"sparse_tuning reads the class token, which this SwinTransformer \(swin\) does not have"):
         attached("swin", "method=sparse_tuning")

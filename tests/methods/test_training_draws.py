@@ -221,7 +221,7 @@ def test_prompts_leave_several_windows_as_their_mean(tiny):
     """Window by window, for each image apart; its windows stand beside each other."""
     block = tiny("swin").layers[0].blocks[0]
     tokens, x = torch.randn(2, 3, 16), torch.randn(2 * 16, 16, 16)
-    layer = WindowTokens(block.attn, block, lambda images: tokens, grid=(16, 16), per_image=True, keep=True)
+    layer = WindowTokens(block.attn, block, lambda images: tokens, grid=lambda: (16, 16), per_image=True, keep=True)
     own = layer(x)
     attn, d = block.attn, 16
     for image in range(2):
@@ -234,7 +234,7 @@ def test_prompts_leave_several_windows_as_their_mean(tiny):
             y = attn.proj(scores.softmax(-1) @ v)
             left.append(y[:3])
             torch.testing.assert_close(own[16 * image + w], y[3:], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(layer.left[image], tokens[image] + torch.stack(left).mean(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(layer.left["prompts"][image], tokens[image] + torch.stack(left).mean(0), rtol=1e-4, atol=1e-5)
 
 
 # Planted mistakes -------------------------------------------------------------------------------------------------

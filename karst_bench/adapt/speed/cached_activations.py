@@ -12,7 +12,7 @@ from karst_bench.adapt.block_hooks import BlockHooks, HookedBlock
 from karst_bench.adapt.speed.frozen_features import is_random
 from karst_bench.nn.reference import Reference
 
-READ_OUT = ("norm", "attn_pool", "fc_norm", "head_drop", "head")  # timm's names of what follows the blocks
+READ_OUT = ("norm", "attn_pool", "fc_norm", "head_drop", "head", "head_dist")  # timm's names of what follows the blocks
 
 
 class CachedActivations(nn.Module):

@@ -5,10 +5,12 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from karst_bench.adapt.layers import AdaptedLayer, Readout, Residual
+from karst_bench.adapt.layers import AdaptedLayer
+from karst_bench.adapt.readout import Readout
+from karst_bench.adapt.residual import Residual
 from karst_bench.adapt.speed.frozen_features import DROPOUTS
 from karst_bench.adapt.timm_compat import Attention, Block
-from karst_bench.adapt.timm_sites import family_of
+from karst_bench.adapt.timm_sites import classifiers, family_of
 from karst_bench.nn.reference import Reference
 
 
@@ -85,6 +87,8 @@ def needs_all_tokens(net: Any) -> str | None:
     if family_of(net) != "vit":
         return "the head pools all tokens"
     block = net.blocks[-1]
+    if len(classifiers(net)) > 1:
+        return "two heads read a token each"
     if isinstance(block, ClassTokenBlock):
         return "the last block computes the class token alone already"
     if type(block) is not Block or type(block.attn) is not Attention:

@@ -9,7 +9,7 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from karst_bench.adapt.timm_sites import classifier
+from karst_bench.adapt.timm_sites import classifiers, head_parameters
 from karst_bench.methods.base import Batches
 from karst_bench.nn.eval_mode import eval_mode
 from karst_bench.stopping import watched
@@ -47,16 +47,15 @@ class HeadOnly(nn.Module):
 def split_head(net: nn.Module, *, backbone_mode: str) -> tuple[FrozenBackbone, HeadOnly] | None:
     """(frozen backbone, trainable head) sharing the model's modules, or None where features cannot stand for images.
 
-    They can where every trained parameter belongs to the classifier and nothing random runs before it: backbone_mode is
+    They can where every trained parameter belongs to the one classifier and nothing random runs before it: backbone_mode is
     "eval", or the model has neither dropout nor drop-path.
     """
-    head = classifier(net)
-    own = {id(p) for p in head.parameters()}
-    if not own or any(p.requires_grad and id(p) not in own for p in net.parameters()):
+    heads, own = list(classifiers(net).values()), head_parameters(net)
+    if len(heads) != 1 or not own or any(p.requires_grad and id(p) not in own for p in net.parameters()):
         return None
     if backbone_mode != "eval" and any(is_random(module) for module in net.modules()):
         return None
-    return FrozenBackbone(net), HeadOnly(head)
+    return FrozenBackbone(net), HeadOnly(heads[0])
 
 
 class FeatureBatches:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from karst_bench.adapt.backbone import build_backbone, draw_head
-from karst_bench.adapt.timm_sites import classifier
+from karst_bench.adapt.timm_sites import head_parameters
 
 Key = tuple[str, ...]
 
@@ -80,7 +80,7 @@ class SharedBackbones:
         if known is None or known.sums != known.sum_up():
             with torch.random.fork_rng(devices=[]):  # drawing a backbone that is then overwritten must not move the seed
                 net = build_backbone(backbone, classes=1, weights=weights).to(device)
-            head = {id(p) for p in classifier(net).parameters()}
+            head = head_parameters(net)
             frozen = {name: p.detach() for name, p in net.named_parameters() if id(p) not in head}
             self._stored[key] = Stored(frozen, dict(net.named_buffers()))
         return self._stored[key]

@@ -1,0 +1,78 @@
+"""Any method on any of timm's ViT-like and Swin-like models: it works to the last check, or one sentence says why not."""
+
+import pytest
+from zoo import Case, check
+
+from benchmarks.backbones import TINY, build, images_for, names, structure, tiny_of
+from karst_bench.config.option_files import options
+from karst_bench.errors import UserError
+
+METHODS = [name for name in options("method") if name != "none"]
+# one of each kind of verb, on one of each kind of block and read-out
+FEW = ("lora_all", "ssf", "bitfit", "adaptformer", "vpt_deep", "dtl_plus")
+FEW_MODELS = (
+    "ViT, attention pooling with a class token", "ViT, post-norm", "ViT, parallel blocks", "DeiT, distilled", "ViT on a ResNet",
+    "EVA-02, q, k and v apart", "DINOv3", "BEiT", "Swin V2", "Hiera",
+)  # fmt: skip
+# what timm's structure alone forbids, of the few: everything else works
+REFUSED = {
+    "ViT, parallel blocks": {"ssf": "norm2", "adaptformer": "not in halves"},
+    "BEiT": {"vpt_deep": "relative position"},
+    "Swin V2": {"vpt_deep": "windows, by cosines"},
+    "Hiera": {"vpt_deep": "mask units", "dtl_plus": "mask units"},
+}
+UNKNOWN = ("Swin V2 CR", "SAM", "NaFlex", "CaiT")
+
+
+@pytest.mark.parametrize("label", FEW_MODELS)
+def test_a_few_methods_on_models_of_every_kind(label, tmp_path):
+    for name in FEW:
+        case = Case(build(label), images_for(label))
+        why = REFUSED.get(label, {}).get(name)
+        if why is None:
+            check(case, name, tmp_path / "adapter.safetensors")
+        else:
+            with pytest.raises(UserError, match=why):
+                check(case, name, tmp_path / "adapter.safetensors")
+
+
+@pytest.mark.parametrize("label", UNKNOWN)
+def test_a_foreign_model_is_refused_by_name_and_says_what_is_missing(label):
+    net = build(label)
+    with pytest.raises(UserError, match=rf"{type(net).__name__} is no model that methods .*would have to be said in"):
+        check(Case(net, images_for(label)), "lora", None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", [label for label in TINY if label not in UNKNOWN])
+def test_every_method_on_every_model(label, tmp_path):
+    worked = []
+    for name in METHODS:
+        try:
+            check(Case(build(label), images_for(label)), name, tmp_path / "adapter.safetensors")
+            worked.append(name)
+        except UserError:
+            continue
+    assert {"linear", "lora", "karst", "bitfit"} <= set(worked), worked
+
+
+@pytest.mark.slow
+def test_every_name_that_timm_lists(tmp_path):
+    """A tiny model of each structure; whatever is refused is refused in one sentence."""
+    seen, unread = {}, []
+    for name in names():
+        try:
+            seen.setdefault(structure(tiny_of(name)), name)
+        except UserError as error:
+            assert "\n" not in str(error)
+            unread.append(name)
+    assert len(seen) > 50 and len(unread) < 80
+    for name in seen.values():
+        for method in ("lora_all", "karst", "ssf", "bitfit", "adapter_pfeiffer", "vpt_deep", "dtl"):
+            case = Case(tiny_of(name), images_for(name))
+            try:
+                check(case, method, tmp_path / "adapter.safetensors")
+            except UserError:
+                continue
+            except AssertionError as error:
+                raise AssertionError(f"{method} on {name}: {error}") from error
