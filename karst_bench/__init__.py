@@ -8,6 +8,7 @@ karst_bench.merge(model)                              # plain timm layers again
 """
 
 import copy
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # torch loads with the first call, so that reports and a mist
     from torch import Tensor, nn
 
 __version__ = "0.2.0"
+_SEEDING = threading.Lock()  # torch's global generator is one for all threads
 __all__ = ["UserError", "attach", "detach", "export", "load_adapter", "load_peft", "merge", "push_to_hub", "save_adapter",
            "save_peft", "unmerge"]  # fmt: skip
 
@@ -53,7 +55,7 @@ def attach(
     settings = settings_of(overrides)
     method_settings = {"method": settings.method, "also": settings.also, "extra": settings.extra}
     methods = build_methods(method_settings)
-    with nullcontext() if seed is None else seeded(Streams(seed).init):
+    with nullcontext() if seed is None else _SEEDING, nullcontext() if seed is None else seeded(Streams(seed).init):
         artefacts = {} if scoring is None else score_methods(copy.deepcopy(model), methods, lambda _: scoring)
         attach_methods(model, methods, artefacts=artefacts, method_settings=method_settings)
     return model.to(next(model.parameters()).device)

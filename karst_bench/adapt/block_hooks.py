@@ -9,7 +9,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from karst_bench.errors import UserError
 from karst_bench.nn.block_hook import HookState
-from karst_bench.nn.precision import precision_of, same_precision
+from karst_bench.nn.precision import own_precision, same_precision
 from karst_bench.nn.reference import Reference
 from karst_bench.nn.transient import Transient
 
@@ -60,7 +60,8 @@ class BlockHooks(nn.Module):
         """What block i's MLP half is given; cls_attention (B, heads, T) where it was recorded."""
         for n, hook in enumerate(self.hooks):
             own = self._own(hook, h)
-            seen, states[n] = hook.mid(i, own, states[n], cls_attention)
+            row = cls_attention if cls_attention is None or own is h else cls_attention.to(own.dtype)
+            seen, states[n] = hook.mid(i, own, states[n], row)
             h = self._checked(hook, h, own, seen)
         return h
 
@@ -79,7 +80,7 @@ class BlockHooks(nn.Module):
 
     def _own(self, hook: nn.Module, h: Tensor) -> Tensor:
         """h in the precision of what the hook trains."""
-        return h if same_precision(hook, h) else h.to(precision_of(hook, h.dtype))
+        return h if same_precision(hook, h) else h.to(own_precision(hook, h.dtype))
 
     def _checked(self, hook: nn.Module, h: Tensor, own: Tensor, seen: Tensor) -> Tensor:
         if seen is own:

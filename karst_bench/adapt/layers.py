@@ -13,7 +13,7 @@ from karst_bench.adapt.timm_compat import FakeTensor, is_plain_layer_norm
 from karst_bench.nn.affine import Affine, fold_after, fold_before
 from karst_bench.nn.fused_linear import full_precision
 from karst_bench.nn.noise import PartNoise
-from karst_bench.nn.precision import in_own_precision, precision_of, same_precision
+from karst_bench.nn.precision import in_own_precision, own_precision, same_precision
 from karst_bench.nn.recompute import InputSource
 from karst_bench.nn.weight_delta import FactoredDelta, WeightDelta
 
@@ -50,6 +50,15 @@ class AdaptedLayer(nn.Module):
         self.noise: PartNoise | None = None  # on what is declared here, in training
         self.source: InputSource | None = None  # set where the input is computed again instead of kept
         self.recompute_output = False  # of what an affine after it scales
+
+    @property
+    def weight(self) -> Tensor:
+        """A norm's or convolution's own, which timm asks for device, precision and shape. Raises: AttributeError on a linear
+        layer, whose weight alone would not say what is added to it."""
+        if isinstance(self.base, nn.Linear):
+            raise AttributeError("an adapted linear layer has no weight of its own; call it")
+        weight: Tensor = self.base.weight
+        return weight
 
     def add_delta(self, update: WeightDelta, rows: Rows) -> None:
         """One more change of the weight, or of a range of its rows."""
@@ -155,7 +164,7 @@ class AdaptedLayer(nn.Module):
             return True
         maps = [part for part in self.before if not isinstance(part, Affine)]
         weight, base = self.base.weight, getattr(self.base, "bias", None)
-        return any(part.fold_into(weight[:1].to(precision_of(part, weight.dtype)), None)[1] is not None for part in maps) or any(
+        return any(part.fold_into(weight[:1].to(own_precision(part, weight.dtype)), None)[1] is not None for part in maps) or any(
             update.bias_delta(_rows(weight, rows), None if base is None else _rows(base, rows)) is not None
             for update, rows in zip(self.deltas, self.delta_rows, strict=True)
         )

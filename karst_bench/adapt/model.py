@@ -1,30 +1,24 @@
 """The verbs by which a method says what goes where; everything given to a verb trains, all else is frozen."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from karst_bench.adapt.block_hooks import AttentionRecorder, BlockHooks, HookedBlock
-from karst_bench.adapt.intermediates import INTERMEDIATES, Intermediates
 from karst_bench.adapt.layers import AdaptedLayer, Merge
-from karst_bench.adapt.module_tree import M, ModuleTree
+from karst_bench.adapt.module_tree import M
 from karst_bench.adapt.readout import ClassToken, FirstToken, MeanPatch, Readout
 from karst_bench.adapt.residual import BlockInput, InputRecorder, Residual
 from karst_bench.adapt.side_blocks import BackboneCuts
 from karst_bench.adapt.timm_blocks import Half
-from karst_bench.adapt.timm_compat import Attention
 from karst_bench.adapt.timm_sites import classifiers, final_norms
-from karst_bench.adapt.token_grid import BlockGrid, Grid, PatchGrid
-from karst_bench.adapt.trained import TrainedParameters, named
-from karst_bench.adapt.window_tokens import PooledPrompts, WindowTokens
+from karst_bench.adapt.token_verbs import TokenVerbs
+from karst_bench.adapt.trained import named
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Artefact
 from karst_bench.nn.affine import Affine
-from karst_bench.nn.block_hook import BlockHook
 from karst_bench.nn.model_spec import Site
-from karst_bench.nn.reference import Reference
 from karst_bench.nn.weight_delta import WeightDelta
 
 HALVES = ("attn", "mlp")
@@ -32,7 +26,7 @@ READS = ("block", "norm", "out", "sum")
 POSITIONS = ("inside", "own_drop_path", "after_drop_path")
 
 
-class TimmAdaptedModel(ModuleTree):
+class TimmAdaptedModel(TokenVerbs):
     """A timm model and what methods put into it: the AdaptedModel of methods/base.py.
 
     It places modules in the tree and keeps the list of what trains, the single source for counting, saving, optimising
@@ -43,15 +37,10 @@ class TimmAdaptedModel(ModuleTree):
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
         heads = classifiers(net)
-        self._head_paths = list(heads)
-        self._parameters = TrainedParameters(net, self._head_paths)
         self._residuals: dict[tuple[int, str], Residual] = {}
-        self._block_hooks: BlockHooks | None = None
         self.merged = False
-        self.attaching = ""  # the method whose attach is under way, for messages
         self.method_settings: dict[str, Any] = {}
         self.artefacts: dict[str, Artefact] = {}
-        self.unmergeable: list[str] = []
         for parameter in net.parameters():
             parameter.requires_grad_(False)
         for head in heads.values():
@@ -119,54 +108,6 @@ class TimmAdaptedModel(ModuleTree):
             raise UserError(f"{site.name}: a map before it needs a whole linear layer; use qkv, proj, fc1 or fc2")
         self._layer(site).before.append(self._train(fn))
 
-    def block_hook(self, hook: BlockHook, *, needs_attention: Collection[int] = ()) -> None:
-        """Calls the hook before, within and after every block, with a state of its own; see BlockHook.
-
-        needs_attention: the blocks in which `mid` gets the class token's attention row. Raises: UserError for a hook that adds
-        tokens, or works within blocks, where this model's cannot.
-        """
-        self._refuse_hook(hook)
-        if self._block_hooks is None:
-            self._block_hooks = self._at_root("block_hooks", BlockHooks())
-            self._block_hooks.backbone = Reference(self.net)
-            self._wrap_blocks(self._block_hooks)
-        self._block_hooks.hooks.append(self._train(hook))
-        self.unmergeable.append(type(hook).__name__)
-        for i in range(self.spec.depth):
-            attn: Any = getattr(self._block_module(i), "attn", None)
-            if hook.added_prefix and hasattr(attn, "num_prefix_tokens"):  # rotary positions leave prefix tokens alone
-                self._journal.set(attn, "num_prefix_tokens", attn.num_prefix_tokens + hook.added_prefix)
-        if hook.changes_tokens == "dropped":
-            self._guard(f"{type(hook).__name__} drops tokens on the way, which leaves no feature map", only_norm=False)
-        for i in needs_attention:
-            self._journal.set(self._block_module(i).attn, "fused_attn", False)  # the fused form shows no probabilities
-            self._put(f"{self._block_path(i)}.attn.attn_drop", AttentionRecorder)
-
-    def window_tokens(self, block: int, prompts: nn.Module, *, per_image: bool = False, pooled: bool = False) -> None:
-        """Swin: prompts() -> (p, d), or with per_image prompts(B) -> (B, p, d), join every window of the block.
-
-        pooled: they leave the block, the last one, as tokens, and the head pools them with the patches. Raises: UserError
-        where another method pools, or where the attention takes no further token.
-        """
-        if self.spec.fixed_tokens:
-            raise self._misfit(type(prompts).__name__, self.spec.fixed_tokens)
-        module, trained, grid = self._block_module(block), self._train(prompts), self.grid(block)
-        wrap = partial(WindowTokens, block=module, prompts=trained, grid=grid, per_image=per_image, keep=pooled)
-        tokens = self._put(f"{self._block_path(block)}.attn", wrap)
-        if pooled and isinstance(self._home_of("norm"), Readout):
-            raise UserError(f"{type(prompts).__name__} and another method both say what the head pools; attach one of them")
-        if pooled:
-            self._put("norm", partial(PooledPrompts, tokens=tokens))
-        self.unmergeable.append(f"{type(prompts).__name__} in block {block}")
-
-    def grid(self, block: int) -> Grid:
-        """() -> (rows, columns) of the patches that this block is given, in the forward pass under way."""
-        if self.spec.model == "Hiera":
-            raise self._misfit("what reads patches as a grid", self.spec.fixed_tokens)
-        if self.spec.family == "vit":
-            return PatchGrid.of(self.net, self._journal)
-        return BlockGrid.of(self._block_module(block), self._journal)
-
     def readout(
         self, pool: str | Callable[[Tensor], Tensor], norm: nn.Module | None = None, head: nn.Module | None = None
     ) -> None:
@@ -207,15 +148,6 @@ class TimmAdaptedModel(ModuleTree):
         blocks = [cuts.block(i, pruned=pruned) for i in range(self.spec.depth)]
         return blocks, {stage: merging for stage, merging in mergings.items() if merging is not None}
 
-    def frozen_backbone(self) -> None:
-        """Runs every block without a graph; only what block hooks compute from it trains, so that activations can be stored.
-
-        Raises: UserError where no hook was given before.
-        """
-        if self._block_hooks is None:
-            raise UserError("frozen_backbone() without a block hook leaves nothing that could train but the head")
-        self._block_hooks.frozen = True
-
     def unfreeze(self, pattern: str) -> None:
         """Trains the backbone's own parameters whose name, before any wrapping, fits the fnmatch pattern.
 
@@ -243,11 +175,6 @@ class TimmAdaptedModel(ModuleTree):
         return [name for name, place in self._parameters.own.items() if getattr(*place).requires_grad]
 
     @property
-    def block_hooks(self) -> BlockHooks | None:
-        """The block hooks of this model, if a method gave one."""
-        return self._block_hooks
-
-    @property
     def residuals(self) -> Mapping[tuple[int, str], Residual]:
         """Adapters within blocks, by block and half."""
         return self._residuals
@@ -268,10 +195,6 @@ class TimmAdaptedModel(ModuleTree):
         old = getattr(parent, name)
         self._journal.set(parent, name, new)
         self._parameters.moved(((old, key), (new, key)) for key in old._parameters)
-
-    def _train(self, module: M) -> M:
-        self._parameters.add(module)
-        return module
 
     def _layer(self, site: Site) -> AdaptedLayer:
         layer = self._layer_at(site.path)
@@ -300,35 +223,6 @@ class TimmAdaptedModel(ModuleTree):
             return recorder
         path = f"{self._block_path(block)}.{half.stream}"
         return self._put(path, partial(InputRecorder, after_norm=half.after_norm))
-
-    def _refuse_hook(self, hook: BlockHook) -> None:
-        name, rotary = type(hook).__name__, getattr(self.net, "rope", None) is not None
-        if self.spec.fixed_tokens and (hook.changes_tokens or self.spec.model == "Hiera"):
-            raise self._misfit(name, self.spec.fixed_tokens)
-        if rotary and hook.changes_tokens not in ("", "prefix"):
-            raise self._misfit(name, "rotary positions belong to the patches that are there, and it adds or drops some among them")
-        for i in range(self.spec.depth if hook.uses_mid else 0):
-            if not self._layout(i).splits or type(self._block_module(i).attn) is not Attention:
-                raise self._misfit(name, "it works between attention and MLP of timm's plain ViT block alone")
-
-    def _guard(self, why: str, *, only_norm: bool) -> None:
-        for call in (name for name in INTERMEDIATES if hasattr(self.net, name)):
-            self._journal.set(self.net, call, Intermediates(call, Reference(self.net), why, only_norm))
-
-    def _misfit(self, what: str, why: str) -> UserError:
-        return UserError(
-            f"{self.attaching or what} does not fit this {self.spec.model} ({self.spec.family}): {why}; choose another backbone "
-            "or method"
-        )
-
-    def _wrap_blocks(self, hooks: BlockHooks) -> None:
-        stages: Sequence[int] = self.spec.stages
-        for i, stage in enumerate(stages):
-            first = i == 0 or stages[i - 1] != stage
-            last = i == len(stages) - 1
-            self._put(
-                self._block_path(i), partial(HookedBlock, hooks=hooks, i=i, stage=stage, first_of_stage=first, last=last)
-            )
 
     def _pooling(self, pool: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         if callable(pool):

@@ -44,7 +44,7 @@ def kind_of(net: nn.Module) -> ModelKind:
     names = ", ".join(name for _, name in MODELS)
     raise UserError(
         f"{type(net).__module__}.{type(net).__name__} is no model that methods can be attached to: its blocks, tokens and final "
-        f"norm would have to be said in adapt/timm_sites.py; use one of timm's {names}, such as vit_base_patch16_224"
+        f"norm would have to be said in adapt/timm_sites.py; use a timm ViT or Swin ({names}), such as vit_base_patch16_224"
     )
 
 

@@ -27,6 +27,7 @@ class TokenSelection(BlockHook):
     """In the middle of a block, tokens go (at `cuts`) and its adapter reads; after it, the adapter's output is added."""
 
     uses_mid = True
+    changes_tokens = "dropped"
 
     def __init__(self, adapters: list[DenseAdapter], cuts: tuple[int, ...], *, keep: float, prefix: int, embedding: bool) -> None:
         super().__init__()

@@ -17,11 +17,11 @@ def in_own_precision(fn: nn.Module, x: Tensor) -> Tensor:
     if same_precision(fn, x):
         y: Tensor = fn(x)
         return y
-    wide: Tensor = fn(x.to(precision_of(fn, x.dtype)))
+    wide: Tensor = fn(x.to(own_precision(fn, x.dtype)))
     return wide.to(x.dtype)
 
 
-def precision_of(fn: nn.Module, default: torch.dtype) -> Any:
+def own_precision(fn: nn.Module, default: torch.dtype) -> Any:
     """The precision of fn's first floating-point parameter."""
     return next((p.dtype for p in fn.parameters() if p.is_floating_point()), default)
 
