@@ -50,7 +50,7 @@ def test_every_dataset_is_named(dataset: str) -> None:
     assert re.search(named, README), f"README does not name {dataset}"
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([\w/.]+)", README))
+@pytest.mark.parametrize("target", re.findall(r"\]\(([\w/.-]+)", README))
 def test_every_link_leads_somewhere(target: str) -> None:
     assert (ROOT / target).exists()
 

@@ -106,7 +106,7 @@ def test_nothing_is_loaded_and_only_this_script_may_run(hostile, mini):
         )
         assert not nodes(tree, "link") + nodes(tree, "iframe") + [n for n in tree.iter() if n.get("src") is not None]
         for link in nodes(tree, "a"):
-            assert re.fullmatch(r"#[a-z0-9_]+|#cell/[^<>\"']+|[a-z0-9_]+\.(md|csv|tex|svg|pdf)", link.get("href")), (
+            assert re.fullmatch(r"#[a-z0-9_]+|#cell/[^<>\"']+|[a-z0-9_]+\.(md|csv|tex|svg)", link.get("href")), (
                 link.get("href")
             )
 
@@ -227,6 +227,16 @@ def test_the_committed_page_and_tables_are_current(tmp_path, monkeypatch):
         assert committed.is_file() and committed.read_bytes() == path.read_bytes(), (
             f"run `make report SUITE=mini` ({path.name})"
         )
+
+
+def test_whatever_the_committed_page_links_to_is_committed():
+    text = (ROOT / "results" / "report" / "mini" / "index.html").read_text()
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    links = set(re.findall(r'href="([a-z0-9_]+\.([a-z]+))"', text))
+    assert len(links) > 12
+    for name, suffix in links:
+        assert (ROOT / "results" / "report" / "mini" / name).is_file(), name
+        assert f"/results/report/mini/*.{suffix}" not in ignored, name
 
 
 @pytest.mark.slow
