@@ -2,7 +2,7 @@
 
 from karst_bench.report import figure_data
 from karst_bench.report.statistics import aggregate
-from karst_bench.report.suite import planned_rows
+from karst_bench.report.suite import KERNELS, planned_rows
 from scripts.results_mini.accuracy import hero_pairs, told
 from scripts.results_mini.evidence import Evidence, grid, shown
 
@@ -28,7 +28,8 @@ def few_shot(seen: Evidence) -> str:
 
 def kernels(seen: Evidence) -> str:
     """Figure 3 and the ablation: accuracy over N and over the parameters."""
-    whole = figure_data.ablation_grid(seen.main, seen.suite)
+    (method,) = seen.suite.sweeps[KERNELS].values("method")
+    whole = figure_data.ablation_grid(seen.main, seen.suite, method)
     if len(whole.points) < 2:
         return "No runs of more than one N, m, r yet."
     lines = [[point.label, f"{point.params_m:.4f}", shown(point.accuracy, 2)] for point in whole.points]

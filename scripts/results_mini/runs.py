@@ -1,10 +1,10 @@
 """Which runs there are, what they cost, what is missing, and how far to trust them."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from karst_bench.report import figure_data
 from karst_bench.report.load import Run
 from karst_bench.report.report import report_gaps, run_notes
 from karst_bench.report.statistics import aggregate, compare, pages
@@ -56,7 +56,7 @@ def _counts(found: Counter[str]) -> str:
 def missing(seen: Evidence) -> str:
     """What each table and figure lacks, in cells; and Table I's methods without a run."""
     suite = seen.suite
-    found = report_gaps(suite, seen.placed, figure_data.ablation_grid(seen.main, suite))
+    found = report_gaps(suite, seen.placed)
     lines = [
         [name, str(sum(len(gap.datasets) for gap in gaps)) if gaps else "complete"] for name, gaps in found.items()
     ]
@@ -69,19 +69,25 @@ def search(_: Evidence) -> str:
     """What the search of learning rates chose and what it cost in runs, from conf/tuned/ours."""
     lines, total = [], 0
     for path in sorted(TUNED.glob("*.yaml")):
-        table = load_yaml(path)
-        for part in (table, *(table[key] for key in ("vit", "swin") if key in table)):
-            tried = {str(lr): scores for lr, scores in part.get("provenance", {}).get("val_top1_pct", {}).items()}
-            rates = sorted({float(value["recipe.lr"]) for key, value in part.items() if str(key).startswith("mini/")})
-            if tried and rates:
-                runs = sum(len(scores) for scores in tried.values())
-                total += runs
-                chosen = ", ".join(f"{rate:g}" for rate in rates)
-                lines.append([f"`{path.stem}`", part["provenance"]["backbone"], chosen, " ".join(tried), str(runs)])
+        for backbone, values, provenance in _searched(load_yaml(path)):
+            tried = {str(rate): scores for rate, scores in provenance.get("val_top1_pct", {}).items()}
+            chosen = ", ".join(f"{rate:g}" for rate in sorted({float(value["recipe.lr"]) for value in values}))
+            runs = sum(len(scores) for scores in tried.values())
+            total += runs
+            lines.append([f"`{path.stem}`", backbone, chosen, " ".join(tried), str(runs)])
     text = "One learning rate a method and backbone: the best mean of val200 over three tasks, one seed. No test split was read."
-    return "\n".join(
-        [text, "", grid(["method", "backbone", "chosen", "tried", "runs"], lines, 2), "", f"{total} runs in all."]
-    )
+    heads = ["method", "backbone", "chosen", "tried", "runs"]
+    return "\n".join([text, "", grid(heads, lines, 2), "", f"{total} runs in all."])
+
+
+def _searched(table: Any) -> Iterator[tuple[str, list[Any], Any]]:
+    """Backbone, values per task and provenance of each search of a tuned table, in either of its two layouts."""
+    for part in table.get("searched", ()):
+        yield part["backbone"]["name"], list(part["values"].values()), part["provenance"]
+    for part in (table, *(table[family] for family in ("vit", "swin") if family in table)):
+        values = [value for key, value in part.items() if str(key).startswith("mini/")]
+        if values:
+            yield part["provenance"]["backbone"], values, part["provenance"]
 
 
 def trust(seen: Evidence) -> str:
@@ -105,5 +111,5 @@ def trust(seen: Evidence) -> str:
     if errors:
         span = f"{min(errors):.1f} to {max(errors):.1f} points a cell"
         lines.append(f"- The finite test sets alone have a standard error of {span}; it is in no interval.")
-    lines += [f"- {note}" for note in run_notes(seen.runs, seen.suite, seen.placed, {})]
+    lines += [f"- {note}" for note in run_notes(seen.runs, seen.suite, {})]
     return "\n".join(lines)
