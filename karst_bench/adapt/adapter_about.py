@@ -64,7 +64,8 @@ def about_text(about: AdapterAbout) -> str:
 def card(about: AdapterAbout, *, method: str, settings: Mapping[str, Any], facts: Mapping[str, str]) -> str:
     """The model card (Markdown with the hub's YAML head) of an adapter folder. facts: more rows, by title."""
     backbone, dataset = about.backbone, about.dataset
-    base = backbone.timm_name if backbone else facts.get("backbone", "a timm model")
+    base = backbone.timm_name if backbone else facts["architecture"].partition(",")[0]
+    tagged = "." in base  # timm's name with a tag says which weights
     rows = {"method": method, "backbone": base} | dict(facts)
     if backbone and backbone.sha256:
         rows["backbone's weights, SHA-256"] = f"`{backbone.sha256}`"
@@ -81,7 +82,7 @@ def card(about: AdapterAbout, *, method: str, settings: Mapping[str, Any], facts
     values = "\n".join(f"| `{key}` | `{value}` |" for key, value in sorted(hyper.items())) or "| - | - |"
     return f"""---
 library_name: karst_bench
-base_model: timm/{base}
+{f"base_model: timm/{base}" if tagged else "# base_model: see the hash of its weights below"}
 pipeline_tag: image-classification
 tags: [karst_bench, peft, {method.split("+")[0]}]
 ---
@@ -101,11 +102,19 @@ What was trained beside a frozen backbone: the method's parameters and the class
 ```python
 import timm, karst_bench
 
-model = timm.create_model("{base}", pretrained=True, num_classes={dataset.classes if dataset else "CLASSES"})
+model = {_created(base, backbone, dataset, pretrained=tagged)}
 karst_bench.load_adapter(model, "FOLDER")  # refuses another backbone, missing or extra tensors, values that are not finite
 karst_bench.merge(model)                   # plain timm layers, where the method merges
 ```
 {_names(dataset)}"""
+
+
+def _created(base: str, backbone: AboutBackbone | None, dataset: AboutDataset | None, *, pretrained: bool) -> str:
+    """The line that makes the backbone; without a tag it says nothing of where its weights come from."""
+    words = [f'"{base}"', *(["pretrained=True"] if pretrained else []), f"num_classes={dataset.classes if dataset else 'CLASSES'}"]
+    words += [f"{key}={value!r}" for key, value in (backbone.model_args if backbone else {}).items()]
+    made = f"timm.create_model({', '.join(words)})"
+    return made if pretrained else f"{made}  # with the weights that the hash above is of"
 
 
 def _names(dataset: AboutDataset | None) -> str:

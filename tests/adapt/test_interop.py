@@ -260,6 +260,9 @@ def test_a_folder_has_a_card_and_is_read_as_the_file(tmp_path: Path) -> None:
     assert said["spec"]["method"]["m"] == 4 and said["about"]["dataset"]["class_names"] == ["cat", "dog", "a | b"]
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: karst_bench\n") and "cat, dog, a | b" in card and said["sha256"] in card
+    made = next(line for line in card.splitlines() if line.startswith("model = "))
+    compile(made, "card", "exec")
+    assert "num_classes=3" in made and "pretrained=True" not in made, "an architecture alone names no weights"
 
 
 class Hub(BaseHTTPRequestHandler):

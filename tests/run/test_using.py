@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torchvision.io import write_png
 
@@ -132,7 +133,7 @@ def test_a_bad_file_is_a_line_and_an_exit_code(words: Words, pictures: Path, tmp
     assert "1 of 3 images could not be read" in capsys.readouterr().err
     rows = json.loads(out.read_text())
     assert [row["image"] for row in rows] == ["0.png", "1.png", "2.png"]
-    assert "1.png" in rows[1]["error"] and len(rows[0]["classes"]) == len(rows[0]["probabilities"]) == 2
+    assert "not a readable image" in rows[1]["error"] and len(rows[0]["classes"]) == len(rows[0]["probabilities"]) == 2
     (pictures / "1.png").unlink()
     assert main(words("action=predict", f"images={pictures}", "topk=2", "format=csv")) == 0
     table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
@@ -152,6 +153,8 @@ def test_classes_have_the_names_that_the_adapter_brings(
     card = (tmp_path / "mine/README.md").read_text()
     assert f"{run[1].metrics.test_top1_last_pct:.2f} % of 800 images" in card and "mini/digits, 10 classes" in card
     (pictures / "1.png").unlink()
+    made = next(line for line in card.splitlines() if line.startswith("model = ")).removeprefix("model = ")
+    assert len(eval(made, {"timm": timm}).blocks) == 8, "vit_mini's own shape"
     folder = [f"adapter={tmp_path}/mine", f"out={tmp_path}/text"]
     rows = act(settings_of(words(*folder, "action=predict", f"images={pictures}", "topk=10")))
     assert sorted(rows[0]["classes"]) == sorted(said["dataset"]["class_names"]) == list("0123456789")

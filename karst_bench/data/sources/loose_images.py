@@ -46,7 +46,7 @@ def read_loose(found: Sequence[tuple[str, Path]], *, resize: str, size: int) -> 
         try:
             pixels = shape(read_image(path))
         except UserError as error:
-            read.bad[name] = str(error)
+            read.bad[name] = str(error).removeprefix(f"{path}: ")
             continue
         read.names.append(name)
         read.pixels.append(pixels)
