@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 from karst_bench.config.option_files import options
+from karst_bench.config.tuned import backbone_facts
 
 TASKS = ("digits", "cells", "distance")
 TABLES = Path(__file__).resolve().parents[1] / "conf" / "tuned" / "ours"
-FAMILIES = {"vit_mini": "vit", "swin_mini": "swin"}
 SOURCE = ("one learning rate for each method and backbone: the best mean of val200 over mini/digits, mini/cells and "
           "mini/distance (train800, seed 0); see provenance")  # fmt: skip
 Found = dict[float, dict[str, float]]
@@ -40,21 +40,22 @@ def found(folder: Path) -> dict[tuple[str, str], tuple[Found, dict[str, Any]]]:
     return {key: (values[key], example[key]) for key in values}
 
 
-def part(rates: Found, backbone: str, record: dict[str, Any]) -> dict[str, Any] | None:
-    """A table's entries for one backbone; None where fewer than two rates were run on all three tasks."""
+def part(rates: Found, record: dict[str, Any]) -> dict[str, Any] | None:
+    """A table's entry for one backbone; None where fewer than two rates were run on all three tasks."""
     means = {rate: round(mean(of.values()), 2) for rate, of in sorted(rates.items()) if set(of) == {*TASKS}}
     if len(means) < 2:
         return None
     best = max(means, key=lambda rate: (means[rate], -rate))
     tasks = [name for name in options("dataset") if name.startswith("mini/") and not name.startswith(("mini/fs_", "mini/all"))]
     provenance = {
-        "backbone": backbone, "weights": "pretrained", "split": "val", "seed": 0,
+        "split": "val", "seed": 0,
         "epochs": record["config"]["recipe"]["epochs"], "created": date.today().isoformat(),
         "commit": record["provenance"]["commit"],
         "mean_val_top1_pct": {f"{rate:g}": value for rate, value in means.items()},
         "val_top1_pct": {f"{rate:g}": dict(of) for rate, of in sorted(rates.items())},
     }  # fmt: skip
-    return {task: {"recipe.lr": best} for task in tasks} | {"provenance": provenance}
+    values = {task: {"recipe.lr": best} for task in tasks}
+    return {"backbone": backbone_facts(record["config"]["backbone"]), "values": values, "provenance": provenance}
 
 
 def main(folder: str) -> None:
@@ -62,12 +63,11 @@ def main(folder: str) -> None:
     for (method, backbone), (rates, record) in sorted(found(Path(folder)).items(), reverse=True):
         if (TABLES / f"{method}.yaml").exists():
             continue
-        of = part(rates, backbone, record)
-        if of is None:
+        entry = part(rates, record)
+        if entry is None:
             print(f"{method} on {backbone}: fewer than two rates were run on {', '.join(TASKS)}; no table")
             continue
-        table = tables.setdefault(method, {"source": SOURCE, "family": FAMILIES[backbone]})
-        table |= of if table["family"] == FAMILIES[backbone] else {FAMILIES[backbone]: of}
+        tables.setdefault(method, {"source": SOURCE, "searched": []})["searched"].append(entry)
     for method, table in sorted(tables.items()):
         head = f"# python run.py method={method} dataset=mini/distance tuned=ours\n"
         text = yaml.safe_dump(table, sort_keys=False, width=120, allow_unicode=True)
