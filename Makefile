@@ -44,7 +44,7 @@ report: $(STAMP)  ## the same, and one page to open in a browser: results/report
 	@cd $(HERE) && $(abspath $(BIN))/python -m karst_bench report suite=$(SUITE) results=$(abspath $(or $(KARST_BENCH_RESULTS),$(HERE)results))
 
 status: $(STAMP)  ## which cells of a suite are done, running, failed or missing
-	@$(BIN)/python -m karst_bench status suite=$(SUITE)
+	@cd $(HERE) && $(abspath $(BIN))/python -m karst_bench status suite=$(SUITE) results=$(abspath $(or $(KARST_BENCH_RESULTS),$(HERE)results))
 
 bench: $(STAMP)  ## what a step costs, against the frozen backbone, in one process
 	$(RUN) -m benchmarks out=outputs/benchmarks  # without out= the committed figures are replaced

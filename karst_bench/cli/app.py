@@ -65,14 +65,20 @@ def sweep(words: Words = None) -> None:
 
 
 @app.command(cls=OverrideCommand)
-def status(words: Words = None) -> None:
+def status(
+    words: Words = None,
+    results: Annotated[
+        Path | None, typer.Option(parser=exchange.expanded, help="As paths.results; default KARST_BENCH_RESULTS, else ./results.")
+    ] = None,
+    records: Annotated[str, typer.Option(help="As for report; own: what a run would find done.")] = "reference,own",
+) -> None:
     """Show how far a sweep is. Methods x tasks: done, running, failed, missing, and the commands for the gaps.
 
     karst-bench status suite=mini shows Table I's; sweep=NAME another, method= and dataset= one of your own.
     """
     from karst_bench.cli import plans
 
-    print(plans.matrix(words or []))
+    print(plans.matrix(words or [], results, records))
 
 
 @app.command(cls=OverrideCommand, no_args_is_help=True)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from karst_bench.errors import UserError
+
 
 def expanded(text: str) -> Path:
     """A path of the command line; ~ is a home folder."""
@@ -19,16 +21,23 @@ SuiteName = Annotated[str, typer.Option(help="vtab, mini, or the suite of runs o
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A folder of records, a results folder, or a commit.")],
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="A folder of records or results, a commit, reference, own, imported, or a suite.")
+    ],
     second: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
     suite: SuiteName = "vtab",
     results: Results = Path("results"),
 ) -> int:
-    """Compare two sets of records. Paired by cell and seed; exit code 1 where a method fell beyond its interval."""
+    """Compare two sets of records. Paired by cell and seed; exit code 1 where a method fell beyond its interval.
+
+    Two suites (compare mini vtab) have no cell in common; of them the order of methods is compared.
+    """
     from karst_bench.report import regression
 
     found = regression.compared(*(regression.records_named(name, suite, results) for name in (first, second)))
     print(found.text)
+    if not found.changes and not found.order:
+        raise UserError("nothing was compared: A and B have no cell in common")
     return int(any(change.fell for change in found.changes))
 
 
@@ -57,10 +66,9 @@ def export(
 ) -> None:
     """Write all cells to one file. With seeds, intervals, protocol, provenance and ids."""
     from karst_bench.report import exchange
-    from karst_bench.report.load import load_folders
-    from karst_bench.report.sources import record_folders
+    from karst_bench.report.sources import record_folders, suite_runs
 
-    runs, left_out = load_folders(record_folders(results, suite, records), suite)
+    _, runs, left_out = suite_runs(record_folders(results, suite, records), suite)
     cells = exchange.exported_cells(runs)
     exchange.write_export(cells, to)
     print(f"{to}: {len(cells)} cells of {len(runs)} runs; {len(left_out)} files left out")

@@ -1,6 +1,7 @@
 """What a sweep consists of and how far it is: the words of `karst-bench sweep` and `status`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from karst_bench.config.sweep_files import read_sweep, sweep_names
 from karst_bench.run import status
@@ -22,12 +23,18 @@ def listing(words: Sequence[str]) -> str:
     return status.listing(status.sweep_cells(planned))
 
 
-def matrix(words: Sequence[str]) -> str:
-    """Methods x tasks of the sweep that the words name, of Table I where they name none. Raises: UserError."""
+def matrix(words: Sequence[str], results: Path | None = None, records: str = "own") -> str:
+    """Methods x tasks of the sweep that the words name, of Table I where they name none, by the records of a report.
+
+    Raises: UserError.
+    """
     wanted = _named(words)
     if not any(word.startswith(NAMING) for word in wanted):
         wanted = ["sweep=table1", *wanted]
-    return status.matrix(wanted, status.sweep_cells(wanted))
+    wanted += [f"paths.results={results}"] if results else []
+    planned = status.sweep_cells(wanted, records)
+    where = sorted({str(cell.config["paths"]["results"]) for cell in planned})
+    return f"{status.matrix(wanted, planned)}\nBy the records ({records}) of {', '.join(where)}."
 
 
 def _named(words: Sequence[str]) -> list[str]:

@@ -48,6 +48,13 @@ def _checked(path: Path) -> RunRecord:
     return record
 
 
+def finished_in(folder: Path) -> Iterator[RunRecord]:
+    """All readable finished runs in a folder in order of id."""
+    for path in sorted(folder.glob("*.json")):
+        with suppress(RecordError):
+            yield _checked(path)
+
+
 class Store:
     """Reads and writes one suite's part of a results folder; many processes may share it."""
 
@@ -114,9 +121,7 @@ class Store:
 
     def records(self) -> Iterator[RunRecord]:
         """All readable finished runs of the suite in order of id; what is unreadable is passed over (reports say which)."""
-        for path in sorted((self.root / "runs" / self.suite).glob("*.json")):
-            with suppress(RecordError):
-                yield _checked(path)
+        return finished_in(self.root / "runs" / self.suite)
 
     def failed(self) -> Iterator[FailedRun]:
         """All readable last failures of the suite's cells in order of id."""

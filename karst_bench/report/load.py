@@ -75,6 +75,7 @@ class DatasetNode(Struct, frozen=True):
     name: PlainName
     task: PlainName
     group: PlainName
+    suite: PlainName = "vtab"
     shots: Count | None = None
     split_seed: Count | None = None
 
@@ -145,6 +146,7 @@ class Run:
     origin: str = "own"
     val: float | None = None
     val_images: int = 0
+    suite: str = "vtab"  # of its dataset
     file: str = ""  # below the folder that was read
     record: RunRecord | None = field(default=None, compare=False, repr=False)
 
@@ -215,6 +217,7 @@ def flatten(record: RunRecord, suite: str) -> Run:
         created=record.created, machine=machine(record), hyper=hyper(record.config),
         listed=config.tuned.listed, deviations=found.deviations, setting=found.setting, case=found.case,
         digested=not record.undigested, commit=record.provenance.commit or "", val_images=metrics.val_n or 0,
+        suite=dataset.suite,
         val=metrics.val_top1_best_pct if metrics.val_top1_last_pct is None else metrics.val_top1_last_pct,
         provenance_key=provenance_key(record, config, found.deviations), record=record,
     )  # fmt: skip

@@ -116,7 +116,8 @@ def footing(run: Run) -> str:
 def _groups(runs: Sequence[Run], suite: Suite, told: set[Place], named: Sequence[str]) -> list[RunGroup]:
     keyed: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        keyed.setdefault((run.backbone, "named" if named else collection(run), footing(run)), []).append(run)
+        own = "named" if named else "" if suite.sweeps else suite.name + ("_shots" if run.shots is not None else "")
+        keyed.setdefault((run.backbone, own or collection(run), footing(run)), []).append(run)
     groups = []
     for (backbone, kind, foot), members in sorted(keyed.items()):
         every = aggregate.method_results(members, full_names=True)
@@ -136,7 +137,7 @@ def _title(kind: str, tasks: Sequence[SuiteTask]) -> str:
     if kind == "named":
         return ", ".join(task.title for task in tasks[:4]) + (f" and {len(tasks) - 4} more" if len(tasks) > 4 else "")
     plain = kind.removesuffix("_shots")
-    return COLLECTIONS.get(plain, "own datasets") + (", few-shot" if plain != kind else "")
+    return COLLECTIONS.get(plain, "own datasets" if plain == OWN else plain) + (", few-shot" if plain != kind else "")
 
 
 def _columns(rows: Sequence[MethodResults], named: Sequence[str]) -> tuple[SuiteTask, ...]:
@@ -180,6 +181,7 @@ def _unplaced(
         elif place_of(run) in names:
             reason = f"seed {run.seed} of {run.method} on {run.dataset} is counted once, by another file that says the same"
         else:
-            reason = "measures neither the test nor the val split" if run.val is None else "of a dataset that was not named"
+            silent = run.last is None and run.val is None
+            reason = "measures neither the test nor the val split" if silent else f"of {run.dataset}, which was not named"
         lines.append(f"{run.origin}/{run.id}: {reason}")
     return lines

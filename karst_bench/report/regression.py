@@ -1,19 +1,25 @@
 """Two sets of records side by side, paired by cell: did a change of the code move a method beyond its interval?"""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scipy import stats
 from tabulate import tabulate
 
 from karst_bench.errors import UserError
 from karst_bench.report.experiment import LIBRARIES, Facts
-from karst_bench.report.load import Run, load_folders, load_runs
-from karst_bench.report.statistics import cells, compare, intervals
+from karst_bench.report.figure_data import common_tasks
+from karst_bench.report.load import Run
+from karst_bench.report.sources import ORIGINS, record_folders, stored_suite, suite_runs
+from karst_bench.report.statistics import aggregate, cells, compare, intervals
 from karst_bench.report.statistics.intervals import Estimate
 
-CODE = {*LIBRARIES, "pixels"}  # what a comparison of code lets differ
+CODE = {*LIBRARIES, "pixels", "threads"}  # what a comparison of code lets differ
+BOTH = "reference,own"
+SHARED = 5  # methods that an order takes at least
 Cell = tuple[str, str, str, int, Facts]  # method, backbone, dataset, shots, what was run
 
 
@@ -42,6 +48,7 @@ class Comparison:
     changes: list[MethodChange]
     alone: tuple[int, int]
     left_out: list[str]
+    order: str = ""  # where no cell is in both: what the order of methods on one side says about that on the other
 
     @property
     def text(self) -> str:
@@ -50,7 +57,7 @@ class Comparison:
         table = tabulate(lines, headers=["method", "cells", "B - A", "±", "over", ""], disable_numparse=True)
         said = [f"{self.alone[0]} cells are in A alone, {self.alone[1]} in B alone."]
         if not self.changes:
-            said.append("No cell is in both: nothing was compared.")
+            said.append(f"No cell is in both. {self.order or 'Nothing was compared.'}")
         return "\n".join([table, "", *said, *(f"left out: {line}" for line in self.left_out)])
 
 
@@ -60,19 +67,27 @@ def half(change: Estimate) -> str:
 
 
 def records_named(name: str, suite: str, results: Path) -> tuple[list[Run], list[str]]:
-    """The runs that a folder (of records, or a results folder) holds, or those of a commit below `results`.
+    """The runs of a folder (of records, or a results folder), of a commit or an origin (reference, own, imported) below `results`,
+    or of a suite.
 
-    Raises: UserError for a name that is neither, or holds no valid record.
+    Raises: UserError for a name that is none of these, or holds no valid record.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        places = {part: folder / part / suite for part in ("reference", "runs") if (folder / part / suite).is_dir()}
-        runs, left_out = load_folders(places, suite) if places else load_runs(folder, suite)
+        stored = stored_suite(suite)
+        places = {part: folder / part / stored for part in ("reference", "runs") if (folder / part / stored).is_dir()}
+        _, runs, left_out = suite_runs(places or {"own": folder}, suite)
+    elif name in ORIGINS:
+        _, runs, left_out = suite_runs(record_folders(results, suite, name), suite)
     elif re.fullmatch(r"[0-9a-f]{7,40}", name):
-        runs, left_out = load_folders({part: results / part / suite for part in ("reference", "runs")}, suite)
+        _, runs, left_out = suite_runs(record_folders(results, suite, BOTH), suite)
         runs = [run for run in runs if run.commit.startswith(name)]
     else:
-        raise UserError(f"{name} is no folder and no commit (7 to 40 hexadecimal digits)")
+        try:
+            _, runs, left_out = suite_runs(record_folders(results, name, BOTH), name)
+        except UserError:
+            known = f"no suite and none of {', '.join(ORIGINS)}"
+            raise UserError(f"{name} is no folder and no commit (7 to 40 hexadecimal digits), {known}") from None
     if not runs:
         raise UserError(f"{name}: no valid record of suite {suite}; {len(left_out)} files left out")
     return runs, left_out
@@ -89,7 +104,35 @@ def compared(first: tuple[list[Run], list[str]], second: tuple[list[Run], list[s
         groups.setdefault((cell[0], cell[1], _of_method(cell)), []).append(gaps)
     changes = [_change(f"{method} on {backbone}", gaps) for (method, backbone, _), gaps in groups.items()]
     alone = (len(sides[0].keys() - sides[1].keys()), len(sides[1].keys() - sides[0].keys()))
-    return Comparison(changes, alone, [*first[1], *second[1]])
+    order = "" if changes else order_line(first[0], second[0])
+    return Comparison(changes, alone, [*first[1], *second[1]], order)
+
+
+def order_line(first: Sequence[Run], second: Sequence[Run]) -> str:
+    """Spearman's rank correlation between the means of the methods that two suites share, in rows of the same name; "" where
+    fewer than five do."""
+    found = [_means(runs) for runs in (first, second)]
+    shared = sorted(found[0][1].keys() & found[1][1].keys())
+    if len(shared) < SHARED:
+        return ""
+    x, y = ([means[label] for label in shared] for _, means in found)
+    value = float(stats.spearmanr(x, y).statistic) if len({*x}) > 1 and len({*y}) > 1 else float("nan")
+    said = f"{value:.2f}" if value == value else "not defined, as one side has all alike"
+    names = ", ".join(shared)
+    return f"Order of {len(shared)} methods ({names}), A: {found[0][0]}, B: {found[1][0]}: Spearman {said}."
+
+
+def _means(runs: Sequence[Run]) -> tuple[str, dict[str, float]]:
+    """Of the backbone with most runs: where, and row -> its mean over the datasets that give most rows x datasets."""
+    measured = [run for run in runs if run.last is not None and run.shots is None]
+    if not measured:
+        return "no run", {}
+    backbone = Counter(sorted(run.backbone for run in measured)).most_common(1)[0][0]
+    by_method = aggregate.method_results((run for run in measured if run.backbone == backbone), full_names=True)
+    rows = [results for settings in by_method.values() for results in settings if results.tasks]
+    names = common_tasks(rows, sorted({name for results in rows for name in results.tasks}))
+    means = {results.label: aggregate.mean_over(results, names, [1 / len(names)] * len(names)) for results in rows}
+    return f"{backbone}, {len(names)} datasets", {label: mean.value for label, mean in means.items() if mean is not None}
 
 
 def _of_method(cell: Cell) -> Facts:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from karst_bench import files
 from karst_bench.report import formats, missing, paper, results_csv, tables
-from karst_bench.report.load import Run, load_folders
+from karst_bench.report.load import Run
 from karst_bench.report.missing import Gap
 from karst_bench.report.page.build import PageContent, html_page
 from karst_bench.report.placing import PlacedRuns, place_runs
@@ -23,9 +23,9 @@ from karst_bench.report.sections import (
     sections_of,
     statistics_tables,
 )
-from karst_bench.report.sources import published_folders, source_lines
+from karst_bench.report.sources import published_folders, source_lines, suite_runs
 from karst_bench.report.statistics.contrasts import declared_pairs
-from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN, Suite, load_suite
+from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN, Suite
 from karst_bench.report.table_model import Table
 
 FORMATS = {"md": formats.to_markdown, "csv": formats.to_csv, "tex": formats.to_latex}
@@ -61,8 +61,7 @@ def write_report(
 
     Raises: UserError for an unknown suite or a folder that cannot be written.
     """
-    layout = load_suite(suite, folders.values())
-    runs, left_out = load_folders(folders, suite)
+    layout, runs, left_out = suite_runs(folders, suite)
     printed = paper.printed_tables(layout) if not tasks else {}
     placed = place_runs(runs, layout, tasks)
     sections = sections_of(layout, placed, printed)

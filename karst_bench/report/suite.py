@@ -3,17 +3,15 @@
 A new method, dataset or table is one YAML file; nothing in report/ names one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from karst_bench.config.datasets import dataset_config, dataset_members
 from karst_bench.config.option_files import option_config, option_defaults, options
 from karst_bench.config.sweep_files import SUITES, SweepFile, read_sweep, sweep_names
 from karst_bench.errors import UserError
-from karst_bench.records.record import SUITE
 
 MAIN, FEW_SHOT, KERNELS = "table1", "figure2", "figure3"  # the sweeps behind the statistics pages and the two figures
 DESCRIPTIVE = ("_target_", "name", "about", "label", "paper")  # keys of a method that are no hyper-parameters
@@ -91,24 +89,11 @@ class Suite:
         return {known.task: known.title for known in self.tasks}[task]
 
 
-def load_suite(name: str, folders: Iterable[Path] = ()) -> Suite:
-    """The suite as conf/ has it; one that conf/ has not, but one of the folders of records is of, has no sweep: its tables follow
-    from its runs.
-
-    Raises: UserError for an unknown suite, or a file that does not say what is needed.
-    """
-    if name not in SUITES:
-        there = [folder for folder in folders if folder.is_dir()]
-        if there and SUITE.fullmatch(name):
-            return Suite(name, (), (), {})
-        others = sorted({path.name for folder in folders for path in folder.parent.glob("*") if path.is_dir()} - {*SUITES})
-        known = ", ".join([*SUITES, *others])
-        raise UserError(f"suite={name}: unknown; use one of {known}, or the suite of runs of yours")
-    return _known_suite(name)
-
-
 @cache
-def _known_suite(name: str) -> Suite:
+def load_suite(name: str) -> Suite:
+    """The suite as conf/ has it. Raises: UserError for an unknown suite, or a file that does not say what is needed."""
+    if name not in SUITES:
+        raise UserError(f"suite={name}: unknown; use one of {', '.join(SUITES)}")
     sweeps = {sweep: read_sweep(sweep, name) for sweep in sweep_names(name)}
     return Suite(name, _datasets(sweeps[MAIN].values("dataset")), _datasets(sweeps[FEW_SHOT].values("dataset")), sweeps)
 

@@ -12,7 +12,8 @@ from karst_bench.config.sweeps import axes, expand, jobs
 from karst_bench.records.identity import INPUT, cell_key
 from karst_bench.records.lease import Leases
 from karst_bench.records.record import RunRecord
-from karst_bench.records.store import Store
+from karst_bench.records.store import Store, finished_in
+from karst_bench.report.sources import record_folders
 
 STATES = ("done", "running", "failed", "missing")
 REPEATS = ("seed", "dataset.split_seed")  # axes whose values are counted inside one box of the matrix
@@ -36,8 +37,9 @@ class SweepCell:
         return None if self.record is None else self.record.metrics.accuracy()[1]
 
 
-def sweep_cells(overrides: Sequence[str]) -> list[SweepCell]:
-    """The cells of `run.py <overrides>`, in the order they would run; reads records, never data or weights.
+def sweep_cells(overrides: Sequence[str], records: str = "own") -> list[SweepCell]:
+    """The cells of `run.py <overrides>`, in the order they would run; reads records, never data or weights. records: own, as a
+    run would find them, or reference too, as a report does.
 
     Raises: UserError as composing the cells does.
     """
@@ -45,18 +47,19 @@ def sweep_cells(overrides: Sequence[str]) -> list[SweepCell]:
     swept = axes(expanded)
     planned = list(zip(jobs(expanded), _configs(jobs(expanded), swept), strict=True))
     places = {(str(config["paths"]["results"]), str(config["suite"])) for _, config in planned}
-    known = {place: _Known(Path(place[0]), place[1]) for place in places}
+    known = {place: _Known(Path(place[0]), place[1], records) for place in places}
     return [_cell(job, config, known[config["paths"]["results"], config["suite"]]) for job, config in planned]
 
 
 class _Known:
     """What a results folder knows of one suite's cells."""
 
-    def __init__(self, results: Path, suite: str) -> None:
+    def __init__(self, results: Path, suite: str, records: str) -> None:
         store = Store(results, suite)
         self.done: dict[str, list[RunRecord]] = defaultdict(list)
-        for record in store.records():
-            self.done[cell_key(record.config)].append(record)
+        for folder in record_folders(results, suite, records).values():
+            for record in finished_in(folder):
+                self.done[cell_key(record.config)].append(record)
         self.failed = {cell_key(run.config) for run in store.failed()}
         self.running = set(Leases(results).running().values())
         self.rates = _rates(record for records in self.done.values() for record in records)

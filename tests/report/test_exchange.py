@@ -42,6 +42,29 @@ def test_compare_takes_commits_and_names_what_is_neither(tmp_path, capsys):
     assert main(["compare", "aaaaaaa", "ccccccc", f"results={tmp_path}"]) == 2
 
 
+def test_compare_takes_origins_and_refuses_to_pass_what_shares_no_cell(tmp_path, capsys):
+    for folder, shift in (("reference", 0.0), ("runs", -5.0)):
+        results_of(tmp_path / folder, shift)
+        (tmp_path / folder / "runs" / "vtab").rename(tmp_path / folder / "vtab")
+    assert main(["compare", "reference", "own", f"results={tmp_path}"]) == 1
+    assert "FELL" in capsys.readouterr().out
+    other = results_of(tmp_path / "other", config__backbone={"name": "vit_other"})
+    assert main(["compare", "own", other, f"results={tmp_path}"]) == 2
+    assert "no cell in common" in capsys.readouterr().err
+
+
+def test_two_suites_are_compared_by_the_order_of_their_methods(tmp_path, capsys):
+    """Spearman of 1..6 against 1..6 with one neighbouring pair swapped: 1 - 6 * 2 / (6 * 35)."""
+    methods = ("linear", "bitfit", "ssf", "lora", "karst", "fact_tk")
+    (tmp_path / "reference" / "mini").mkdir(parents=True)
+    for suite, order in (("vtab", (1, 2, 3, 4, 5, 6)), ("mini", (1, 2, 3, 4, 6, 5))):
+        task = "dtd" if suite == "vtab" else "count"
+        write(tmp_path, *(record(method, task, 0, 50.0 + value, suite) for method, value in zip(methods, order, strict=True)))
+    assert main(["compare", "vtab", "mini", f"results={tmp_path}"]) == 0
+    out = capsys.readouterr().out
+    assert "Order of 6 methods" in out and f"Spearman {1 - 12 / 210:.2f}" in out
+
+
 def test_export_says_every_cell_with_its_protocol_and_ids(tmp_path, capsys):
     results_of(tmp_path)
     write(tmp_path, record("lora", "dtd", 7, 10.0, config__recipe__wd=1))

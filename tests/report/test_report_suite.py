@@ -23,7 +23,7 @@ def fresh(monkeypatch, tmp_path):
     folder = tmp_path / "plugin" / "conf"
     folder.mkdir(parents=True)
     monkeypatch.setenv("KARST_BENCH_PLUGINS", str(folder.parent))
-    caches = suite._known_suite, suite.method_file, suite._datasets, experiment.dataset_file, experiment.default_facts
+    caches = load_suite, suite.method_file, suite._datasets, experiment.dataset_file, experiment.default_facts
     caches += experiment.known_options, experiment._file, experiment._like
     for cache in caches:
         cache.cache_clear()

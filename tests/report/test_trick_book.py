@@ -97,6 +97,32 @@ def test_another_experiment_is_another_cell(tmp_path, changes):
     assert outcome(tmp_path, joining(**changes)) == "own cell"
 
 
+CPU = {"provenance__device": "cpu", "provenance__threads": 1}
+ON_A_CPU = {"threads": CPU | {"provenance__threads": 2}, "threads unsaid": CPU | {"provenance__threads": None}}
+
+
+@pytest.mark.parametrize("changes", ON_A_CPU.values(), ids=ON_A_CPU)
+def test_threads_of_a_cpu_are_another_cell(tmp_path, changes):
+    """They order its sums. On a GPU they feed it: a footnote, below."""
+    assert outcome(tmp_path, joining(**changes), CPU) == "own cell"
+
+
+def test_a_gpus_run_stands_with_a_cpus_of_one_kind(tmp_path):
+    assert outcome(tmp_path, joining(last=60.0), CPU) == "footnote"
+
+
+def test_split_seeds_are_repeats_and_another_list_of_one_is_not(tmp_path):
+    """Each split seed has a list of its own; two lists of one split seed are two versions of the data."""
+    few = {"shots": 4, "split_seed": 0}
+    for split, seed in ((0, 0), (0, 1), (1, 0), (2, 0)):
+        write(tmp_path, record("lora", "pets", seed, 60.0, **few | {"split_seed": split}, data__list_sha256=f"{split}a" * 32))
+    write(tmp_path, record("lora", "pets", 7, 1.0, **few, data__list_sha256="ef" * 32))
+    runs, _ = load_folders({"own": tmp_path / "runs" / "vtab"}, "vtab")
+    first, second = aggregate.method_results(runs)["lora"]
+    assert first.tasks["pets@4"].scores == [60.0] * 4 and [run.split_seed for run in first.runs] == [0, 0, 1, 2]
+    assert second.tasks["pets@4"].scores == [1.0] and "list=efef" in second.label
+
+
 AMONG_TUNED = {
     "one epoch": TUNED_LR | SHORT,
     "another weight decay": TUNED_LR | {"config__recipe__wd": 1},
@@ -173,7 +199,7 @@ FOOTNOTES = {
     "another commit": {"provenance__commit": "fedcba9876543210"},
     "a dirty tree": {"provenance__dirty": True},
     "another release of this package": {"provenance__version": "9.9.9"},
-    "other threads": {"provenance__threads": 1},
+    "other threads beside a GPU": {"provenance__threads": 1},
     "another device": {"provenance__device": "A100"},
 }
 
