@@ -6,7 +6,6 @@ three is no candidate, and one candidate is no search. A table that stands alrea
 """
 
 import json
-import sys
 from collections import defaultdict
 from datetime import date
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from karst_bench.cli.app import generator
 from karst_bench.config.option_files import options
 from karst_bench.config.tuned import backbone_facts
 
@@ -58,9 +58,10 @@ def part(rates: Found, record: dict[str, Any]) -> dict[str, Any] | None:
     return {"backbone": backbone_facts(record["config"]["backbone"]), "values": values, "provenance": provenance}
 
 
-def main(folder: str) -> None:
+def main(folder: Path) -> None:
+    """Write conf/tuned/ours/<method>.yaml for the methods that have none, from the runs below FOLDER."""
     tables: dict[str, dict[str, Any]] = {}
-    for (method, backbone), (rates, record) in sorted(found(Path(folder)).items(), reverse=True):
+    for (method, backbone), (rates, record) in sorted(found(folder).items(), reverse=True):
         if (TABLES / f"{method}.yaml").exists():
             continue
         entry = part(rates, record)
@@ -76,4 +77,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    generator(main)
