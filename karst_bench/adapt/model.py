@@ -17,7 +17,7 @@ from karst_bench.adapt.token_verbs import TokenVerbs
 from karst_bench.adapt.trained import named
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Artefact
-from karst_bench.nn.affine import Affine
+from karst_bench.nn.affine import Affine, RowsAffine
 from karst_bench.nn.model_spec import Site
 from karst_bench.nn.weight_delta import WeightDelta
 
@@ -62,17 +62,18 @@ class TimmAdaptedModel(TokenVerbs):
     def affine(
         self, site: Site, scale: nn.Parameter | None, shift: nn.Parameter | None, *, where: str = "after", centre: float
     ) -> None:
-        """y = (centre + scale) * f(x) + shift after the site, or the same on its input (`before`, linear sites only).
+        """y = (centre + scale) * f(x) + shift after the site, or the same on its input (`before`, whole linear sites only).
 
-        Shapes: scale and shift (C,) or (1,). Raises: UserError where the place is not defined.
+        Shapes: scale and shift (C,) or (1,), C the rows of a q, k or v site. Raises: UserError where the place is not defined.
         """
         if where not in ("after", "before"):
             raise UserError(f"{site.name}: an affine stands before or after, not {where!r}")
-        if site.rows is not None or (where == "before" and site.kind != "linear"):
+        if where == "before" and (site.rows is not None or site.kind != "linear"):
             raise UserError(
-                f"{site.name}: an affine {where} a {site.role} site is not defined; use qkv, proj, fc1 or fc2"
+                f"{site.name}: an affine before a {site.role} site is not defined; use qkv, proj, fc1 or fc2"
             )
-        affine = self._train(Affine(scale, shift, centre=centre))
+        affine = self._train(Affine(scale, shift, centre=centre) if site.rows is None else
+                             RowsAffine(scale, shift, centre=centre, rows=site.rows))  # fmt: skip
         layer = self._layer(site)
         (layer.after if where == "after" else layer.before).append(affine)
 

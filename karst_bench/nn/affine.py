@@ -41,6 +41,39 @@ class Affine(nn.Module):
         return ", ".join(f"{name}={tuple(p.shape)}" for name, p in sizes.items() if p is not None)
 
 
+class RowsAffine(Affine):
+    """An `Affine` on a range of the channels, q, k or v of a fused projection; the others stay as they are.
+
+    Shapes: scale, shift (stop - start,) or (1,).
+    """
+
+    def __init__(
+        self, scale: nn.Parameter | None, shift: nn.Parameter | None, *, centre: float, rows: tuple[int, int]
+    ) -> None:
+        super().__init__(scale, shift, centre=centre)
+        self.rows = rows
+
+    def gain(self, channels: int) -> Tensor | None:
+        own = super().gain(self.rows[1] - self.rows[0])
+        return None if own is None else self._among(own, own.new_ones(channels))
+
+    def offset(self, channels: int) -> Tensor | None:
+        own = super().offset(self.rows[1] - self.rows[0])
+        return None if own is None else self._among(own, own.new_zeros(channels))
+
+    def _among(self, own: Tensor, others: Tensor) -> Tensor:
+        start, stop = self.rows
+        return torch.cat([others[:start], own, others[stop:]])
+
+    def forward(self, x: Tensor, axis: int = -1) -> Tensor:
+        shape, y = [1] * x.ndim, x
+        shape[axis] = -1
+        gain, offset = self.gain(x.shape[axis]), self.offset(x.shape[axis])
+        if gain is not None:
+            y = y * gain.view(shape)
+        return (y if offset is None else y + offset.view(shape)).to(x.dtype)
+
+
 def fold_after(weight: Tensor, bias: Tensor | None, affine: Affine) -> tuple[Tensor, Tensor | None]:
     """(W, b) of the layer followed by the affine: W' = diag(g) W, b' = g * b + s.
 

@@ -3,6 +3,8 @@
 import logging
 import runpy
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -43,6 +45,44 @@ def test_help_and_version(command: str, capsys: pytest.CaptureFixture[str]) -> N
     assert (f"Usage: karst-bench {command}" in shown) != (command == "run") and len(shown) > 150
     assert main([*command.split(), "--version"]) == 0
     assert capsys.readouterr().out == f"karst_bench {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "among", "never"),
+    [
+        ("karst-bench ", "run data weights tune", "seed="),
+        ("karst-bench data a", "audit", "run"),
+        ("karst-bench run met", "method= method.r=", "method=lora"),
+        ("karst-bench run method=lo", "method=lora method=lora_all", "method=karst"),
+        ("python run.py method=lora method.s", "method.sites= method.s=", "method.N="),
+        ("./run.py -m method=lora,kar", "method=lora,karst", "method=karst"),
+        ("run.py device=", "device=auto device=cuda", "device=tpu"),
+        ("karst-bench run recipe.l", "recipe.lr= recipe.lag=", "recipe.wd="),
+        ("karst-bench tune tr", "trials= tracker=", "seed="),
+        ("karst-bench report s", "suite=", "seed="),
+        ("karst-bench run paths.data=/", "", "paths.data=/"),
+        ("python other.py met", "", "method="),
+    ],
+)
+def test_a_shell_completes_what_there_is(line: str, among: str, never: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "words", line]) == 0
+    found = capsys.readouterr().out.splitlines()
+    assert set(among.split()) <= set(found) and never not in found
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_bash_reads_the_script_and_completes_with_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["completion", "bash"]) == 0 and main(["completion", "fish"]) == 2
+    script = tmp_path / "karst.sh"
+    script.write_text(capsys.readouterr().out)
+    program = tmp_path / "karst-bench"
+    program.write_text("#!/bin/bash\necho method=lora\necho method=lora_all\n")
+    program.chmod(0o755)
+    asked = f"""PATH={tmp_path}:$PATH; source {script}
+        COMP_WORDS=(python run.py method = lo); COMP_LINE='python run.py method=lo'; COMP_POINT=${{#COMP_LINE}}
+        _karst_bench; echo "${{COMPREPLY[*]}}"; COMPREPLY=(); COMP_WORDS=(python x.py); _karst_bench; echo "${{#COMPREPLY[@]}}" """
+    said = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert said == "lora lora_all\n0\n"
 
 
 @pytest.mark.parametrize("name", sorted(DOORS))
