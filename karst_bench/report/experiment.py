@@ -89,12 +89,13 @@ def _weights_differ(record: RunRecord) -> list[str]:
 
 def _dataset_differs(facts: Mapping[str, Any]) -> Facts:
     """What the record's dataset has otherwise than conf/dataset; nothing for a dataset that has no file here."""
-    name = str(facts.get("name"))
+    own = facts.get("source") == "own"
+    name = "folder" if own else str(facts.get("name"))
     if name not in known_options("dataset"):
         return _sorted(flat({key: value for key, value in facts.items() if key in ("transform", "difficulty")}, "dataset."))
     default = flat(deciding_facts({"dataset": dataset_file(name)})["dataset"], "dataset.")
     found = flat(facts, "dataset.")
-    free = {"dataset.name", "dataset.shots", "dataset.split_seed", "dataset.encoding"}
+    free = {"dataset.name", "dataset.split_seed", "dataset.encoding", "dataset.classes" if own else "dataset.shots"}
     return _sorted({key: found.get(key, "null") for key in _unequal(default, found) if key not in free})
 
 
