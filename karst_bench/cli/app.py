@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from karst_bench import __version__
-from karst_bench.cli import exchange
+from karst_bench.cli import exchange, shells
 from karst_bench.cli.console import attach_console
 from karst_bench.cli.outcome import asks_for_debug, exit_code
 from karst_bench.cli.words import KeyValueCommand, OverrideCommand
@@ -256,30 +256,7 @@ def demo() -> None:
     demonstration.show()
 
 
-@app.command(no_args_is_help=True)
-def completion(
-    shell: Annotated[str, typer.Argument(help="bash or zsh.")], line: Annotated[str, typer.Argument(hidden=True)] = ""
-) -> int:
-    """Print what a shell needs to complete commands, keys and values. In bash: eval "$(karst-bench completion bash)"."""
-    from karst_bench.cli.completion import SCRIPTS, completions
-
-    if shell == "words":
-        print("\n".join(completions(line, _words_of)))
-        return 0
-    if shell not in SCRIPTS:
-        raise UserError(f"completion {shell}: choose {' or '.join(SCRIPTS)}")
-    print(SCRIPTS[shell], end="")
-    return 0
-
-
-def _words_of(path: Sequence[str]) -> list[str]:
-    """The commands below `path`, or the options of the command that it is, as key=."""
-    found: Any = typer.main.get_command(app)
-    for name in path:
-        found = getattr(found, "commands", {}).get(name, found)
-    if getattr(found, "commands", None):
-        return list(found.commands)
-    return [f"{parameter.name}=" for parameter in found.params if parameter.name not in ("help", "words") and not parameter.hidden]
+app.command(no_args_is_help=True)(shells.completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
