@@ -28,7 +28,7 @@ function ranking(figure) {
   const { controls, canvas } = head(figure);
   const usable = Object.keys(DATA.tables).filter((name) => /^(table\d|fgvc|runs_)/.test(name) && ourRows(name).length);
   if (!usable.length) return absent(figure);
-  const state = { table: usable[0], column: "group_avg", kind: "*", whole: false };
+  const state = { table: usable[0], column: "group_avg", kind: heroKind(usable[0]), whole: false };
   const columnsOf = (name) => DATA.tables[name].columns.filter((column) => column.ranked && ourRows(name).some((row) => (row.cells[column.k] || {}).v !== undefined));
   const draw = () => {
     const column = columnsOf(state.table).find((one) => one.k === state.column) || columnsOf(state.table)[0];
@@ -63,6 +63,13 @@ function ranking(figure) {
   return draw;
 }
 
+// The kind of tuning to begin with, for like compares with like: that of KARST's row, where it has company; else all.
+function heroKind(name) {
+  const rows = ourRows(name);
+  const hero = rows.find((row) => row.k.split(" [")[0] === HERO && row.cells.group_avg && row.cells.group_avg.v !== undefined);
+  return hero && rows.filter((row) => row.kind === hero.kind).length > 2 ? hero.kind : "*";
+}
+
 function paramsLine(row) {
   const size = row.cells.params_m;
   return size && size.v !== undefined ? `${number(size.v, size.d)} M trained parameters` : "";
@@ -86,12 +93,14 @@ function costs(figure) {
     const cut = zoomedFrom(all.map((point) => point.v));
     whole.hidden = cut === undefined;
     const low = cut !== undefined && zoomed ? cut : -Infinity;
+    const bare = (label) => label.split(" [")[0];
+    const short = (point) => (all.filter((other) => bare(other.m) === bare(point.m)).length > 1 ? point.m : bare(point.m));
     const series = all.map((point) => {
       const row = point.r.length ? rowOf(point) : null;
       const name = row ? row.k : `${point.m}${point.source === "ours" ? "" : ` (${point.source})`}`;
       const lines = [name, `Avg. ${estimate(point)}`, interval(point), `${title}: ${Number(point.x.toPrecision(4))}`];
       return { className: colour(point.m), hollow: point.source !== "ours", labels: true,
-        points: [{ ...point, label: point.v < low ? `${point.m}, below: ${number(point.v)}` : point.m, lines, href: row ? cellHash(NAMES.main, row.k, row.cells.group_avg ? "group_avg" : "method") : null }] };
+        points: [{ ...point, label: point.v < low ? `${short(point)}, below: ${number(point.v)}` : short(point), lines, href: row ? cellHash(NAMES.main, row.k, row.cells.group_avg ? "group_avg" : "method") : null }] };
     });
     const inside = all.filter((point) => point.v >= low);
     const front = inside.filter((point) => point.front).map((point) => [point.x, point.v]).sort((a, b) => a[0] - b[0]);
@@ -125,7 +134,7 @@ function contrasts(figure) {
     const inside = cut === undefined || !zoomed ? shown : shown.filter((row) => row.v >= cut);
     const [low, high] = range(inside);
     const axis = `Avg. minus that of ${second} (points)${inside.length < shown.length ? "; ◂ lies below" : ""}`;
-    dotPlot(canvas, shown, { digits: 1, zero: true, domain: [Math.min(low, 0), Math.max(high, 0)], axis, label: `Differences from ${second}` });
+    dotPlot(canvas, shown, { digits: 1, zero: true, domain: [Math.min(low, -0.06 * Math.max(high, 0)), Math.max(high, -0.06 * Math.min(low, 0))], axis, label: `Differences from ${second}` });
   };
   const whole = pressed("Whole axis", false, (on) => { zoomed = !on; draw(); });
   controls.append(

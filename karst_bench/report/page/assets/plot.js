@@ -41,12 +41,18 @@ function range(points, pad = 0.06) {
   return [low - room, high + room];
 }
 
-// Where an axis may start so that the upper rows can be told apart: undefined where no row lies far below the others.
+// Where an axis may start so that the upper rows can be told apart: above a gap that takes half of the span, again and again
+// while more than half of the rows stay; undefined where there is no such gap.
 function zoomedFrom(values) {
   const sorted = [...values].sort((a, b) => b - a);
-  const cut = sorted[0] - 2.5 * (sorted[0] - sorted[Math.floor((sorted.length - 1) / 2)]);
-  const kept = sorted.filter((value) => value >= cut);
-  return sorted.length < 4 || kept.length === sorted.length ? undefined : cut;
+  let kept = sorted.length;
+  for (;;) {
+    const gaps = sorted.slice(1, kept).map((value, at) => sorted[at] - value);
+    const widest = gaps.indexOf(Math.max(...gaps));
+    if (!gaps.length || gaps[widest] * 2 < sorted[0] - sorted[kept - 1] || (widest + 1) * 2 <= sorted.length) break;
+    kept = widest + 1;
+  }
+  return kept === sorted.length ? undefined : sorted[kept - 1];
 }
 
 function shorten(text, width) {
