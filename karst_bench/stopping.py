@@ -53,6 +53,11 @@ def safe_point() -> None:
         raise Stopped(_WISH.number)
 
 
+def forget() -> None:
+    """Nothing was left to stop."""
+    _WISH.number = None
+
+
 def watched(items: Iterable[T]) -> Iterator[T]:
     """The items, with a safe point before each."""
     for item in items:

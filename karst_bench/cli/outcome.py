@@ -19,7 +19,7 @@ def exit_code(act: Callable[[], object], *, debug: bool) -> int:
     try:
         with stopping.listening():
             result = act()
-            stopping.safe_point()  # whoever asked is told that it was heard, even if nothing was left to stop
+            stopping.forget()  # all is done: nothing was left to stop, and a requeued job would have nothing to do
         return result if isinstance(result, int) else DONE
     except Stopped as stopped:
         print(f"stopped; {stopped}", file=sys.stderr)

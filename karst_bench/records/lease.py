@@ -141,9 +141,10 @@ class Leases:
         return Lease((trying, owning), self.lease_s)
 
     def _sweep(self) -> None:
-        """Remove what workers that were killed while they asked or probed left, of any cell, when nobody touched it for long."""
-        for leftover in (*self.folder.glob(".*"), *self.folder.parent.glob("runs/*/.*probe.*")):
-            if self._silent(leftover):
+        """Remove what workers that were killed while they asked or wrote left, of any cell, when nobody touched it for long."""
+        root = self.folder.parent
+        for leftover in (*self.folder.glob(".*"), *root.glob("*/.*.tmp"), *root.glob("*/*/.*.tmp"), *root.glob("*/*/*/.*.tmp")):
+            if leftover.is_file() and self._silent(leftover):
                 with suppress(OSError):
                     leftover.unlink()
 

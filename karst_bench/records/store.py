@@ -291,6 +291,13 @@ class Store:
             with suppress(OSError):
                 path.unlink()
 
+    def drop_leftovers(self, run_id: str) -> None:
+        """Forget the checkpoints of a finished run, which a process that was killed with its record just written left."""
+        for path in self.checkpoint_path(run_id).parent.glob(f"{run_id}.*safetensors"):
+            if not path.name.startswith(f"{run_id}.forced"):
+                with suppress(OSError):
+                    path.unlink()
+
     def clear_temporaries(self, run_id: str) -> None:
         """Remove what a killed run of that id half wrote; for the holder of its lease."""
         files.clear_temporaries(self.root / "predictions" / self.suite, run_id)

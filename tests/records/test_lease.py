@@ -176,9 +176,10 @@ def test_what_killed_workers_left_is_swept_whatever_its_cell(tmp_path):
     for folder in (leases, probes):
         folder.mkdir(parents=True)
     old = [leases / f".{'f' * 16}.00.try.1.ab.tmp", leases / ".clock.1.2", probes / ".probe.1.ab.tmp",
-           probes / "..probe.1.ab.tmp.1.cd.tmp"]  # fmt: skip
+           probes / "..probe.1.ab.tmp.1.cd.tmp", probes / f".{'e' * 16}.json.1.ab.tmp"]  # fmt: skip
     new = [leases / f".{'e' * 16}.00.own.2.ab.tmp", probes / ".probe.2.ab.tmp"]
-    others = [probes / f".{'e' * 16}.json.1.ab.tmp", probes / f"{'e' * 16}.json"]
+    others = [probes / f"{'e' * 16}.json", tmp_path / "adapters" / "mini" / f"{'e' * 16}.safetensors"]
+    others[1].parent.mkdir(parents=True)
     for file in (*old, *new, *others):
         file.touch()
     for file in (*old, *others):

@@ -1,115 +1,177 @@
-"""Sweeps under fire (make chaos, minutes): killed workers and crowds of them lose, double and change nothing."""
+"""Sweeps under fire (make chaos, some minutes): stopped workers and crowds of them lose, double and change nothing."""
 
+import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
+import chaos
 import pytest
 import torch
 from msgspec import to_builtins
 from safetensors.torch import load_file
 
+from karst_bench.cli.hydra_app import main
+from karst_bench.config.compose import settings_of
+from karst_bench.config.sweeps import expand, jobs
 from karst_bench.records import record as schema
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("KARST_BENCH_KILLS", "30"))
-CELLS = ["method=karst,lora,bitfit,linear", "dataset=mini/digits,mini/count", "seed=0,1,2"]
-COUNT = 4 * 2 * 3
-SHORT = ["recipe.epochs=2", "device=cpu", "threads=1"]
-MEASURED = ("id", "metrics", "curves", "counts")
+STOPS = int(os.environ.get("KARST_BENCH_STOPS", "300"))
+TINY = ["dataset=mini/digits", "backbone.weights=none", "recipe.epochs=3", "recipe.batch=250", "threads=1", "device=cpu",
+        "protocol=peek10", "checkpoint_s=0", "lease_s=3", "precision=fp32",
+        "backbone.model_args={img_size:32,patch_size:8,embed_dim:32,depth:1,num_heads:2}"]  # fmt: skip
+STAGES = ["method.stages.supernet.epochs=2", "method.stages.evolve.population=3", "method.stages.evolve.parents=2",
+          "method.stages.evolve.mutants=1", "method.stages.evolve.crossed=1", "method.stages.evolve.generations=1"]  # fmt: skip
+SWEEPS = {
+    "plain": ["-m", "method=lora,bitfit,linear", "seed=0,1", *TINY],
+    "searched": ["-m", "method=noah", "seed=0,1", *TINY, *STAGES],
+}
+COUNT = {"plain": 6, "searched": 2}
+MEASURED = ("id", "metrics", "curves", "counts", "notes")
+# 0 and 3: it had ended before the signal came; -15: it did not listen yet, or no more
+CODES = {signal.SIGKILL: {-9, 0, 3}, signal.SIGTERM: {143, -15, 0, 3}, signal.SIGINT: {130, 0, 3}}
 
 
-def start(results: Path, outputs: Path, words: list[str]) -> subprocess.Popen[bytes]:
-    """One worker on the sweep, in a process group of its own."""
-    where = [f"paths.results={results}", f"paths.outputs={outputs}"]
-    command = [sys.executable, str(ROOT / "run.py"), "-m", *CELLS, *SHORT, *where, *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet, start_new_session=True)
-
-
-def finish(results: Path, outputs: Path) -> None:
-    """The same command until it exits with success: all cells are done."""
-    for _ in range(3):
-        worker = start(results, outputs, [])
-        if worker.wait(1800) == 0:
-            return
-    raise AssertionError("the sweep does not come to an end")
+def places(folder: Path) -> list[str]:
+    return [f"paths.{key}={folder / key}" for key in ("results", "outputs")]
 
 
 def measured(results: Path) -> dict[str, dict]:
     """The valid records by id, with what must not differ between sweeps."""
-    paths = sorted((results / "runs" / "mini").glob("*.json"))
-    records = [schema.load(path) for path in paths]
-    return {record["id"]: {key: record[key] for key in MEASURED} for record in map(to_builtins, records)}
+    records = [schema.load(path) for path in sorted((results / "runs" / "mini").glob("*.json"))]
+    return {record.id: {key: to_builtins(record)[key] for key in MEASURED if key in to_builtins(record)} | {
+        "adapter": record.adapter} for record in records}  # fmt: skip
 
 
-class Calm(NamedTuple):
-    """The undisturbed sweep and how long it took."""
-
-    results: Path
-    seconds: float
+def assert_equal_sweeps(results: Path, calm: Path, *, forced: int = 0) -> None:
+    """The same records, equal bit for bit in metrics, curves, counts and adapters; each forced so often; nothing half written."""
+    ours, theirs = measured(results), measured(calm)
+    assert ours.keys() == theirs.keys(), "lost or strange records"
+    for run_id, record in ours.items():
+        here, there = (load_file(folder / kept[run_id].pop("adapter")) for folder, kept in ((results, ours), (calm, theirs)))
+        assert json.dumps(record, sort_keys=True) == json.dumps(theirs[run_id], sort_keys=True)
+        assert here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
+    times = Counter(path.name.split(".")[0] for path in (results / "superseded").rglob("*.json"))
+    assert times == (dict.fromkeys(ours, forced) if forced else {}), "run more or less often than asked"
+    assert len(list((results / "adapters").rglob("*.safetensors"))) == len(ours)
+    assert not list((results / "checkpoints").glob("*.safetensors")) and not list((results / "failed").rglob("*.json"))
+    assert not list((results / "forced" / "commands").glob("*"))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    began = time.monotonic()
-    finish(folder / "results", folder / "outputs")
-    return Calm(folder / "results", time.monotonic() - began)
+def calm(tmp_path_factory):
+    """The folder of each sweep, undisturbed; what its images are cached in is shared by all."""
+    folder = tmp_path_factory.mktemp("calm")
+    torch.set_num_threads(1)
+    for name, words in SWEEPS.items():  # in this process, which then has imported and composed all that its children need
+        assert main([*words, *places(folder / name), f"paths.cache={folder}/cache"]) == 0
+        assert len(measured(folder / name / "results")) == COUNT[name]
+    return folder
 
 
-def assert_equal_sweeps(results: Path, undisturbed: Path) -> None:
-    """24 records, equal bit for bit in metrics, curves, counts and adapters; nothing half written lies about."""
-    ours, theirs = measured(results), measured(undisturbed)
-    assert len(ours) == COUNT
-    assert json.dumps(ours, sort_keys=True) == json.dumps(theirs, sort_keys=True)
-    for run_id in ours:
-        here, there = (load_file(r / "adapters" / "mini" / f"{run_id}.safetensors") for r in (results, undisturbed))
-        assert here.keys() == there.keys()
-        assert all(torch.equal(here[name], there[name]) for name in here)
-    leftovers = [
-        path.name for path in results.rglob("*") if path.is_file() and path.suffix not in (".json", ".safetensors")
-    ]
-    assert not [name for name in leftovers if ".tmp" in name], leftovers
-    assert not list((results / "checkpoints").glob("*"))
+@pytest.fixture(scope="module")
+def cells(calm):
+    """The settings of each sweep's cells."""
+    return {name: [settings_of([*job, f"paths.cache={calm}/cache"]) for job in jobs(expand(words[1:]))]
+            for name, words in SWEEPS.items()}  # fmt: skip
 
 
-def test_killed_at_random_moments(tmp_path, undisturbed):
-    """Two workers, each killed (SIGKILL) and restarted until 30 have died."""
-    rng = random.Random(20261121)
-    results, outputs = tmp_path / "results", tmp_path / "outputs"
-    workers = [start(results, outputs, []) for _ in range(2)]
-    for kill in range(KILLS):
-        time.sleep(rng.uniform(0.0, undisturbed.seconds / 5))  # some die at start, some well into the sweep
-        victim = kill % 2
-        if workers[victim].poll() is None:
-            os.killpg(workers[victim].pid, signal.SIGKILL)
-        workers[victim].wait()
-        workers[victim] = start(results, outputs, [])
-        print(
-            f"kill {kill + 1}: {len(list((results / 'runs' / 'mini').glob('*.json')))} of {COUNT} records", flush=True
-        )
-    for worker in workers:
-        worker.wait(1800)
-    finish(results, outputs)
-    assert_equal_sweeps(results, undisturbed.results)
+class Siege:
+    """One sweep with two workers, on two machines whose clocks are an hour apart, that are stopped and started again."""
+
+    def __init__(self, folder: Path, act: Callable[[], int], rng: random.Random, letters: str, *, gated: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.act, self.log, self.rng, self.letters, self.gated = act, folder / "log", rng, letters, gated
+        self.stops: Counter[tuple[str, str]] = Counter()
+        self.resumes = 0
+
+    def started(self) -> list[chaos.Worker]:
+        """One worker on one of the machines, or one on each."""
+        hosts = [("here", 0.0), ("there", 3600.0)]
+        self.rng.shuffle(hosts)
+        hosts = hosts[: 2 if self.gated and self.rng.random() < 0.5 else 1]
+        gate = os.pipe() if len(hosts) == 2 else ()
+        workers = [chaos.start(self.act, self.log, machine=name, ahead_s=ahead_s, gate=gate) for name, ahead_s in hosts]
+        if gate:
+            assert all(worker.listen("g", 1) for worker in workers), self.log.read_text()[-3000:]
+            os.close(gate[1])
+            os.close(gate[0])
+        return workers
+
+    def end(self, worker: chaos.Worker, upto: int) -> int:
+        """Stopped at a moment, where it comes to it, or ended by itself; its exit code."""
+        letter, count, wait_s, number = chaos.moment(self.rng, self.letters)
+        if sum(self.stops.values()) < upto and worker.listen(letter, count):
+            time.sleep(wait_s)
+            code = worker.stop(number)
+            assert code in CODES[number], (code, number, self.log.read_text()[-3000:])
+            if code not in (0, 3):
+                self.stops[chaos.PHASES[letter][0], signal.Signals(number).name] += 1
+        else:
+            code = worker.wait()
+        self.resumes += worker.heard.count(chaos.RESUMED)
+        assert code not in (1, 2, 70), self.log.read_text()[-3000:]
+        return code
+
+    def go_on(self, upto: int) -> None:
+        """Until the sweep is done; so many workers are stopped at most."""
+        while 0 not in [self.end(worker, upto) for worker in self.started()] and not self.forced_to_the_end():
+            pass
+
+    def forced_to_the_end(self) -> bool:
+        """Whether a worker was stopped when its forced sweep was done but its process was not: the same words begin anew then."""
+        commands = self.log.parent / "results" / "forced" / "commands"
+        return commands.exists() and not list(commands.iterdir())
 
 
-def test_eight_joblib_workers(tmp_path, undisturbed):
+def test_stopped_at_random_moments_of_every_phase(tmp_path, calm, cells):
+    rng, stops, resumes, siege = random.Random(20261126), Counter(), 0, 0
+    while sum(stops.values()) < STOPS:
+        name, forced = rng.choice(["plain", "plain", "searched"]), siege % 2
+        folder, siege = tmp_path / str(siege), siege + 1
+        if forced:
+            shutil.copytree(calm / name / "results", folder / "results")
+        words = [*SWEEPS[name], *places(folder), f"paths.cache={calm}/cache"]
+        paths = dataclasses.replace(cells[name][0].paths, results=folder / "results", outputs=folder / "outputs")
+        mine = [cell.replace(paths=paths, force=bool(forced)) for cell in cells[name]]
+        by_hydra = rng.random() < 0.2
+        act = partial(main, [*words, f"force={bool(forced)}"]) if by_hydra else partial(chaos.sweep, mine)
+        letters = "".join(letter for letter in chaos.PHASES if name == "searched" or letter not in "fv")
+        one = Siege(folder, act, rng, letters, gated=not by_hydra)
+        one.go_on(min(STOPS - sum(stops.values()), 40))
+        finished = chaos.start(partial(main, words), folder / "log")
+        assert finished.wait() == 0, (folder / "log").read_text()[-2000:]
+        assert_equal_sweeps(folder / "results", calm / name / "results", forced=forced)
+        stops, resumes = stops + one.stops, resumes + one.resumes
+        kind = f"{name}{', forced' * forced}{', by Hydra' * by_hydra}"
+        print(f"siege {siege}, {kind}: {sum(stops.values())} stops, {resumes} resumes", flush=True)
+        shutil.rmtree(folder)
+    for (phase, kind), count in sorted(stops.items()):
+        print(f"{count:4} x {kind} in {phase}")
+    print(f"{sum(stops.values())} stops, {resumes} resumes from a checkpoint, 0 lost, doubled or wrong")
+    assert {phase for phase, _ in stops} == {phase[0] for phase in chaos.PHASES.values()} or STOPS < 100
+    assert resumes > 50 or STOPS < 100
+
+
+def test_eight_joblib_workers(tmp_path, calm):
     """Eight processes on one results folder, twice over the same cells: no duplicate, no loss."""
-    results, outputs = tmp_path / "results", tmp_path / "outputs"
-    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4"]
-    crowds = [start(results, outputs, words) for _ in range(2)]
-    for crowd in crowds:
-        crowd.wait(1800)
-    finish(results, outputs)
-    assert_equal_sweeps(results, undisturbed.results)
+    words = [*SWEEPS["plain"], *places(tmp_path), f"paths.cache={calm}/cache"]
+    command = [sys.executable, str(ROOT / "run.py"), *words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=4"]
+    quiet = subprocess.DEVNULL
+    crowds = [subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet, start_new_session=True,
+                               env=os.environ | {"OMP_NUM_THREADS": "1"}) for _ in range(2)]  # fmt: skip
+    assert {crowd.wait(1800) for crowd in crowds} <= {0, 3}
+    assert chaos.start(partial(main, words), tmp_path / "log").wait() == 0
+    assert_equal_sweeps(tmp_path / "results", calm / "plain" / "results")

@@ -145,6 +145,13 @@ def test_a_checkpoint_that_cannot_be_written_does_not_replace_the_stop(sweep, tm
     assert said.count("no checkpoint") == 1 and not list((tmp_path / "results").rglob("*.json"))
 
 
+def test_a_wish_that_comes_when_all_is_done_stops_nothing(composed, tmp_path, monkeypatch):
+    signalled(monkeypatch, Store, "write")
+    paths = dataclasses.replace(composed.paths, results=tmp_path)
+    assert exit_code(lambda: pipeline.run(composed.replace(paths=paths)) and 0, debug=False) == 0
+    assert len(records(tmp_path)) == 1 and stopping.asked() is None
+
+
 def test_a_second_ctrl_c_ends_at_once():
     def impatient():
         with stopping.deferred():
