@@ -49,7 +49,7 @@ status: $(STAMP)  ## which cells of a suite are done, running, failed or missing
 bench: $(STAMP)  ## what a step costs, against the frozen backbone, in one process
 	$(RUN) -m benchmarks out=outputs/benchmarks  # without out= the committed figures are replaced
 
-chaos: $(STAMP)  ## kills a sweep at random moments and checks that nothing is lost
+chaos: $(STAMP)  ## stops sweeps in every phase and checks that nothing is lost (KARST_BENCH_STOPS=300)
 	$(RUN) -m pytest -m slow tests/run/test_chaos.py -s
 
 lint: $(STAMP)  ## ruff and mypy
