@@ -280,22 +280,11 @@ class Store:
         with suppress(OSError):
             path.unlink()
 
-    def drop_checkpoint(self, key: str) -> None:
-        """Forget the checkpoint of that run or stage, if there is one."""
-        with suppress(OSError):
-            self.checkpoint_path(key).unlink()
-
-    def drop_checkpoints(self, run_id: str) -> None:
-        """Forget all checkpoints of that id, its stages and its forced runs."""
+    def drop_checkpoints(self, run_id: str, *, of_forced: bool = True) -> None:
+        """Forget all checkpoints of a finished run and its stages, and of its forced runs, which may be under way."""
         for path in self.checkpoint_path(run_id).parent.glob(f"{run_id}.*safetensors"):
             with suppress(OSError):
-                path.unlink()
-
-    def drop_leftovers(self, run_id: str) -> None:
-        """Forget the checkpoints of a finished run, which a process that was killed with its record just written left."""
-        for path in self.checkpoint_path(run_id).parent.glob(f"{run_id}.*safetensors"):
-            if not path.name.startswith(f"{run_id}.forced"):
-                with suppress(OSError):
+                if of_forced or not path.name.startswith(f"{run_id}.forced"):
                     path.unlink()
 
     def clear_temporaries(self, run_id: str) -> None:

@@ -37,7 +37,7 @@ def recall(settings: Settings, store: Store) -> RunRecord | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if record is not None:
-        store.drop_leftovers(record.id)
+        store.drop_checkpoints(record.id, of_forced=False)  # of a process killed with its record just written
         log.info("%s", _done_already(settings.title, record, store))
     return record
 
@@ -61,7 +61,7 @@ def standing_record(prepared: "PreparedRun", store: Store) -> RunRecord | None:
         return None
     if (record := store.find(prepared.id)) is not None:
         _refuse_other_images(prepared, record)
-        store.drop_leftovers(record.id)
+        store.drop_checkpoints(record.id, of_forced=False)  # of a process killed with its record just written
         log.info("%s", _done_already(prepared.title, record, store))
         return record
     if store.failures(prepared.id) >= ATTEMPTS:

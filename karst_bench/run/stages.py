@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -107,7 +108,8 @@ class Stage:
         except DiskError as error:
             log.warning("%s is not kept, a stopped run would make it again: %s", self.label, error)
         else:
-            self.store.drop_checkpoint(self.key)
+            with suppress(OSError):
+                self.store.checkpoint_path(self.key).unlink()
         return state
 
 
