@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 from karst_bench.errors import UserError
 
 if TYPE_CHECKING:  # torch loads with the first call, so that reports and a mistyped key need not wait for it
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
 
 __version__ = "0.2.0"
 _SEEDING = threading.Lock()  # torch's global generator is one for all threads
-__all__ = ["UserError", "attach", "detach", "export", "load_adapter", "load_peft", "merge", "push_to_hub", "save_adapter",
-           "save_peft", "unmerge"]  # fmt: skip
+__all__ = ["UserError", "attach", "detach", "disable_adapter", "export", "load_adapter", "load_peft", "merge",
+           "print_trainable_parameters", "push_to_hub", "save_adapter", "save_peft", "set_adapter", "unmerge"]  # fmt: skip
 
 
 def attach(
@@ -34,6 +35,8 @@ def attach(
     also: str | None = None,
     seed: int | None = None,
     scoring: "Iterable[tuple[Tensor, Tensor]] | None" = None,
+    sites: "str | Sequence[str] | None" = None,
+    adapter_name: str | None = None,
     **hyper: Any,
 ) -> "nn.Module":
     """Attaches a method to a timm ViT or Swin in place and returns the same module; its forward keeps its signature.
@@ -41,9 +44,11 @@ def attach(
     method, also, extra: names as on the command line (`method=karst also=vpt_deep extra=none`); extra=None is the
     method's own default. hyper: the method's hyper-parameters by their YAML names. seed: of the new parameters; None
     draws from torch's global generator. scoring: labelled training batches for methods with a scoring pre-pass (SPT,
-    HEAT). Everything but the head and the methods is frozen.
+    HEAT). sites: where the method goes, ["q", "v"] or ["qkv", "proj", "fc1", "fc2"], where it has a choice. adapter_name: one of
+    several on this backbone, beside those that are there (`set_adapter`). Everything but the head and the methods is frozen.
     Raises: UserError for an unknown name or value, or where the method does not fit the model, which is then as it was.
     """
+    from karst_bench.adapt.adapter_shelf import shelved
     from karst_bench.adapt.attach import attach_methods
     from karst_bench.adapt.scoring import score_methods
     from karst_bench.config.compose import settings_of
@@ -51,11 +56,14 @@ def attach(
     from karst_bench.methods.build import build_methods
 
     overrides = [f"method={method}", f"also={also or 'none'}", *([f"extra={extra}"] if extra is not None else [])]
+    if sites is not None:
+        hyper["sites"] = sites
     overrides += [f"method.{key}={_as_override(value)}" for key, value in hyper.items()]
     settings = settings_of(overrides)
     method_settings = {"method": settings.method, "also": settings.also, "extra": settings.extra}
     methods = build_methods(method_settings)
-    with nullcontext() if seed is None else _SEEDING, nullcontext() if seed is None else seeded(Streams(seed).init):
+    with (nullcontext() if seed is None else _SEEDING, nullcontext() if seed is None else seeded(Streams(seed).init),
+          nullcontext() if adapter_name is None else shelved(model, adapter_name)):  # fmt: skip
         artefacts = {} if scoring is None else score_methods(copy.deepcopy(model), methods, lambda _: scoring)
         attach_methods(model, methods, artefacts=artefacts, method_settings=method_settings)
     return model.to(next(model.parameters()).device)
@@ -71,6 +79,37 @@ def detach(model: "nn.Module") -> "nn.Module":
 
     detach_methods(model)
     return model
+
+
+def set_adapter(model: "nn.Module", adapter_name: str) -> "nn.Module":
+    """Puts one of several adapters, with the head it was trained with, in the place of the one that is in the model.
+
+    Their names were given to `attach` and `load_adapter`; what was attached without one is called `default`.
+    Raises: UserError for a name that there is not, and on a merged model.
+    """
+    from karst_bench.adapt.adapter_shelf import select_adapter
+
+    select_adapter(model, adapter_name)
+    return model
+
+
+def disable_adapter(model: "nn.Module") -> "AbstractContextManager[nn.Module]":
+    """`with disable_adapter(model):` the model is the frozen backbone, under the head that was trained; as before afterwards.
+
+    Raises: UserError on a merged model, and where a method trains the backbone's own parameters (bitfit, full).
+    """
+    from karst_bench.adapt.adapter_shelf import without_adapter
+
+    return without_adapter(model)
+
+
+def print_trainable_parameters(model: "nn.Module") -> None:
+    """Prints what trains: `trainable params: 371,812 || all params: ... || trainable%: ...`, method and head apart."""
+    from karst_bench.adapt.adapter_shelf import trained_counts
+
+    method, head, every = trained_counts(model)
+    trained = f"trainable params: {method + head:,} || all params: {every:,} || trainable%: {100 * (method + head) / every:.4f}"
+    print(f"{trained} (method {method:,}, head {head:,})")
 
 
 def merge(model: "nn.Module") -> "nn.Module":
@@ -112,16 +151,21 @@ def save_adapter(model: "nn.Module", path: str | Path, *, class_names: "Iterable
     return path
 
 
-def load_adapter(model: "nn.Module", path: str | Path, *, allow_other_backbone: bool = False) -> "nn.Module":
+def load_adapter(
+    model: "nn.Module", path: str | Path, *, adapter_name: str | None = None, allow_other_backbone: bool = False
+) -> "nn.Module":
     """Loads an adapter (a file, or the folder of a run) into a model: attaches the method it was saved with if none is
     attached, then copies the values. Everything is checked before the model is touched: format, method, shapes, finite
     values, the backbone's family, depth and the hash of its frozen weights, which allow_other_backbone passes over.
+    adapter_name: as one of several, beside those that are there.
 
     Raises: UserError with both values where file and model differ; the model is as it was then.
     """
     from karst_bench.adapt.adapter_load import load_onto
+    from karst_bench.adapt.adapter_shelf import shelved
 
-    load_onto(model, str(path), allow_other_backbone=allow_other_backbone)
+    with nullcontext() if adapter_name is None else shelved(model, adapter_name):
+        load_onto(model, str(path), allow_other_backbone=allow_other_backbone)
     return model
 
 

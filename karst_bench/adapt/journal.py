@@ -16,6 +16,7 @@ class Journal:
     def __init__(self, net: nn.Module) -> None:
         self._entries: list[tuple[Any, str, Any]] = []
         self._handles: list[RemovableHandle] = []
+        self._asleep: tuple[list[tuple[Any, str, Any]], list[tuple[nn.Module, str, bool]], list[tuple[Any, int, Any]]] = [], [], []
         self._flags = [(module, name, p.requires_grad) for module in net.modules()
                        for name, p in module.named_parameters(recurse=False)]  # fmt: skip
 
@@ -28,15 +29,42 @@ class Journal:
         """Remembers a hook that was registered."""
         self._handles.append(handle)
 
+    def suspend(self) -> None:
+        """As `undo`, until `resume`: what stood in the model, its flags and its hooks are kept."""
+        flags = [(module, name, p.requires_grad) for module, name, _ in self._flags
+                 if isinstance(p := getattr(module, name, None), nn.Parameter)]  # fmt: skip
+        hooks = [(handle, handle.hooks_dict_ref()) for handle in self._handles]
+        self._asleep = [], flags, [(found, handle.id, found.pop(handle.id)) for handle, found in hooks if found is not None]
+        for owner, name, value in reversed(self._entries):
+            self._asleep[0].append((owner, name, getattr(owner, name)))
+            self._put(owner, name, value)
+        for module, name, wanted in self._flags:
+            getattr(module, name).requires_grad_(wanted)
+
+    def resume(self) -> None:
+        """Puts back what `suspend` took out."""
+        entries, flags, hooks = self._asleep
+        for owner, name, value in reversed(entries):
+            setattr(owner, name, value)
+        for module, name, wanted in flags:
+            getattr(module, name).requires_grad_(wanted)
+        for found, number, hook in hooks:
+            found[number] = hook
+        self._asleep = [], [], []
+
+    @staticmethod
+    def _put(owner: Any, name: str, value: Any) -> None:
+        if value is Absent:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, value)
+
     def undo(self) -> None:
         """The modules, attributes and requires_grad of before; values that training changed stay as they are."""
         for handle in self._handles:
             handle.remove()
         for owner, name, value in reversed(self._entries):
-            if value is Absent:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, value)
+            self._put(owner, name, value)
         for module, name, wanted in self._flags:
             getattr(module, name).requires_grad_(wanted)
         self._entries, self._handles, self._flags = [], [], []

@@ -41,6 +41,14 @@ class ModuleTree:
         """Takes everything out of the model again; values that training changed stay."""
         self._journal.undo()
 
+    def suspend(self) -> None:
+        """Takes everything out of the model until `resume`."""
+        self._journal.suspend()
+
+    def resume(self) -> None:
+        """Puts back what `suspend` took out."""
+        self._journal.resume()
+
     def place(self, path: str, module: nn.Module) -> None:
         """Puts a module where the model has one of this path now; merge and unmerge swap layers with it."""
         parent, _, name = path.rpartition(".")

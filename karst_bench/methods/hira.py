@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from karst_bench.errors import UserError
 from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
-from karst_bench.methods.lora import SITES
+from karst_bench.methods.lora import site_roles
 from karst_bench.nn.weight_dependent import HadamardLowRank
 
 
@@ -17,16 +16,15 @@ class Hira(Method):
 
     r: int
     s: float
-    sites: str
+    sites: str | list[str]
 
     def __post_init__(self) -> None:
-        if self.sites not in SITES:
-            raise UserError(f"method.sites={self.sites!r} is unknown for {self.name}; use one of {', '.join(SITES)}")
+        site_roles(self.sites, self.name)
 
     @property
     def roles(self) -> tuple[str, ...]:
         """The roles of the sites that are changed."""
-        return SITES[self.sites]
+        return site_roles(self.sites, self.name)
 
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
         for site in model.sites(*self.roles):
