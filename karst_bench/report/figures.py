@@ -48,6 +48,11 @@ def _drawn(section: Section, kind: str) -> Figure:
     return draw_ranks(ranks, compare.cliques(ranks), tuning)
 
 
+def short(label: str, most: int = 36) -> str:
+    """A row's name as a figure has room for it."""
+    return label if len(label) <= most else f"{label[: most - 1]}…"
+
+
 def error_bars(estimates: Sequence[object]) -> list[float]:
     """Half widths for error bars; none where n = 1."""
     return [getattr(estimate, "half", None) or 0.0 for estimate in estimates]
@@ -81,8 +86,8 @@ def draw_few_shot(curves: FewShotCurves) -> Figure:
             handles.setdefault(label, handle)
     if handles:
         ordered = [method for method in curves.methods if method in handles]
-        beside = min(2 * max(columns, 2), len(ordered))
-        figure.legend([handles[m] for m in ordered], ordered, loc="outside lower center", ncols=beside)
+        beside = min(2 * max(columns, 2), len(ordered), max(2, int(width * 20 / max(len(short(m)) + 9 for m in ordered))))
+        figure.legend([handles[m] for m in ordered], [short(m) for m in ordered], loc="outside lower center", ncols=beside)
     return figure
 
 
@@ -240,7 +245,7 @@ def cost_legend(looks: Mapping[str, Mapping[str, Any]], below: Mapping[str, floa
     for label, style in looks.items():
         if style not in seen:
             seen.append(style)
-            text = f"{label}: {below[label]:.1f}, below the axis" if label in below else label
+            text = f"{short(label)}: {below[label]:.1f}, below the axis" if label in below else short(label)
             proxies.append(Line2D([], [], linestyle="", marker=style["marker"], color=style["color"], markersize=4.5, label=text))
     if hollow:
         proxies.append(
@@ -274,8 +279,8 @@ def draw_ranks(found: Ranks, bars: Sequence[tuple[float, float]], kind: str = "n
         edge = 0.9 if left else k + 0.1
         axes.plot([rank, rank, edge], [0, level, level], color="#555555", linewidth=0.7)
         axes.text(
-            edge, level, f"{name} ({rank:.2f}) " if left else f" {name} ({rank:.2f})", fontsize=6.5, va="center",
-            ha="right" if left else "left", fontweight="bold" if name == HERO else "normal",
+            edge, level, f"{short(name)} ({rank:.2f}) " if left else f" {short(name)} ({rank:.2f})", fontsize=6.5, va="center",
+            ha="right" if left else "left", fontweight="bold" if name.partition(" [")[0] == HERO else "normal",
         )  # fmt: skip
     for index, (start, end) in enumerate(bars):
         axes.plot([start - 0.05, end + 0.05], [-0.3 - 0.25 * index] * 2, color="black", linewidth=2.4)

@@ -11,7 +11,7 @@ from karst_bench.report.experiment import known_options
 from karst_bench.report.load import Run
 from karst_bench.report.statistics import aggregate, cells
 from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMethod
-from karst_bench.report.suite import FEW_SHOT, Suite, SuiteTask
+from karst_bench.report.suite import FEW_SHOT, MAIN, Suite, SuiteTask, load_suite, planned_rows
 
 COLLECTIONS = {"vtab": "VTAB-1K tasks", "fgvc": "fine-grained sets", "fewshot": "few-shot sets", "mini": "the mini suite"}
 OWN = "own"  # datasets that conf/ has no folder of
@@ -122,15 +122,22 @@ def _groups(runs: Sequence[Run], suite: Suite, told: set[Place], named: Sequence
     for (backbone, kind, foot), members in sorted(keyed.items()):
         every = aggregate.method_results(members, full_names=True)
         kept = {m: [row for row in rows if any(place_of(run) not in told for run in _told(row))] for m, rows in every.items()}
-        ours = {method: rows for method, rows in kept.items() if rows}
+        ours = {method: kept[method] for method in in_table_order(kept) if kept[method]}
         if ours:
             words = [backbone, kind, *([foot] if foot != "last" else [])]
             name = "runs_" + re.sub(r"[^A-Za-z0-9.-]", "_", "_".join(words))
             tasks = _columns([row for rows in ours.values() for row in rows], named)
-            title = f"{backbone}: {_title(kind, tasks)}{FOOTINGS.get(foot, f', protocol {foot}')}"
             whole = sum(map(len, ours.values())) == sum(map(len, every.values()))
+            rest = "" if whole else ", further settings"
+            title = f"{backbone}: {_title(kind, tasks)}{FOOTINGS.get(foot, f', protocol {foot}')}{rest}"
             groups.append(RunGroup(name, title, foot, Suite(suite.name, tasks, (), {}), ours, whole))
     return groups
+
+
+def in_table_order(methods: Iterable[str]) -> list[str]:
+    """The methods of Table I in its order, then the others by name."""
+    planned = [row.method for row in planned_rows(load_suite("vtab").sweeps[MAIN])]
+    return sorted(methods, key=lambda method: (planned.index(method) if method in planned else len(planned), method))
 
 
 def _title(kind: str, tasks: Sequence[SuiteTask]) -> str:

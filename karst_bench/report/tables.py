@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from karst_bench.config.sweep_files import SweepFile
+from karst_bench.config.sweep_files import SUITES, SweepFile
 from karst_bench.report import figure_data
 from karst_bench.report.footnotes import Footnotes
 from karst_bench.report.paper import PrintedMean, printed_names
 from karst_bench.report.published import PublishedRow, of_backbones, published_table_rows
 from karst_bench.report.statistics import aggregate, compare
 from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMethod
-from karst_bench.report.suite import Suite, planned_rows
+from karst_bench.report.suite import Suite, load_suite, planned_rows
 from karst_bench.report.table_model import FORMS, Column, Table, TableCell, TableRow, estimate_cell, with_ranks
 
 IN_A_TERMINAL = 8  # columns of datasets that still fit
@@ -230,13 +230,15 @@ def group_table(name: str, title: str, footing: str, view: Suite, rows: Sequence
     tasks = [Column(task.task, task.title, True, forms) for task in view.tasks]
     averaged = len(tasks) > 1 and not any("@" in column.key for column in tasks)
     averaged = averaged and any({column.key for column in tasks} <= results.tasks.keys() for results in rows)
-    wanted = {"task_avg", "peak_avg", "peeking_gap", "ppt"} | ({"group_avg"} if len(view.groups) > 1 else set())
-    trailing = [column for column in trailing_columns() if column.key == "provenance_key" or (averaged and column.key in wanted)]
+    whole = {task.option for task in view.tasks} in [{task.option for task in load_suite(name).tasks} for name in SUITES]
+    wanted = {"task_avg", "peak_avg", "peeking_gap", "ppt"} if averaged else set()
+    kept = [c for c in trailing_columns() if c.key == "provenance_key" or c.key in wanted or (c.key == "group_avg" and whole)]
+    trailing = [replace(column, title="Mean") if column.key == "task_avg" and not whole else column for column in kept]
     made = [TableRow("ours", our_cells(results, view, footnotes), results.tuned) for results in rows]
     filled = {key for row in made for key, cell in row.cells.items() if not cell.empty}
     columns = [column for column in (*leading_columns(), *tasks, *trailing) if column.key in filled]
-    average = f"Set Avg. = mean over these {len(tasks)} columns, Avg. = mean of their group means; a row that lacks one has none."
+    average = f"Mean: over these {len(tasks)} columns, of rows that have them all. PPT is computed from it."
     notes = [VAL_NOTE if footing == "val" else LAST_NOTE if footing == "last" else CHOSEN_NOTE, MARK_NOTE]
-    notes += [average] if averaged else []
+    notes += [AVERAGE_NOTE if whole else average] if averaged else []
     notes += [*footnotes.notes(), *tuning_notes(rows), *origin_notes(rows), *(c.line for row in rows for c in row.conflicts)]
     return Table(name, title, columns, with_ranks(columns, made), notes)

@@ -79,6 +79,7 @@ class MethodResults:
         return float(np.mean([np.median(column) for column in columns]))
 
 
+WIDEST = 60  # characters of the deviations in a row's name
 ResultsByMethod = Mapping[str, list[MethodResults]]  # a method's rows, the default configuration first
 
 
@@ -156,13 +157,19 @@ def labelled(rows: list[MethodResults]) -> list[MethodResults]:
             first = dict(same.setting)
             changed = [(key, value) for key, value in results.setting if first.get(key) != value]
             gone = [key for key in first if key not in dict(results.setting)]
-            differing += [f"{key.removeprefix('method.')}={value[:12]}" for key, value in changed] or [f"no {key}" for key in gone]
-        found.append(replace(results, label=_label(results.method, differing)))
+            said = [f"{key.removeprefix('method.')}={value[:12]}" for key, value in changed] or [f"no {key}" for key in gone]
+            differing = [*said, *differing]  # first, so that no cut hides it
+        text, alike = _label(results.method, differing), [row.label for row in found]
+        number = next(n for n in range(1, len(found) + 2) if (text if n == 1 else f"{text} #{n}") not in alike)
+        found.append(replace(results, label=text if number == 1 else f"{text} #{number}"))
     return found
 
 
 def _label(method: str, differing: Sequence[str]) -> str:
-    return method + (f" [{', '.join(differing[:4])}{', ...' if len(differing) > 4 else ''}]" if differing else "")
+    """The name and up to four deviations, as far as a line has room for them; the footnote has all."""
+    kept = [item for index, item in enumerate(differing[:4]) if not index or len(", ".join(differing[: index + 1])) <= WIDEST]
+    more = f", +{len(differing) - len(kept)}" if len(differing) > len(kept) else ""
+    return method + (f" [{', '.join(kept)}{more}]" if differing else "")
 
 
 def mean_over(results: MethodResults, tasks: Sequence[str], weights: Sequence[float]) -> Estimate | None:
