@@ -51,7 +51,7 @@ class WindowTokens(nn.Module):
         attn, (count, L, _) = self.base, x.shape
         tokens = (self.prompts(count // self.windows) if self.per_image else torch.stack([self.prompts()])).to(x.dtype)
         p = tokens.shape[1]
-        inside = self.norm.module(tokens).repeat_interleave(count // len(tokens), 0)  # an image's windows are neighbours
+        inside = self.norm.module(tokens).repeat_interleave(count // tokens.shape[0], 0)  # an image's windows are neighbours
         q, k, v = attn.qkv(torch.cat([inside, x], dim=1)).reshape(count, p + L, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
         bias = position_bias(attn)
         if mask is not None:

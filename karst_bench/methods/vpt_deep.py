@@ -22,7 +22,7 @@ class DeepPrompts(BlockHook):
         self.added_prefix = len(prompts[0].tokens)
 
     def before(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
-        return insert_after(h, self.prompts[i](len(h)), self.prefix), state
+        return insert_after(h, self.prompts[i](h.shape[0]), self.prefix), state
 
     def after(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
         return remove_after(h, self.added_prefix, self.prefix), state

@@ -22,7 +22,7 @@ class ShallowPrompts(BlockHook):
         self.added_prefix = len(prompts.tokens)
 
     def start(self, h: Tensor) -> HookState:
-        return self.prompts(len(h))
+        return self.prompts(h.shape[0])
 
     def before(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
         return insert_after(h, state, self.prefix), state

@@ -86,7 +86,7 @@ class TailPrompts(BlockHook):
 
     def before(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
         count = self.active[i]
-        tokens = self.prompts[str(i)](len(h))[:, :count].to(h.dtype) if count else state
+        tokens = self.prompts[str(i)](h.shape[0])[:, :count].to(h.dtype) if count else state
         return (h if tokens is None else torch.cat([h, tokens], dim=1)), tokens
 
     def after(self, i: int, h: Tensor, state: HookState) -> tuple[Tensor, HookState]:
