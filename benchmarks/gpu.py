@@ -87,10 +87,13 @@ def measured(
 def in_mode(
     net: nn.Module, mode: str, x: Tensor, y: Tensor, key: object, backend: str = "inductor"
 ) -> tuple[Callable[[], object], dict[str, Any]]:
-    """(one step, facts of it): operations and memory where the mode lets them be seen."""
+    """(one step, facts of it): operations and memory where the mode lets them be seen.
+
+    Raises: UserError for a step that should be compiled and was not.
+    """
     captured = mode != "eager"
-    plain = trainer(net if "compiled" not in mode else CompiledTrunk(net, key=(key, x.shape), backend=backend), autocast=True,
-                    captured=captured)  # fmt: skip
+    trunk = CompiledTrunk(net, key=(key, x.shape), backend=backend) if "compiled" in mode else None
+    plain = trainer(trunk or net, autocast=True, captured=captured)
 
     def step() -> None:
         plain(x, y)
@@ -100,6 +103,8 @@ def in_mode(
         return step, counted(step, x.device) | {key: value for key, value in kept.items() if key.endswith("_bytes")}
     recorder = recorder_of(x.device)
     recorder.warm_up(step)
+    if trunk is not None and not trunk.compiled:
+        raise UserError("it did not compile in one piece")
     return recorder.record(step), {}
 
 

@@ -12,7 +12,7 @@ COLUMNS = {
     "cpu_ratio_min": ("/ floor, minima", 1, ".3f"), "activations_ratio": ("kept for backward / floor", 1, ".2f"),
     "with_weights_ratio": ("kept, weights counted", 1, ".2f"), "peak_bytes": ("peak of a step (MB)", 1e-6, ".0f"),
     "launches": ("operations", 1, ".0f"), "prepare_s": ("preparing (s)", 1, ".1f"),
-    "share_of_product_rate": ("share of the product rate", 1, ".2f"),
+    "share_of_product_rate": ("share of the product rate", 1, ".2f"), "failed": ("not measured, because", None, ""),
 }  # fmt: skip
 PHASES = {
     "setup_s": "set-up (s)", "train_s": "training (s)", "evaluate_s": "test pass (s)", "steps_s": "steps alone (s)",
@@ -46,7 +46,7 @@ def _table(name: str, result: Mapping[str, Any]) -> str:
         lines = [[row, *(values.get(key, "") for key in shown_phases)] for row, values in rows.items()]
         return _aligned(lines, [*shown_phases.values()])
     if name in ("forms", "gpu_forms"):
-        return _forms(rows)
+        return _forms(rows, result.get("clock", "cpu"))
     base = next((row for row in ("plain", "eager") if row in rows), "floor")
     columns = {
         key.replace("cpu", result.get("clock", "cpu")): (title.replace("floor", base), scale, form)
@@ -54,15 +54,19 @@ def _table(name: str, result: Mapping[str, Any]) -> str:
     }
     shown = {key: column for key, column in columns.items() if any(key in values for values in rows.values())}
     lines = [
-        [row, *(format(scale * values[key], form) if key in values else "" for key, (_, scale, form) in shown.items())]
+        [row, *(_cell(values.get(key, ""), scale, form) for key, (_, scale, form) in shown.items())]
         for row, values in rows.items()
     ]
     return _aligned(lines, [title for title, _, _ in shown.values()])
 
 
-def _forms(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def _cell(value: Any, scale: float | None, form: str) -> str:
+    return str(value) if scale is None or value == "" else format(scale * value, form)
+
+
+def _forms(rows: Mapping[str, Mapping[str, Any]], clock: str) -> str:
     """Medians over the frozen layer's, and the form that the product takes."""
-    ending = ": cpu_ratio_median"
+    ending = f": {clock}_ratio_median"
     keys = [key for key in next(iter(rows.values())) if key.endswith(ending)]
     lines = [[row, *(format(values[key], ".2f") for key in keys), values["chosen"]] for row, values in rows.items()]
     return _aligned(lines, [*(f"{key.removesuffix(ending)} / frozen" for key in keys), "chosen"])

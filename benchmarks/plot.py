@@ -1,6 +1,7 @@
 """The steps, and how they scale, as one figure."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +13,46 @@ from matplotlib.axes import Axes
 
 
 def draw(folder: Path) -> None:
-    """Bars of the median step against the floor for each steps_*.json and gpu_*_b*.json, and the lines of scaling.json;
-    PNG and SVG."""
-    files = [*sorted(folder.glob("steps_*.json")), *sorted(folder.glob("gpu_*_b*.json"))]
-    files, scaling = [path for path in files if len(json.loads(path.read_text())["rows"]) > 1], folder / "scaling.json"
-    count = len(files) + scaling.exists()
-    if not count:
-        return
+    """Bars of the median step against the floor: steps.* of each steps_*.json and the lines of scaling.json, gpu.* of each
+    gpu_*_b*.json; PNG and SVG."""
     plt.rcParams["svg.hashsalt"] = "karst_bench"
-    columns = min(2, count)
-    lines = -(-count // columns)
-    figure, panels = plt.subplots(lines, columns, figsize=(6.5 * columns, 4 * lines), squeeze=False)
-    for panel, path in zip(panels.flat, files, strict=False):
-        _bars(panel, json.loads(path.read_text()))
-    if scaling.exists():
-        _lines(panels.flat[len(files)], json.loads(scaling.read_text()))
-    for panel in panels.flat[count:]:
-        panel.set_visible(False)
+    scaling = folder / "scaling.json"
+    lines = json.loads(scaling.read_text()) if scaling.exists() else None
+    _figure(folder / "steps", sorted(folder.glob("steps_*.json")), lines)
+    _figure(folder / "gpu", [path for path in sorted(folder.glob("gpu_*_b*.json")) if "evaluation" not in path.name], None)
+
+
+def _figure(path: Path, files: Sequence[Path], scaling: dict[str, Any] | None) -> None:
+    """One panel below the other, each as high as its bars are many; nothing where there is only a floor."""
+    results = [result for file in files if len(_ratios(result := json.loads(file.read_text()))) > 0]
+    heights = [1.2 + 0.24 * len(_ratios(result)) for result in results] + ([4.0] if scaling else [])
+    if not heights:
+        return
+    figure, panels = plt.subplots(len(heights), 1, figsize=(9, sum(heights)), height_ratios=heights, squeeze=False)
+    for panel, result in zip(panels.flat, results, strict=False):
+        _bars(panel, result)
+    if scaling:
+        _lines(panels.flat[-1], scaling)
     figure.tight_layout()
-    figure.savefig(folder / "steps.png", dpi=150)
-    figure.savefig(folder / "steps.svg", metadata={"Date": None})
+    figure.savefig(path.with_suffix(".png"), dpi=110)
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     plt.close(figure)
 
 
+def _ratios(result: dict[str, Any]) -> dict[str, float]:
+    """The rows but the floor itself."""
+    key = f"{result.get('clock', 'cpu')}_ratio_median"
+    return {name: row[key] for name, row in result["rows"].items() if row.get(key, 1.0) != 1.0}
+
+
 def _bars(panel: Axes, result: dict[str, Any]) -> None:
-    clock = result.get("clock", "cpu")
-    names = [name for name, row in result["rows"].items() if row.get(f"{clock}_ratio_median", 1.0) != 1.0]
-    ratios = [result["rows"][name][f"{clock}_ratio_median"] for name in names]
-    if not names:
-        return
-    bars = panel.barh(names[::-1], ratios[::-1], color="#4c72b0")
+    clock, ratios = result.get("clock", "cpu"), _ratios(result)
+    bars = panel.barh([*ratios][::-1], [*ratios.values()][::-1], color="#4c72b0")
     panel.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+    panel.tick_params(axis="y", labelsize=8)
+    panel.margins(y=0.01)
     panel.axvline(1.0, color="black", linewidth=0.8)
-    panel.set_xlim(0, 1.12 * max(ratios))
+    panel.set_xlim(0, 1.12 * max(ratios.values()))
     depth = f", {result['depth']} blocks" if result["depth"] else ""
     panel.set_title(f"{result['model']}{depth}, batch {result['batch']}, {result['precision']}", fontsize=9)
     panel.set_xlabel(f"step / floor (median, {'CPU time' if clock == 'cpu' else 'wall time on the GPU'})")

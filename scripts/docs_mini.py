@@ -138,7 +138,7 @@ def records(folder: Path) -> list[Run]:
     runs, left_out = load_runs(folder, "mini")
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
-    return [run for run in runs if run.protocol == "last"]
+    return [run for run in runs if run.protocol in ("last", "peek10")]
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ COSTS = {
     # measured on AVX2 cores with MKL (make bench, rows `forms`)
     "cpu": Costs(wide=False, skinny=3.0, pass_=24.0),
     # one H200, ViT-B/16, batch 64, compiled and captured: 18.2 ms a step by U V, 19.1 with dense gradients, which a factor
-    # of 1 reproduces; layer by layer it is not measured (make bench only=gpu, rows `forms`, will)
+    # of 1 reproduces; layer by layer, captured, it is not measured (make bench only=gpu_forms will)
     "cuda": Costs(wide=True, skinny=1.0, pass_=0.0),
 }
 
