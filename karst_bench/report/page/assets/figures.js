@@ -27,6 +27,7 @@ function ourRows(name) {
 function ranking(figure) {
   const { controls, canvas } = head(figure);
   const usable = Object.keys(DATA.tables).filter((name) => /^(table\d|fgvc|runs_)/.test(name) && ourRows(name).length);
+  usable.sort((a, b) => Number(b === NAMES.main) - Number(a === NAMES.main));
   if (!usable.length) return absent(figure);
   const state = { table: usable[0], column: "group_avg", kind: heroKind(usable[0]), whole: false };
   const columnsOf = (name) => DATA.tables[name].columns.filter((column) => column.ranked && ourRows(name).some((row) => (row.cells[column.k] || {}).v !== undefined));

@@ -68,7 +68,7 @@ function frame(width, height, label) {
 function dotPlot(canvas, rows, options) {
   const width = Math.max(260, canvas.clientWidth);
   const left = Math.min(210, Math.round(width * 0.34));
-  const right = width > 420 ? 92 : 8;
+  const right = width > 420 ? 6 + 6.9 * Math.max(...rows.map((row) => estimate(row, options.digits).length)) : 8;
   const step = 23;
   const top = 6;
   const bottom = top + rows.length * step;

@@ -65,7 +65,7 @@ function tools(table, rows, heads) {
   };
   const search = el("input", { type: "search", placeholder: "Filter rows", "aria-label": "Filter rows", input: () => { state.text = search.value; apply(); } });
   place.append(search);
-  const kinds = [...new Set(rows.map((row) => row.dataset.kind).filter(Boolean))].sort();
+  const kinds = [...new Set(rows.filter((row) => row.className === "ours").map((row) => row.dataset.kind).filter(Boolean))].sort();
   if (kinds.length > 1) {
     place.append(choice("Tuned", [["*", "all"], ...kinds.map((kind) => [kind, kind])], "*", (value) => { state.kind = value; apply(); }));
   }
