@@ -84,7 +84,7 @@ def tiny_of(name: str, *, seed: int = 0) -> nn.Module:
         arguments = {"img_size": 32, "embed_dim": 16, "num_heads": 1, "stages": (1, 2, 1, 1)}
     elif name.startswith("swin"):
         arguments = SWIN if "_cr_" not in name else STAGES | {"depths": (1, 1, 1, 1), "window_size": 2}
-    elif name.startswith("vitamin"):
+    elif name.startswith(("vitamin", "vit_base_mci")):
         arguments = {"img_size": 64, "depth": 1}  # its stem fixes the width
     elif name.startswith(HYBRIDS):
         arguments = WIDE | {"img_size": 64}

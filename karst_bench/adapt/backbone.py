@@ -3,12 +3,15 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import timm
 import torch
 from torch import nn
 
+from karst_bench.adapt.hub_name import hub_config, is_hub_name
+from karst_bench.adapt.timm_compat import renamed_to
 from karst_bench.adapt.timm_sites import classifiers
 from karst_bench.adapt.weights import load_weights
 from karst_bench.errors import UserError
@@ -25,6 +28,9 @@ def build_backbone(
     Raises: UserError for a name timm does not know or arguments the model does not take.
     """
     name, arguments = str(backbone["timm_name"]), dict(backbone.get("model_args") or {})
+    if is_hub_name(name):
+        config = hub_config(name)
+        name, arguments = config["architecture"], {**(config.get("model_args") or {}), **arguments}
     arguments |= _input_side(name, backbone, arguments)
     try:
         with torch.device(device):
@@ -65,17 +71,35 @@ def own_values(backbone: Mapping[str, Any]) -> dict[str, Any]:
     Raises: UserError where neither says them.
     """
     keys = ("input_size", "mean", "std")
+    check_name(str(backbone["timm_name"]))
     if all(backbone.get(key) is not None for key in keys):
         return {key: backbone[key] for key in keys}
     name = str(backbone["timm_name"])
-    try:
+    if is_hub_name(name):
+        about = hub_config(name)["pretrained_cfg"]
+        if absent := [key for key in keys if key not in about]:
+            raise UserError(f"{name} says nothing of its {' and '.join(absent)}; give backbone.{absent[0]}=...")
+        config: Any = SimpleNamespace(**about)
+    else:
         config = timm.get_pretrained_cfg(name)
-    except RuntimeError as error:
-        raise UserError(f"backbone.timm_name={name}: {error}. {_near(name)}") from error
     if config is None:
-        raise UserError(f"backbone.timm_name={name} is unknown to timm. {_near(name)}")
+        raise UserError(f"backbone.timm_name={name} says nothing of its input; give backbone.input_size, mean and std")
     own = {"input_size": int(config.input_size[-1]), "mean": list(config.mean), "std": list(config.std)}
     return {key: own[key] if backbone.get(key) is None else backbone[key] for key in keys}
+
+
+def check_name(name: str) -> None:
+    """Raises: UserError, with near names, for an architecture that timm does not know or has renamed, or a tag that it lacks."""
+    stem, _, tag = name.partition(".")
+    if is_hub_name(name):
+        return
+    if (present := renamed_to(stem)) is not None:
+        raise UserError(f"backbone.timm_name={name}: timm has renamed it; use backbone.timm_name={present}")
+    if not timm.is_model(stem):
+        raise UserError(f"backbone.timm_name={name} is unknown to timm. {_near(name)}")
+    tags = list(timm.list_pretrained(f"{stem}.*"))
+    if tag and name not in tags:
+        raise UserError(f"backbone.timm_name={name}: timm has no such weights of {stem}. Near: {', '.join(tags[:5]) or stem}")
 
 
 def _near(name: str) -> str:

@@ -113,8 +113,15 @@ def forward_macs(net: nn.Module, size: tuple[int, int]) -> int:
     device = next(net.parameters()).device
     shapes_only = nullcontext() if device.type == "meta" else FakeTensorMode(allow_non_fake_inputs=True)
     fused = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-    with eval_mode(net), shapes_only, FlopCounterMode(display=False, custom_mapping=fused) as counter:
-        net(torch.zeros(1, 3, *size, device=device))
+    training = [p for p in net.parameters() if p.requires_grad]
+    try:
+        for p in training:  # torch's counter asks for the gradient of one that is a module's input, as in attention pooling
+            p.requires_grad_(False)
+        with eval_mode(net), shapes_only, FlopCounterMode(display=False, custom_mapping=fused) as counter:
+            net(torch.zeros(1, 3, *size, device=device))
+    finally:
+        for p in training:
+            p.requires_grad_(True)
     return int(counter.get_total_flops()) // 2
 
 

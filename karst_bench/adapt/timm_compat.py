@@ -3,11 +3,12 @@
 tests/adapt/test_timm_compat.py says of each what it must mean.
 """
 
+import sys
 from collections.abc import Mapping
 
 import torch
 from timm.layers import GELU, LayerNorm, Mlp
-from timm.models import swin_transformer, vision_transformer
+from timm.models import _registry, swin_transformer, vision_transformer
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from timm.models.vision_transformer import Attention, Block  # Attention moved to timm.layers in 1.0.20 and stayed here
 from torch import Tensor, nn
@@ -16,10 +17,15 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 __all__ = [
     "Attention", "Block", "FakeTensor", "FakeTensorMode", "Mlp", "PatchMerging", "SwinTransformerBlock", "TorchDynamoException",
-    "is_plain_gelu", "is_plain_layer_norm", "renamed_checkpoint",
+    "is_plain_gelu", "is_plain_layer_norm", "renamed_checkpoint", "renamed_to",
 ]  # fmt: skip
 
 HEAD = "head.fc.weight"  # what timm's Swin filter up to 1.0.30 takes for the mark of a file with timm's own names
+
+
+def renamed_to(name: str) -> str | None:
+    """The present name of a model that timm renamed; None for any other."""
+    return _registry._deprecated_models.get(name)
 
 
 def is_plain_layer_norm(module: nn.Module) -> bool:
@@ -39,6 +45,12 @@ def renamed_checkpoint(state: Mapping[str, Tensor], net: nn.Module) -> dict[str,
     apart by the classifier, which a file without one lacks: they are shown one then. Raises: whatever timm raises
     where the file is of a foreign layout.
     """
+    own = sys.modules[type(net).__module__]
+    if not isinstance(net, vision_transformer.VisionTransformer | swin_transformer.SwinTransformer):
+        if not hasattr(own, "checkpoint_filter_fn"):
+            return dict(state)
+        renamed = own.checkpoint_filter_fn(dict(state), net)
+        return dict(renamed)
     if isinstance(net, vision_transformer.VisionTransformer):
         return dict(vision_transformer.checkpoint_filter_fn(dict(state), net))
     shown = dict(state)

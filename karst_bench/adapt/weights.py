@@ -1,6 +1,9 @@
 """How a weights file of any common format fills a timm model, without unpickling."""
 
+import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -8,39 +11,85 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from karst_bench.adapt.timm_compat import renamed_checkpoint
-from karst_bench.adapt.timm_sites import classifier
+from karst_bench.adapt.timm_sites import classifiers
 from karst_bench.errors import UserError
 from karst_bench.nn.named_tensors import copy_tensors
+
+log = logging.getLogger(__name__)
+
+# what training programs put weights under, in the order in which they are looked for: averages are what is evaluated
+WRAPPERS = ("state_dict_ema", "model_ema", "teacher", "state_dict", "model", "module", "network")
+PREFIXES = ("module.", "model.", "teacher.", "backbone.", "encoder.", "state_dict.", "state_dict_ema.", "_orig_mod.")
+OTHER_HEADS = ("head.", "head_dist.", "fc.", "classifier.", "pre_logits.", "norm_head.")
+COMPUTED = ("relative_position_index", "relative_coords_table", "attn_mask", "k_bias", "mask_token", "num_batches_tracked")
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
     """Fills a timm model's backbone from a file, in the model's precision; the classifier is left as it is.
 
-    Raises: UserError if the file is damaged, needs unpickling, or belongs to another architecture.
+    Weights that a training program wrapped are found and said. Raises: UserError if the file is damaged, is something else
+    than weights, needs unpickling, or belongs to another architecture: neither more nor less than the backbone fits.
     """
+    refuse_foreign(path)
     if path.suffix == ".npz":
         _load_npz(net, path)
         return
     head = _head_keys(net)
     own = {name: tensor for name, tensor in net.state_dict().items() if name not in head}
-    given = {name: tensor for name, tensor in _filtered(_read(path), net).items() if name in own}
+    state, wrapping = unwrapped(_read(path), own.keys())
+    if wrapping:
+        log.info("%s: the weights under %s are taken", path, wrapping)
+    given = {name: tensor for name, tensor in _filtered(state, net).items() if name in own or not _aside(name, net)}
     remedy = f"the file is of another architecture than this {type(net).__name__}: choose the backbone it was saved from"
     copy_tensors(own, given, source=str(path), remedy=remedy)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def refuse_foreign(path: Path) -> None:
+    """Raises: UserError naming a file that is no weights file for what it is, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    size = path.stat().st_size
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a pointer of git LFS ({size} bytes), not the weights; run `git lfs pull` where it came from")
+    if start[:1] == b"<":
+        raise UserError(f"{path} is a web page ({size} bytes), not the weights; fetch them again, logged in where that is needed")
+    zipped, pickled = start.startswith(b"PK"), start.startswith(b"\x80")
+    if path.suffix == ".safetensors" and (zipped or pickled):
+        raise UserError(f"{path} is a {'zip archive (torch.save)' if zipped else 'pickle'} by another name; call it .pth")
+
+
+def unwrapped(state: Mapping[str, Any], own: Collection[str]) -> tuple[dict[str, Tensor], str]:
+    """(the weights of a checkpoint by the model's names, what they were wrapped in, "" where in nothing).
+
+    own: the model's names; a prefix goes where all keys have it, or where more of the model's names are there without it.
+    """
+    path: list[str] = []
+    while not any(isinstance(value, Tensor) for value in state.values()):
+        inner = next((key for key in WRAPPERS if isinstance(state.get(key), dict)), None)
+        if inner is None:
+            break
+        state, path = state[inner], [*path, inner]
+    found = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    for _ in range(3):
+        for prefix in PREFIXES:
+            bare = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
+            if bare and (len(bare) == len(found) or len(bare.keys() & own) > len(found.keys() & own)):
+                found, path = bare, [*path, prefix]
+                break
+    return found, " ".join(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
         raise UserError(f"{path} ({path.stat().st_size} bytes) cannot be read: {reason}; fetch it again") from error
     except Exception as error:  # weights_only refuses whatever would have to be unpickled
         raise UserError(f"{path} holds Python objects, which are never unpickled; convert it to safetensors") from error
-    state = state if isinstance(state, dict) else {}
-    state = state.get("model") or state.get("state_dict") or state
-    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    return state if isinstance(state, dict) else {}
 
 
 def _filtered(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
@@ -50,15 +99,19 @@ def _filtered(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
         return state
 
 
+def _aside(name: str, net: nn.Module) -> bool:
+    """Whether a tensor of a checkpoint is none of the backbone: a classifier, or what a model computes for itself."""
+    heads = tuple(f"{path.partition('.')[0]}." for path in classifiers(net))
+    return name.startswith((*heads, *OTHER_HEADS)) or name.rpartition(".")[2] in COMPUTED
+
+
 def _head_keys(net: nn.Module) -> set[str]:
-    head = classifier(net)
-    prefix = next((name for name, module in net.named_modules() if module is head), "head")
-    return {f"{prefix}.{name}" for name, _ in head.named_parameters()}
+    return {f"{path}.{name}" for path, head in classifiers(net).items() for name, _ in head.named_parameters()}
 
 
 def _load_npz(net: nn.Module, path: Path) -> None:
     """The original ViT files: arrays under the JAX names, read by timm's loader without pickle."""
-    kept = {name: p.clone() for name, p in classifier(net).named_parameters()}
+    kept = {name: net.get_parameter(name).clone() for name in _head_keys(net)}
     try:
         net.load_pretrained(str(path))  # type: ignore[operator]
     except AttributeError as error:
@@ -69,5 +122,5 @@ def _load_npz(net: nn.Module, path: Path) -> None:
             f"{path} does not fill this backbone: {reason}; fetch it again or choose the backbone it belongs to"
         ) from error
     with torch.no_grad():
-        for name, p in classifier(net).named_parameters():
-            p.copy_(kept[name])
+        for name, value in kept.items():
+            net.get_parameter(name).copy_(value)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from karst_bench import files
+from karst_bench.adapt.hub_name import hub_weights, is_hub_name
 from karst_bench.errors import UserError
 
 SUMS = "SHA256SUMS.json"
@@ -44,6 +45,8 @@ def find_weights(backbone: Mapping[str, Any], root: Path) -> Path | None:
                 f"backbone.weights={wanted}: no such file; give a {', '.join(SUFFIXES)} or a folder that timm saved"
             )
         return path
+    if is_hub_name(tag):
+        return hub_weights(tag)
     packaged = PACKAGED / f"{backbone['name']}.safetensors"
     found = packaged if packaged.is_file() else present_weights(tag, root)
     if found is None:

@@ -30,6 +30,7 @@ from karst_bench.engine.train import fit
 from karst_bench.methods.base import Batches
 from karst_bench.records.diagnostics import Diagnostics
 from karst_bench.records.store import Store
+from karst_bench.run.aside import Aside
 from karst_bench.run.described import about_run
 from karst_bench.run.diagnosing import diagnosed
 from karst_bench.run.disk_room import warn_if_short
@@ -85,16 +86,23 @@ def train_and_score(
         watching = [progress(prepared.title), checkpoints, tracked, *watchers, StopSignals()]
         with _kept_if_stopped(checkpoints):
             fitted = _fit(prepared, model, streams, state, meter, watching, objective, recorder)
-    tensors, about = adapter_parts(model) if settings.save_adapter else (None, {})
-    size = (settings.backbone["input_size"],) * 2
-    counts = counting.counts(model, prepared.methods) | counting.training_counts(model, size)
+    size, aside = (settings.backbone["input_size"],) * 2, Aside()
+    tensors, about = _adapter(model, aside) if settings.save_adapter else (None, {})
+    counts = counting.counts(model, prepared.methods)
+    none: dict[str, int] = {}
+    counts |= aside.of("what training keeps", lambda: counting.training_counts(model, size), none)
     with meter.phase("evaluate"), _kept_if_stopped(checkpoints), merged(model):
         score = _final_score(model, prepared, fitted, recorder)
         all_tokens(model)  # multiply-adds are counted with every token in every block, as others count them
-        counts["forward_macs"] = counting.forward_macs(model, size)
+        counts |= aside.of("multiply-adds", lambda: {"forward_macs": counting.forward_macs(model, size)}, none)
     diagnostics, more = diagnosed(prepared, model, score) if settings.diagnostics else (None, ())
     about |= {} if tensors is None else {ABOUT: about_run(prepared, score)}
-    return Result(fitted, found, score, counts, meter, tensors, about, (*notes, *more), diagnostics)
+    return Result(fitted, found, score, counts, meter, tensors, about, (*notes, *aside.notes, *more), diagnostics)
+
+
+def _adapter(model: nn.Module, aside: Aside) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+    nothing: tuple[dict[str, Tensor] | None, dict[str, str]] = (None, {})
+    return aside.of("the adapter", lambda: adapter_parts(model), nothing)
 
 
 def before_training(prepared: PreparedRun, store: Store, meter: Meter, tracked: Callbacks) -> Found:

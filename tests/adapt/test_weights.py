@@ -1,5 +1,6 @@
 """Weights on disk: one lookup for fetching and running, files that changed are refused, nothing is copied by halves."""
 
+import json
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from small import SWIN, VIT
 
 from karst_bench import files
+from karst_bench.adapt.backbone import build_backbone, own_values
 from karst_bench.adapt.weights import load_weights
 from karst_bench.adapt.weights_file import SUFFIXES, check_weights, find_weights, present_weights, weights_sha256
 from karst_bench.errors import UserError
@@ -88,3 +90,78 @@ def test_another_architecture_changes_nothing(tmp_path, more, said):
     with pytest.raises(UserError, match=f"does not fit: .*{said}.*choose the backbone it was saved from"):
         load_weights(net, path)
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
+
+
+WRAPPED = {
+    "state_dict_ema": lambda state: {"state_dict": {}, "state_dict_ema": state, "epoch": 3},
+    "teacher module.": lambda state: {"teacher": {f"module.{name}": t for name, t in state.items()}, "student": {}},
+    "model": lambda state: {"model": state},
+    "module. _orig_mod.": lambda state: {f"module._orig_mod.{name}": t for name, t in state.items()},
+    "teacher.": lambda state: {f"teacher.{name}": t for name, t in state.items()} | {f"student.{n}": -t for n, t in state.items()},
+}
+
+
+@pytest.mark.parametrize("where", WRAPPED)
+def test_wrapped_weights_are_found_and_said(tmp_path, caplog, where):
+    saved, net, path = built(VIT, 0), built(VIT, 1), tmp_path / "w.pth"
+    torch.save(WRAPPED[where](saved.state_dict()), path)
+    caplog.set_level("INFO")
+    load_weights(net, path)
+    assert torch.equal(net.blocks[1].mlp.fc2.weight, saved.blocks[1].mlp.fc2.weight)
+    assert f"the weights under {where} are taken" in caplog.text
+
+
+def test_a_checkpoint_with_more_than_the_backbone_is_refused_and_both_are_named(tmp_path):
+    path, net = tmp_path / "w.safetensors", built(VIT, 1)
+    state = built(VIT, 0, depth=3).state_dict()
+    del state["norm.bias"]
+    save_file(state, path)
+    with pytest.raises(UserError, match=r"1 are missing, 12 are unknown: norm\.bias is missing, blocks\.2\.\S+ is unknown"):
+        load_weights(net, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("w.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "a pointer of git LFS"),
+        ("w.pth", b"\n<!DOCTYPE html><html></html>", "a web page"),
+        ("w.safetensors", b"PK\x03\x04 and so on", r"zip archive \(torch.save\) by another name"),
+        ("w.safetensors", b"\x80\x04K\x01.", "pickle by another name"),
+    ],
+)
+def test_what_is_no_weights_file_is_named_for_what_it_is(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        load_weights(built(VIT, 1), tmp_path / name)
+
+
+def test_a_model_of_the_hub_is_read_from_its_cache(tmp_path, monkeypatch):
+    name, folder = "hf-hub:someone/tiny", tmp_path / "models--someone--tiny"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    wanted = {"timm_name": name, "name": name, "weights": "pretrained", "input_size": None, "mean": None, "std": None}
+    with pytest.raises(UserError, match="not in the hub's cache; fetch it with: hf download someone/tiny"):
+        own_values(wanted)
+    snapshot = folder / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    about = {"input_size": [3, 32, 32], "mean": [0.1] * 3, "std": [0.2] * 3}
+    config = {"architecture": VIT["timm_name"], "model_args": VIT["model_args"], "pretrained_cfg": about}
+    (snapshot / "config.json").write_text(json.dumps(config))
+    save_file(built(VIT, 0).state_dict(), snapshot / "model.safetensors")
+    values = wanted | own_values(wanted)
+    assert values["input_size"] == 32 and values["mean"] == [0.1] * 3
+    net = build_backbone(values, classes=3, weights=find_weights(values, tmp_path / "nowhere"))
+    assert torch.equal(net.blocks[1].mlp.fc2.weight, built(VIT, 0).blocks[1].mlp.fc2.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("vit_base_patch16_22", "is unknown to timm. Near: vit_base_patch16_224"),
+     ("vit_base_patch16_224.none_such", r"no such weights of vit_base_patch16_224. Near: vit_base_patch16_224\."),
+     ("vit_base_patch16_224_in21k", r"timm has renamed it; use backbone.timm_name=vit_base_patch16_224\.augreg_in21k")],
+)  # fmt: skip
+def test_a_name_that_timm_has_not_or_has_no_longer_is_told_its_neighbours(name, said):
+    full = {"timm_name": name, "input_size": 224, "mean": [0.5] * 3, "std": [0.5] * 3}
+    with pytest.raises(UserError, match=said):
+        own_values(full)

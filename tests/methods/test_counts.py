@@ -8,6 +8,8 @@ import pytest
 import timm
 import torch
 
+import karst_bench
+from benchmarks.backbones import build
 from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.counts import counts, forward_macs, training_counts
 from karst_bench.adapt.timm_sites import model_spec
@@ -15,6 +17,7 @@ from karst_bench.config.option_files import options
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
 from karst_bench.methods.build import build_methods
+from karst_bench.run.aside import Aside
 
 VIT, SWIN = "vit_base_patch16_224", "swin_base_patch4_window7_224"
 PRINTED = [
@@ -135,3 +138,19 @@ def test_multiply_adds_by_hand():
         net = timm.create_model(VIT, num_classes=classes)
     block = tokens * 12 * d**2 + 2 * tokens**2 * d
     assert forward_macs(net, (224, 224)) == patches * 3 * 16**2 * d + 12 * block + d * classes
+
+
+def test_multiply_adds_are_counted_where_attention_pooling_trains():
+    net = build("SigLIP, attention pooling")
+    plain = forward_macs(net, (32, 32))
+    karst_bench.attach(net, "full")
+    assert forward_macs(net, (32, 32)) == plain > 0
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_what_cannot_be_counted_is_a_note(caplog):
+    aside = Aside()
+    assert aside.of("multiply-adds", lambda: {"forward_macs": 1 // 0}, {}) == {}
+    assert aside.of("bits", lambda: 8, 0) == 8
+    assert aside.notes == ["multiply-adds could not be had: ZeroDivisionError: integer division or modulo by zero"]
+    assert "the run goes on" in caplog.text
