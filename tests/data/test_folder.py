@@ -11,6 +11,7 @@ from PIL import Image
 
 from karst_bench.data import find_task, load_task
 from karst_bench.data.augment.policy import augmentation
+from karst_bench.data.builders.staging import check_free
 from karst_bench.data.loader import SplitBatches
 from karst_bench.errors import UserError
 
@@ -77,6 +78,8 @@ def test_missing_data_say_where_and_how(tmp_path: Path) -> None:
     (tmp_path / "vtab-1k" / "dtd" / "images").mkdir(parents=True)
     with pytest.raises(UserError, match=r"is there, but without its lists.*dataset=folder dataset\.root="):
         find_task(dataset_of("vtab/dtd"), data_root=tmp_path)
+    with pytest.raises(UserError, match=r"no finished set; .*dataset=folder dataset\.root="):
+        check_free(tmp_path / "vtab-1k" / "dtd")
 
 
 def test_pets_once_each_and_noted(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from karst_bench import files
 from karst_bench.data.images import AHEAD, workers
+from karst_bench.data.sources.layouts import own_set_hint
 from karst_bench.data.sources.manifest import SUMS
 from karst_bench.errors import UserError
 
@@ -42,7 +43,8 @@ class OccupiedError(UserError):
 def check_free(home: Path) -> None:
     """Raises: OccupiedError where `home` is there with something in it, which a build would not replace."""
     if home.exists() and (not home.is_dir() or any(home.iterdir())):
-        raise OccupiedError(f"{home}: is there, but is no finished set; look at what it holds, and move it away")
+        how = own_set_hint(home) or "look at what it holds"
+        raise OccupiedError(f"{home}: is there, but is no finished set; {how}, or move it away")
 
 
 class Staging:

@@ -39,13 +39,18 @@ def find_lists(dataset: Mapping[str, Any], *, data_root: Path) -> Path:
 
 def _without_lists(folder: Path, lists: str) -> str:
     """What to say of a set's folder that has no lists in it: where it has class folders, how these are read."""
-    said = f"{folder} is there, but without its lists ({lists})"
+    said, hint = f"{folder} is there, but without its lists ({lists})", own_set_hint(folder)
+    return f"{said}; {hint}" if hint else said
+
+
+def own_set_hint(folder: Path) -> str:
+    """How class folders are read as they are; empty where a folder has none."""
     try:
         form = set_form(folder)
-    except UserError:
-        return said
+    except (UserError, OSError):
+        return ""
     how = {"divided": "folders of classes in train (and val, test)", "plain": "folders, as classes have them"}.get(form, form)
-    return (f"{said}; it has {how}: `karst-bench run dataset=folder dataset.root={folder}` reads them as they are, and "
+    return (f"it has {how}: `karst-bench run dataset=folder dataset.root={folder}` reads them as they are, and "
             f"`karst-bench data lists {folder}` writes lists of them")  # fmt: skip
 
 
