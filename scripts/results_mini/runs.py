@@ -22,7 +22,7 @@ def what_ran(seen: Evidence) -> str:
     for run in seen.runs:
         machines.setdefault(run.machine, []).append(run)
     lines = [
-        [name, str(len(runs)), f"{_hours(runs):.1f}", ", ".join(sorted({run.backbone for run in runs}))]
+        [name, str(len(runs)), f"{_hours(runs):.2f}", ", ".join(sorted({run.backbone for run in runs}))]
         for name, runs in sorted(machines.items(), key=lambda item: -len(item[1]))
     ]
     days = sorted(run.created[:10] for run in seen.runs)
