@@ -11,10 +11,12 @@ from safetensors.torch import save_file
 
 from karst_bench.adapt.backbone import build_backbone
 from karst_bench.config.compose import settings_of
+from karst_bench.engine import progress
 from karst_bench.errors import UserError
 from karst_bench.records.identity import cell_key, recomputed_id
 from karst_bench.records.record import RunRecord
 from karst_bench.run import commands, pipeline
+from karst_bench.trackers.client import TrackerClient
 
 NAMES = ["dark wood", "light wood"]
 
@@ -98,3 +100,24 @@ def test_predictions_are_named(photos: Path, capsys: pytest.CaptureFixture[str])
 def test_few_steps_at_a_methods_own_rate_are_told(photos: Path) -> None:
     assert any("may stay at chance" in note for note in ran(photos, "method=full").notes)
     assert not any("stay at chance" in note for note in ran(photos, "method=full", "recipe.lr=1e-3").notes)
+
+
+def test_a_long_epoch_is_told_without_a_terminal(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    caplog.set_level("INFO", logger="karst_bench")
+    lines = progress.Lines("lora on own/woods")
+    lines.on_start(3, 4, 0)
+    for done, at in ((1, 1.0), (2, 11.0), (3, 12.0), (4, 30.0), (5, 31.0)):
+        now[0] = at
+        lines.on_step(1 + (done - 1) // 4, done, lambda: (0.5, 40.0))
+    assert caplog.messages == ["lora on own/woods: epoch 1/3  step 2/4  loss 0.5000  train top-1 40.0 %",
+                               "lora on own/woods: epoch 2/3  step 1/4  loss 0.5000  train top-1 40.0 %"]  # fmt: skip
+
+
+def test_wandbs_own_variable_says_where_its_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    assert TrackerClient("wandb", {"folder": "elsewhere"}).settings["folder"] == str(tmp_path)
+    assert TrackerClient("tensorboard", {"folder": "elsewhere"}).settings["folder"] == "elsewhere"
+    monkeypatch.delenv("WANDB_DIR")
+    assert TrackerClient("wandb", {"folder": "elsewhere"}).settings["folder"] == "elsewhere"
