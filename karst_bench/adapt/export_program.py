@@ -41,7 +41,7 @@ def _exported(net: nn.Module, size: tuple[int, int]) -> "ExportedProgram":
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dynamic = ({0: torch.export.Dim("batch", min=1)},)
+            dynamic = ({0: torch.export.Dim("batch", min=1, max=2**31 - 1)},)  # torch 2.6 wants an end
             return torch.export.export(net, (example,), dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # whatever torch's tracer stumbles over
         reason = (str(error).strip().splitlines() or [""])[0][:200]
