@@ -95,7 +95,7 @@ def _dataset_differs(facts: Mapping[str, Any]) -> Facts:
         return _sorted(flat({key: value for key, value in facts.items() if key in ("transform", "difficulty")}, "dataset."))
     default = flat(deciding_facts({"dataset": dataset_file(name)})["dataset"], "dataset.")
     found = flat(facts, "dataset.")
-    free = {"dataset.name", "dataset.split_seed", "dataset.encoding", "dataset.classes" if own else "dataset.shots"}
+    free = {"dataset.name", "dataset.shots", "dataset.split_seed", "dataset.encoding"} | ({"dataset.classes"} if own else set())
     return _sorted({key: found.get(key, "null") for key in _unequal(default, found) if key not in free})
 
 
