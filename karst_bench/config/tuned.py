@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
@@ -162,6 +164,13 @@ def _shots_text(cfg: DictConfig) -> str:
 
 
 def _table(file: Path) -> Mapping[Any, Any]:
-    entries = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-    assert isinstance(entries, dict)
+    """The entries of a table, {} without the file. Raises: UserError for one that is no table."""
+    if not file.is_file():
+        return {}
+    try:
+        entries = OmegaConf.to_container(OmegaConf.load(file))
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{file} is no table of tuned values: {str(error).splitlines()[0][:200]}") from error
+    if not isinstance(entries, dict):
+        raise UserError(f"{file} is no table of tuned values: datasets with key: value pairs below them")
     return entries

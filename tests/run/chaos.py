@@ -165,9 +165,8 @@ def _stand_elsewhere(machine: str, ahead_s: float) -> None:
     record.now = lambda: datetime.datetime.fromtimestamp(time.time(), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def moment(rng: random.Random, letters: str) -> tuple[str, int, float, int]:
-    """(phase, the how-manieth of its kind, seconds into it, signal)."""
-    letter = rng.choice(letters)
+def moment(rng: random.Random, letter: str) -> tuple[int, float, int]:
+    """When in that phase: (the how-manieth of its kind, seconds into it, signal)."""
     count = rng.randint(1, 5) if letter == "t" else 1
     number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
-    return letter, count, rng.uniform(0, PHASES[letter][3]), number
+    return count, rng.uniform(0, PHASES[letter][3]), number
