@@ -58,6 +58,7 @@ lint: $(STAMP)  ## ruff and mypy
 
 docs: $(STAMP)  ## regenerate the pages that come from code and configuration
 	$(BIN)/python scripts/docs_methods.py
+	$(BIN)/python scripts/docs_backbones.py
 	$(BIN)/python scripts/docs_recipes.py
 	$(BIN)/python scripts/docs_mini.py
 	$(BIN)/python scripts/docs_results_mini.py

@@ -1,5 +1,8 @@
 """Any method on any of timm's ViT-like and Swin-like models: it works to the last check, or one sentence says why not."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -80,3 +83,12 @@ def test_every_name_that_timm_lists(tmp_path):
                 continue
             except AssertionError as error:
                 raise AssertionError(f"{method} on {name}: {error}") from error
+
+
+@pytest.mark.slow
+def test_the_page_is_current():
+    root = Path(__file__).parents[2]
+    found = importlib.util.spec_from_file_location("docs_backbones", root / "scripts" / "docs_backbones.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    assert (root / "docs" / "backbones.md").read_text() == module.render(), "run `python scripts/docs_backbones.py`"
