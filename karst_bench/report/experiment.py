@@ -173,7 +173,8 @@ def _sets_more(method: str) -> bool:
 def _like(dataset: str) -> str:
     """The first dataset whose defaults are the same: what it composes beside its own node is the same too."""
     wanted = _all_defaults(dataset)
-    return next(name for name in known_options("dataset") if _all_defaults(name) == wanted)
+    # folder composes with the place of its pictures alone
+    return next(name for name in sorted(known_options("dataset") - {"folder"}) if _all_defaults(name) == wanted)
 
 
 @cache

@@ -219,3 +219,8 @@ def test_a_new_table_is_one_file_and_may_know_one_suite(fresh, tmp_path):
 def test_an_unknown_suite_is_an_error(name):
     with pytest.raises(UserError, match="use one of vtab, mini"):
         load_suite(name)
+
+
+def test_no_default_is_composed_with_a_set_that_needs_a_place():
+    """Whatever the order of a set of names: dataset=folder composes with its root alone."""
+    assert all(experiment._like(name) != "folder" for name in experiment.known_options("dataset"))
