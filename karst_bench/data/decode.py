@@ -1,4 +1,4 @@
-"""One image file to pixels: by torchvision's decoder where it can, by Pillow else, or one clear error.
+"""One image file to pixels: JPEG by torchvision's decoder, others by Pillow, or one clear error.
 
 Conversions follow the readers of the field, `Image.open(path).convert("RGB")`: alpha is dropped, grey is repeated, CMYK
 is converted, an EXIF rotation is not applied. What has more than 8 bits a channel is scaled by one rule for a whole set, never
@@ -9,6 +9,7 @@ by what a picture happens to hold: `white` is the level that becomes 255, by def
 import contextlib
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +18,7 @@ import PIL
 import torch
 import torchvision
 from PIL import Image
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
 from karst_bench.errors import UserError
 
@@ -62,8 +63,8 @@ def decode_bytes(data: bytes, origin: Path | str, white: float | None = None) ->
             _check_size(origin, image)
             if is_deep(image, data):
                 return _deep(image, data, white, origin)
-            if image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L"):
-                pixels = _by_torchvision(data)
+            if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                pixels = _jpeg_by_torchvision(data)
                 if pixels is not None:
                     return pixels
             return _by_pillow(image)
@@ -94,13 +95,13 @@ def _check_size(origin: Path | str, image: Image.Image) -> None:
         raise BadImageError(f"{origin}: {width} x {height} pixels; more than {MAX_PIXELS} cannot be meant")
 
 
-def _by_torchvision(data: bytes) -> torch.Tensor | None:
+def _jpeg_by_torchvision(data: bytes) -> torch.Tensor | None:
     """The fast path; None where this decoder gives up, Pillow then says why."""
     try:
-        pixels = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        pixels: torch.Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
     except RuntimeError:
         return None
-    return pixels if pixels.dtype == torch.uint8 else None
+    return pixels
 
 
 def is_deep(image: Image.Image, data: bytes) -> bool:
@@ -117,8 +118,10 @@ def _tiff_bits(image: Image.Image) -> tuple[int, ...]:
 def _deep(image: Image.Image, data: bytes, white: float | None, origin: Path | str) -> torch.Tensor:
     """round(255 v / white), cut to 0..255."""
     if image.format == "PNG":
+        image.load()
+        _check_chunks(data)
         try:
-            levels = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB).double()
+            levels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB).double()
         except RuntimeError as error:
             raise BadImageError(f"{origin}: not a readable image ({error}); the file is damaged or cut short") from error
         return _eight_bits(levels, white or WHITE_16)
@@ -129,6 +132,18 @@ def _deep(image: Image.Image, data: bytes, white: float | None, origin: Path | s
     if not bool(torch.isfinite(grey).all()):
         raise BadImageError(f"{origin}: holds values that are no numbers (NaN or infinite); mend or leave out this picture")
     return _eight_bits(grey.expand(3, *grey.shape), white or (WHITE_FLOAT if image.mode[0] == "F" else WHITE_16))
+
+
+def _check_chunks(data: bytes) -> None:
+    """Raises: ValueError where a PNG's chunks are not whole. torchvision's reader of PNG, which alone reads 16 bits of colour,
+    ends the process on such a file; so it sees none that was not read through before."""
+    at = 8
+    while data[at + 4 : at + 8] != b"IEND":
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        body, checksum = data[at + 4 : at + 8 + length], data[at + 8 + length : at + 12 + length]
+        if checksum != struct.pack(">I", zlib.crc32(body)):
+            raise ValueError("a chunk does not fit its checksum")
+        at += 12 + length
 
 
 def _eight_bits(levels: torch.Tensor, white: float) -> torch.Tensor:

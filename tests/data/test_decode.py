@@ -1,5 +1,6 @@
 """Odd and bad image files: converted as the field's readers do, or one clear error."""
 
+import random
 import struct
 import zlib
 from collections.abc import Callable
@@ -9,7 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from karst_bench.data.decode import BadImageError, encoding_of, is_picture, is_rotated, jpeg_quality, read_image
+from karst_bench.data.decode import (
+    BadImageError,
+    decode_bytes,
+    encoding_of,
+    is_picture,
+    is_rotated,
+    jpeg_quality,
+    read_image,
+)
 
 GREY = np.tile(np.linspace(0, 255, 16).astype(np.uint8), (12, 1))
 COLOUR = np.stack([GREY, GREY[:, ::-1], np.full_like(GREY, 90)], axis=2)
@@ -139,6 +148,25 @@ def test_every_truncation_is_an_error(tmp_path: Path, suffix: str) -> None:
         path.write_bytes(data[:kept])
         with pytest.raises(BadImageError, match=f"a.{suffix}"):
             read_image(path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+def test_bent_pngs_are_errors_or_pictures(tmp_path: Path, mode: str) -> None:
+    """torchvision's reader of PNG ends the process on some of these."""
+    plain = Image.new("I;16", (9, 7), 40_000) if mode == "I;16" else Image.radial_gradient("L").resize((9, 7)).convert(mode)
+    plain.save(tmp_path / "plain.png")
+    data, rng = (tmp_path / "plain.png").read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(200):
+        bent = bytearray(data)
+        for _ in range(rng.choice([1, 2, 5, 20])):
+            bent[rng.randrange(8, len(bent))] = rng.randrange(256)
+        try:
+            assert decode_bytes(bytes(bent), "bent.png").shape[0] == 3
+        except BadImageError as error:
+            refused += 1
+            assert "bent.png" in str(error)
+    assert refused > 100
 
 
 def test_files_that_are_no_images(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def rows():
 def test_facts(settings, rows, name):
     chosen = settings(f"method={name}")
     about = chosen["method"]["about"]
-    assert about.keys() <= {"title", "paper", "row", "extra", "printed", "why"}
+    assert about.keys() <= {"title", "paper", "row", "extra", "printed", "why", "steps"}
     assert (about.get("extra") or "none") == chosen["extra"]["name"], "the extra that the method brings along"
     row, printed = about.get("row"), about.get("printed") or {}
     if row is not None:
