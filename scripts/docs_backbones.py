@@ -14,6 +14,7 @@ import torch
 from benchmarks.backbones import TINY, build
 from karst_bench import files
 from karst_bench.adapt.attach import attach_methods
+from karst_bench.cli.app import generator
 from karst_bench.config.compose import settings_of
 from karst_bench.config.option_files import options
 from karst_bench.errors import UserError
@@ -92,4 +93,4 @@ def general(sentence: str, method: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    generator(main)
