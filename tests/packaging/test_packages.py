@@ -100,8 +100,8 @@ def test_a_run_and_its_report_from_an_empty_folder(installed: Installed) -> None
     shown = installed.run("karst-bench", "report", "suite=mini")
     assert "1 finished runs" in shown
     report = installed.folder / "results" / "report" / "mini"
-    assert (report / "index.html").is_file() and list(report.glob("*.pdf"))
-    assert record.stem in "".join(path.read_text() for path in report.glob("*.csv")) or "lora" in shown
+    assert (report / "index.html").is_file()
+    assert record.stem in (report / "results.csv").read_text()
     assert "KARST" in installed.run("karst-bench", "report", "suite=vtab", "pictures=false"), "the paper's numbers come along"
     assert "1 done" in installed.run("karst-bench", "sweep", "method=lora", "also=bitfit", "recipe.epochs=1")
     assert installed.files() == before, "nothing is written into the installed package"
