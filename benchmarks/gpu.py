@@ -8,6 +8,7 @@ import gc
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,13 @@ class NoRecorder:
 
 def recorder_of(device: torch.device) -> Recorder:
     return CudaRecorder(device) if device.type == "cuda" else NoRecorder()  # type: ignore[return-value]
+
+
+def recorded(work: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """What does the work again, recorded after it was warmed up."""
+    recorder = recorder_of(device)
+    recorder.warm_up(work)
+    return recorder.record(work)
 
 
 def finish_of(device: torch.device) -> Callable[[], object]:
@@ -101,11 +109,10 @@ def in_mode(
     if not captured:
         kept = memory({"floor": net}, x, autocast=True)["floor"]
         return step, counted(step, x.device) | {key: value for key, value in kept.items() if key.endswith("_bytes")}
-    recorder = recorder_of(x.device)
-    recorder.warm_up(step)
+    replay = recorded(step, x.device)
     if trunk is not None and not trunk.compiled:
         raise UserError("it did not compile in one piece")
-    return recorder.record(step), {}
+    return replay, {}
 
 
 def methods(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
@@ -158,14 +165,9 @@ def evaluation(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
 
 def forms(rounds: int, device: torch.device, tokens: Sequence[int] = (6304, 12608)) -> dict[str, Any]:
     """One KARST linear in each of its forms, captured: where the constants of karst_bench.adapt.linear_forms come from."""
-
-    def recorded(work: Callable[[], object]) -> Callable[[], object]:
-        recorder = recorder_of(device)
-        recorder.warm_up(work)
-        return recorder.record(work)
-
     shapes = [(192, 768, 1), (768, 2304, 3), (768, 768, 1), (768, 3072, 1), (3072, 768, 1)]
-    rows = {f"{d_in}->{d_out} T {T}": layer(d_in, d_out, chunks, T, 2, 8, rounds, device, finish_of(device), recorded)
+    rows = {f"{d_in}->{d_out} T {T}": layer(d_in, d_out, chunks, T, 2, 8, rounds, device, finish_of(device),
+                                               partial(recorded, device=device))
             for d_in, d_out, chunks in shapes for T in tokens}  # fmt: skip
     return {"what": "one linear layer, forward and backward, captured, bf16", "rounds": rounds, "clock": "wall", "rows": rows}
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
+from karst_bench import files
 from karst_bench.cli.app import generator
-from karst_bench.config.option_files import options
 from karst_bench.config.tuned import backbone_facts
+from karst_bench.report.suite import load_suite
 
 TASKS = ("digits", "cells", "distance")
 TABLES = Path(__file__).resolve().parents[1] / "conf" / "tuned" / "ours"
@@ -46,7 +47,6 @@ def part(rates: Found, record: dict[str, Any]) -> dict[str, Any] | None:
     if len(means) < 2:
         return None
     best = max(means, key=lambda rate: (means[rate], -rate))
-    tasks = [name for name in options("dataset") if name.startswith("mini/") and not name.startswith(("mini/fs_", "mini/all"))]
     provenance = {
         "split": "val", "seed": 0,
         "epochs": record["config"]["recipe"]["epochs"], "created": date.today().isoformat(),
@@ -54,7 +54,7 @@ def part(rates: Found, record: dict[str, Any]) -> dict[str, Any] | None:
         "mean_val_top1_pct": {f"{rate:g}": value for rate, value in means.items()},
         "val_top1_pct": {f"{rate:g}": dict(of) for rate, of in sorted(rates.items())},
     }  # fmt: skip
-    values = {task: {"recipe.lr": best} for task in tasks}
+    values = {f"mini/{task}": {"recipe.lr": best} for task in load_suite("mini").task_names}
     return {"backbone": backbone_facts(record["config"]["backbone"]), "values": values, "provenance": provenance}
 
 
@@ -72,7 +72,7 @@ def main(folder: Path) -> None:
     for method, table in sorted(tables.items()):
         head = f"# python run.py method={method} dataset=mini/distance tuned=ours\n"
         text = yaml.safe_dump(table, sort_keys=False, width=120, allow_unicode=True)
-        (TABLES / f"{method}.yaml").write_text(head + text)
+        files.write(TABLES / f"{method}.yaml", (head + text).encode(), once=False)
         print(f"{method}.yaml")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from karst_bench.engine.mix import Mix
+from karst_bench.engine.streams import global_states, set_global_states
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +143,7 @@ class _Before:
             (id(p), key): value.clone() for p, entry in optimizer.state.items() for key, value in entry.items()
             if isinstance(value, Tensor)
         }  # fmt: skip
-        self._cpu = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._drawn = global_states(device)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -155,9 +155,7 @@ class _Before:
                 if isinstance(value, Tensor):
                     known = self._state.get((id(p), key))
                     value.zero_() if known is None else value.copy_(known)
-        torch.set_rng_state(self._cpu)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda, self._device)
+        set_global_states(self._drawn, self._device)
 
 
 class CapturedForward:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from karst_bench.engine.streams import Streams
+from karst_bench.engine.streams import Streams, global_states, set_global_states
 from karst_bench.errors import UserError
 from karst_bench.nn.named_tensors import copy_tensors
 
@@ -84,17 +84,11 @@ def optimizer_in(optimizer: Optimizer, names: Mapping[int, str], saved: Mapping[
 
 def random_out(streams: Streams, device: torch.device) -> dict[str, Tensor]:
     """The state of every generator of the run, the global ones included."""
-    out = {name: generator.get_state() for name, generator in streams.named().items()}
-    out["global"] = torch.get_rng_state()
-    if device.type == "cuda":
-        out["cuda"] = torch.cuda.get_rng_state(device)
-    return out
+    return {name: generator.get_state() for name, generator in streams.named().items()} | global_states(device)
 
 
 def random_in(streams: Streams, device: torch.device, saved: Mapping[str, Tensor]) -> None:
     """Set every generator to its saved state."""
     for name, generator in streams.named().items():
         generator.set_state(saved[name])
-    torch.set_rng_state(saved["global"])
-    if device.type == "cuda" and "cuda" in saved:
-        torch.cuda.set_rng_state(saved["cuda"], device)
+    set_global_states(saved, device)

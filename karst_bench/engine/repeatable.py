@@ -8,6 +8,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 
+from karst_bench.engine.streams import global_states, set_global_states
+
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -36,23 +38,15 @@ class RepeatableStep(Generic[P, T]):
                 raise
             self.repeatable = False
             log.warning("this run will not repeat itself to the last digit: %s", str(error).partition(",")[0].partition("\n")[0])
-        self._put_back(drawn)
+        if drawn is not None:
+            set_global_states(drawn, self._device)
         return self._step(*args, **kwargs)
 
-    def _drawn(self) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+    def _drawn(self) -> dict[str, torch.Tensor] | None:
         """The generators' states; None while a graph is captured, whose generator may not be asked."""
-        if self._device.type != "cuda":
-            return torch.get_rng_state(), None
-        if torch.cuda.is_current_stream_capturing():
+        if self._device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return None
-        return torch.get_rng_state(), torch.cuda.get_rng_state(self._device)
-
-    def _put_back(self, drawn: tuple[torch.Tensor, torch.Tensor | None] | None) -> None:
-        if drawn is None:
-            return
-        torch.set_rng_state(drawn[0])
-        if drawn[1] is not None:
-            torch.cuda.set_rng_state(drawn[1], self._device)
+        return global_states(self._device)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """One seed, named random streams: what one part of a run draws never shifts what another part sees."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -31,6 +31,21 @@ class Streams:
     def named(self) -> dict[str, torch.Generator]:
         """Name -> generator, for checkpoints."""
         return {name: getattr(self, name) for name in NAMES}
+
+
+def global_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of torch's own generators, the CPU's and a CUDA device's, by name."""
+    states = {"global": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_global_states(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Puts back what `global_states` gave; a state of a GPU is left where there is none."""
+    torch.set_rng_state(states["global"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ Grads = tuple[Tensor, ...]
 def tensors_of(update: FactoredDelta) -> tuple[Tensor, ...]:
     """The tensors of a change in the order of its fields, which is the order of every gradient below.
 
-    Field by field: a compiler reads attributes, and not, before torch 2.12, what vars() of a frozen dataclass gives.
+    Field by field: torch 2.11's compiler reads attributes, and not what vars() of a frozen dataclass gives.
     """
     if isinstance(update, KronDelta):
         return update.C, update.A, update.B
