@@ -141,6 +141,7 @@ def report(
 
 app.command(cls=KeyValueCommand, no_args_is_help=True)(exchange.compare)
 app.command(cls=KeyValueCommand, no_args_is_help=True)(exchange.check)
+app.command(cls=OverrideCommand, no_args_is_help=True)(exchange.reproduce)
 app.command(cls=KeyValueCommand)(exchange.export)
 app.command("import", cls=KeyValueCommand, no_args_is_help=True)(exchange.import_)
 

@@ -1,5 +1,5 @@
-"""`karst-bench compare`, `check`, `export` and `import`: records against records and against what was predicted, out of here,
-and in from elsewhere."""
+"""`karst-bench compare`, `check`, `reproduce`, `export` and `import`: records against records, against what was predicted and
+against another run, out of here, and in from elsewhere."""
 
 from pathlib import Path
 from typing import Annotated
@@ -56,6 +56,30 @@ def check(
     found = check_runs(runs, data=data)
     print(found.text)
     return int(bool(found.differences))
+
+
+def reproduce(
+    words: Annotated[
+        list[str], typer.Argument(metavar="RECORD... [KEY=VALUE...]", help="Files or folders; paths.data=DIR, device=cuda, ...")
+    ],
+    sample: Annotated[int | None, typer.Option(min=1, help="How many of them, drawn at random; default all.")] = None,
+    draw: Annotated[int, typer.Option(help="The seed of the draw.")] = 0,
+) -> int:
+    """Run recorded runs again. From the configuration in the record; prints recorded and new accuracy side by side.
+
+    Exit code 1 where one is neither the same to the last bit nor as close as the recorded seeds of its cell lie together.
+    The new records go to paths.results, by default outputs/reproduced, and are found there the next time.
+    """
+    from karst_bench.run.reproducing import chosen_records, reproduce
+
+    keys = [word for word in words if "=" in word]
+    found = []
+    for path in chosen_records([expanded(word) for word in words if word not in keys], sample, draw):
+        found.append(reproduce(path, keys))
+        print(found[-1].text, flush=True)
+    equal, near = sum(one.equal for one in found), sum(one.holds for one in found)
+    print(f"{len(found)} runs: {equal} bit for bit, {near - equal} within the seeds, {len(found) - near} that differ")
+    return int(near < len(found))
 
 
 def export(

@@ -1,0 +1,164 @@
+"""Running a recorded run again, from its own configuration, and holding what comes out against what was written."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from karst_bench.config.compose import compose
+from karst_bench.config.settings import Settings, resolve
+from karst_bench.errors import UserError
+from karst_bench.records import record as schema
+from karst_bench.records.facts import Provenance
+from karst_bench.records.identity import LATER, deciding_facts
+from karst_bench.records.record import RunRecord
+from karst_bench.records.store import finished_in
+
+# Keys of a place and an invocation, not of the run: whoever reproduces it has others.
+OWN = ("paths", "tracker", "action", "adapter", "images", "out", "format", "force", "dry_run", "debug", "lease_s", "device",
+       "threads", "save_adapter", "save_predictions", "diagnostics", "sweep", "experiment", "report")  # fmt: skip
+ROOT = "dataset.root"  # of a set of one's own, which a record does not say
+LIBRARIES = ("torch", "timm")
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """A record beside the run made after it. seeds: top-1 (%) of every recorded seed of the cell, its own among them."""
+
+    recorded: RunRecord
+    here: RunRecord
+    seeds: tuple[float, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Bit for bit: every accuracy, and the training loss of every epoch."""
+        first, second = self.recorded, self.here
+        return (first.metrics, first.curves) == (second.metrics, second.curves)
+
+    @property
+    def difference(self) -> float:
+        """Here minus recorded, in points of top-1."""
+        return self.here.metrics.accuracy()[1] - self.recorded.metrics.accuracy()[1]
+
+    @property
+    def within_seeds(self) -> bool:
+        """Whether the accuracies differ by no more than the recorded seeds of the cell do among each other."""
+        return len(self.seeds) > 1 and abs(self.difference) <= max(self.seeds) - min(self.seeds)
+
+    @property
+    def holds(self) -> bool:
+        """Equal, or as close as another seed would be."""
+        return self.equal or self.within_seeds
+
+    @property
+    def verdict(self) -> str:
+        """What a reader may conclude, in a few words."""
+        if self.equal:
+            return "bit for bit"
+        off = f"{self.difference:+.2f} points, from epoch {self._first_difference()} on"
+        if len(self.seeds) < 2:
+            return f"DIFFERS: {off}; no other seed of this cell is recorded to judge by"
+        spread = f"the {len(self.seeds)} recorded seeds span {max(self.seeds) - min(self.seeds):.2f}"
+        return f"within the seeds: {off}; {spread}" if self.within_seeds else f"DIFFERS: {off}; {spread}"
+
+    @property
+    def text(self) -> str:
+        """The verdict, and what was not the same around the two runs."""
+        (split, before), (_, now) = self.recorded.metrics.accuracy(), self.here.metrics.accuracy()
+        config = self.recorded.config
+        title = f"{config['method']['name']} on {config['dataset']['name']} ({config['backbone']['name']}, seed {config['seed']})"
+        lines = [f"{self.recorded.id}  {title}: {split} top-1 recorded {before:.2f} %, here {now:.2f} %: {self.verdict}"]
+        lines += [f"    {line}" for line in _surroundings(self.recorded.provenance, self.here.provenance)]
+        return "\n".join(lines)
+
+    def _first_difference(self) -> int:
+        first, second = self.recorded.curves, self.here.curves
+        pairs = zip(first.train_loss, second.train_loss, strict=False)
+        return next((epoch for epoch, (a, b) in enumerate(pairs, 1) if a != b), len(first.epoch))
+
+
+def chosen_records(places: Sequence[Path], sample: int | None, seed: int) -> list[Path]:
+    """The files of the records named: files, or whole folders; of them `sample` drawn by `seed`.
+
+    Raises: UserError where a place holds none, or fewer than are to be drawn.
+    """
+    found: list[Path] = []
+    for place in places:
+        there = [path for path in sorted(place.glob("*.json")) if schema.ID.fullmatch(path.stem)] if place.is_dir() else [place]
+        if not there or not there[0].is_file():
+            raise UserError(f"{place}: no record there; give files <id>.json or a folder of them, results/reference/mini")
+        found += there
+    if sample is None:
+        return found
+    if sample > len(found):
+        raise UserError(f"sample={sample}: there are {len(found)} records")
+    return sorted(random.Random(seed).sample(found, sample))
+
+
+def reproduce(path: Path, words: Sequence[str] = ()) -> Reproduced:
+    """Trains what the record says, unless that was done before, and returns both. words: where things lie here, as for a run.
+
+    Raises: UserError where the file is no record, this version cannot run its configuration, weights or lists are others here,
+    or a word would make it another run.
+    """
+    from karst_bench.run.pipeline import run
+    from karst_bench.run.prepare import prepare
+
+    recorded = schema.load(path)
+    settings = recorded_settings(recorded, words)
+    prepared = prepare(settings)
+    for what, before, now in (("backbone weights", recorded.weights.sha256, prepared.weights_sha256),
+                              ("split lists", recorded.data.list_sha256, prepared.task.list_sha256)):  # fmt: skip
+        if before != now:
+            raise UserError(f"{path.name}: its {what} were {str(before)[:12]}, here they are {str(now)[:12]}: another experiment")
+    if (here := run(settings)) == recorded:
+        raise UserError(f"{path.name}: paths.results={settings.paths.results} holds this very record; give an empty folder")
+    return Reproduced(recorded, here, _seeds(recorded, path.parent))
+
+
+def recorded_settings(recorded: RunRecord, words: Sequence[str] = ()) -> Settings:
+    """The settings of a record for this machine: its configuration with paths, trackers and device of here.
+
+    A run of a CPU is reproduced on one with as many threads, as they order its sums, where the words say nothing else.
+    Raises: UserError where this version has a key no longer, or a word is no key of a place.
+    """
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if key != ROOT and key.partition(".")[0] not in OWN:
+            raise UserError(f"{word} would make it another run; what may be said here is {ROOT}=, {'=, '.join(OWN)}=")
+    provenance = recorded.provenance
+    on_cpu = provenance.device in (None, "cpu")
+    said = [f"device={'cpu' if on_cpu else 'auto'}", "save_adapter=false", "paths.results=${paths.outputs}/reproduced"]
+    said += [f"threads={provenance.threads}"] if on_cpu and provenance.threads else []
+    roots = [word for word in words if word.startswith(f"{ROOT}=")]
+    here = OmegaConf.to_container(compose([*said, *(word for word in words if word not in roots)]))
+    assert isinstance(here, dict)
+    if odd := sorted(recorded.config.keys() - here.keys()):
+        raise UserError(f"{recorded.id}: this version has no {', '.join(odd)}; reproduce it with commit {provenance.commit or '?'}")
+    merged = here | {key: value for key, value in recorded.config.items() if key not in OWN}
+    merged["recipe"] = LATER["recipe"] | recorded.config.get("recipe", {})
+    merged["dataset"] = recorded.config["dataset"] | dict(word.removeprefix("dataset.").split("=", 1) for word in roots)
+    return resolve(OmegaConf.create(merged))
+
+
+def _seeds(recorded: RunRecord, folder: Path) -> tuple[float, ...]:
+    """The accuracies of all seeds of the record's cell that lie beside it."""
+    cell = _cell(recorded)
+    return tuple(other.metrics.accuracy()[1] for other in finished_in(folder) if _cell(other) == cell)
+
+
+def _cell(record: RunRecord) -> tuple[Any, ...]:
+    facts = {key: value for key, value in deciding_facts(record.config).items() if key != "seed"}
+    packages = record.provenance.packages
+    return facts, record.weights.sha256, record.data.list_sha256, *(packages.get(name) for name in LIBRARIES)
+
+
+def _surroundings(before: Provenance, now: Provenance) -> Iterator[str]:
+    """What of machine and libraries is not the same."""
+    pairs = [("device", before.device, now.device), ("processor", before.cpu_model, now.cpu_model),
+             ("instructions", before.cpu_capability, now.cpu_capability), ("threads", before.threads, now.threads)]  # fmt: skip
+    pairs += [(name, before.packages.get(name), now.packages.get(name)) for name in LIBRARIES]
+    yield from (f"{name}: recorded {was}, here {here}" for name, was, here in pairs if was != here)

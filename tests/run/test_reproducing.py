@@ -1,0 +1,143 @@
+"""`karst-bench reproduce`: a recorded run is run again from its record alone, and a difference is called one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from karst_bench.cli.app import main
+from karst_bench.config.compose import settings_of
+from karst_bench.errors import UserError
+from karst_bench.records import identity
+from karst_bench.records import record as schema
+from karst_bench.records.record import RunRecord
+from karst_bench.run.pipeline import run
+from karst_bench.run.reproducing import Reproduced, chosen_records, recorded_settings, reproduce
+
+WORDS = ["method=lora", "method.r=2", "dataset=mini/digits", "backbone=vit_mini", "backbone.model_args.depth=1",
+         "backbone.weights=none", "recipe.epochs=1", "recipe.batch=500", "threads=1", "device=cpu", "protocol=val",
+         "save_adapter=false"]  # fmt: skip
+
+
+def places(results: Path, cache: Path) -> list[str]:
+    """Where a run's record goes, and its decoded pictures, which are drawn once for all of these."""
+    return [f"paths.results={results}", f"paths.cache={cache}"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the record of one short run."""
+    results = tmp_path_factory.mktemp("recorded")
+    run(settings_of([*WORDS, *places(results / "results", results / "cache")]))
+    return results / "results" / "runs" / "mini"
+
+
+@pytest.fixture(scope="module")
+def again(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Reproduced:
+    """That run, reproduced."""
+    words = places(tmp_path_factory.mktemp("again"), folder.parents[2] / "cache")
+    return reproduce(next(folder.glob("*.json")), words)
+
+
+def test_the_same_machine_gives_the_same_bits(again: Reproduced) -> None:
+    assert again.here.id == again.recorded.id and again.here.created is not again.recorded.created
+    assert again.here.curves.train_loss == again.recorded.curves.train_loss
+    assert again.equal and again.holds and again.verdict == "bit for bit"
+
+
+def moved(record: RunRecord, points: float) -> RunRecord:
+    """The record with another accuracy and another loss of its only epoch."""
+    (loss,) = record.curves.train_loss
+    value = record.metrics.accuracy()[1] + points
+    metrics = replace(record.metrics, val_top1_last_pct=value, val_top1_best_pct=value)
+    return replace(record, metrics=metrics, curves=replace(record.curves, train_loss=(loss + 1e-7,)))
+
+
+@pytest.mark.parametrize(
+    ("points", "others", "holds", "said"),
+    [
+        (0.0, (0.0,), False, "no other seed"),  # the losses differ: not the same bits, and nothing to judge by
+        (0.5, (0.0, 1.0), True, "within the seeds: +0.50 points, from epoch 1 on; the 2 recorded seeds span 1.00"),
+        (1.5, (0.0, 1.0), False, "DIFFERS: +1.50 points"),
+        (-1.5, (0.0, 1.0, 2.0), True, "within the seeds: -1.50 points"),
+    ],
+)
+def test_a_difference_is_judged_by_the_recorded_seeds(
+    again: Reproduced, points: float, others: tuple[float, ...], holds: bool, said: str
+) -> None:
+    value = again.recorded.metrics.accuracy()[1]
+    found = Reproduced(again.recorded, moved(again.recorded, points), tuple(value + off for off in others))
+    assert not found.equal and found.holds is holds
+    assert said in found.text
+
+
+def test_what_is_not_the_same_around_the_runs_is_said(again: Reproduced) -> None:
+    elsewhere = replace(again.here, provenance=replace(again.here.provenance, cpu_model="another", threads=7))
+    lines = Reproduced(again.recorded, elsewhere, ()).text.splitlines()[1:]
+    assert any("processor" in line and "another" in line for line in lines)
+    assert any("threads: recorded 1, here 7" in line for line in lines) and len(lines) == 2
+
+
+def test_seeds_are_those_of_the_same_cell(folder: Path, again: Reproduced, tmp_path: Path) -> None:
+    """Another seed counts, another rank does not."""
+
+    def put(change: Callable[[dict[str, object]], dict[str, object]], points: float) -> None:
+        config = again.recorded.config | change(dict(again.recorded.config))
+        changed = replace(moved(again.recorded, points), config=config)
+        record = replace(changed, id=identity.recomputed_id(changed))
+        (tmp_path / f"{record.id}.json").write_text(schema.dumps(record))
+
+    first = next(folder.glob("*.json"))
+    (tmp_path / first.name).write_bytes(first.read_bytes())
+    put(lambda config: {"seed": 1}, 1.0)
+    put(lambda config: {"method": {**again.recorded.config["method"], "r": 4}}, 3.0)
+    found = reproduce(tmp_path / first.name, places(tmp_path / "new", folder.parents[2] / "cache"))
+    value = again.recorded.metrics.accuracy()[1]
+    assert sorted(found.seeds) == pytest.approx([value, value + 1.0])
+
+
+def test_a_run_is_not_held_against_itself(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="this very record"):
+        reproduce(next(folder.glob("*.json")), places(folder.parents[1], folder.parents[2] / "cache"))
+
+
+def test_places_may_be_said_and_nothing_else(again: Reproduced) -> None:
+    settings = recorded_settings(again.recorded, ["paths.data=/data", "device=auto", "dataset.root=/photos"])
+    assert (str(settings.paths.data), settings.device, settings.dataset["root"]) == ("/data", "auto", "/photos")
+    assert settings.method["r"] == 2 and settings.paths.results.name == "reproduced" and not settings.save_adapter
+    with pytest.raises(UserError, match=r"method\.r=4 would make it another run"):
+        recorded_settings(again.recorded, ["method.r=4"])
+
+
+def test_other_weights_are_refused_before_anything_is_trained(folder: Path, again: Reproduced, tmp_path: Path) -> None:
+    other = replace(again.recorded, weights=replace(again.recorded.weights, sha256="0" * 64))
+    other = replace(other, id=identity.recomputed_id(other))
+    path = tmp_path / f"{other.id}.json"
+    path.write_text(schema.dumps(other))
+    with pytest.raises(UserError, match="backbone weights were 000000000000, here they are None"):
+        reproduce(path, places(tmp_path / "r", folder.parents[2] / "cache"))
+    assert not (tmp_path / "r" / "runs").exists()
+
+
+def test_a_draw_is_the_same_twice_and_no_larger_than_the_folder(tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / f"{number:016x}.json").touch()
+    (tmp_path / "notes.json").touch()
+    drawn = chosen_records([tmp_path], 3, 5)
+    assert len(set(drawn)) == 3 and drawn == chosen_records([tmp_path], 3, 5)
+    assert chosen_records([tmp_path], None, 0) == sorted(tmp_path.glob("0*.json"))
+    with pytest.raises(UserError, match="there are 6 records"):
+        chosen_records([tmp_path], 7, 0)
+    with pytest.raises(UserError, match="no record there"):
+        chosen_records([tmp_path / "none"], None, 0)
+
+
+def test_the_command_prints_both_and_its_code_says_whether_they_agree(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", str(folder), "--sample", "1", *places(tmp_path, folder.parents[2] / "cache")]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "bit for bit" in out and "1 runs: 1 bit for bit, 0 within the seeds, 0 that differ" in out
+    assert main(["reproduce", str(folder), "recipe.lr=1"]) == 2
