@@ -1,7 +1,7 @@
 """Running a recorded run again, from its own configuration, and holding what comes out against what was written."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,8 @@ def recorded_settings(recorded: RunRecord, words: Sequence[str] = ()) -> Setting
     """The settings of a record for this machine: its configuration with paths, trackers and device of here.
 
     A run of a CPU is reproduced on one with as many threads, as they order its sums, where the words say nothing else.
-    Raises: UserError where this version has a key no longer, or a word is no key of a place.
+    Keys that this version has no longer are left out where they decide nothing (records/identity.py).
+    Raises: UserError where they do, and for a word that is no key of a place.
     """
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
@@ -136,12 +137,19 @@ def recorded_settings(recorded: RunRecord, words: Sequence[str] = ()) -> Setting
     roots = [word for word in words if word.startswith(f"{ROOT}=")]
     here = OmegaConf.to_container(compose([*said, *(word for word in words if word not in roots)]))
     assert isinstance(here, dict)
-    if odd := sorted(recorded.config.keys() - here.keys()):
-        raise UserError(f"{recorded.id}: this version has no {', '.join(odd)}; reproduce it with commit {provenance.commit or '?'}")
-    merged = here | {key: value for key, value in recorded.config.items() if key not in OWN}
+    merged = here | {key: value for key, value in recorded.config.items() if key in here and key not in OWN}
     merged["recipe"] = LATER["recipe"] | recorded.config.get("recipe", {})
     merged["dataset"] = recorded.config["dataset"] | dict(word.removeprefix("dataset.").split("=", 1) for word in roots)
-    return resolve(OmegaConf.create(merged))
+    settings = resolve(OmegaConf.create(merged))
+    if odd := _other_facts(recorded.config, settings.as_config()):
+        raise UserError(f"{recorded.id}: this version runs it with other {odd}; reproduce it with commit {provenance.commit or '?'}")
+    return settings
+
+
+def _other_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The groups of a configuration that decide its numbers and are not the same in both."""
+    first, second = deciding_facts(before), deciding_facts(now)
+    return ", ".join(key for key in sorted(first | second) if first.get(key) != second.get(key))
 
 
 def _seeds(recorded: RunRecord, folder: Path) -> tuple[float, ...]:

@@ -110,6 +110,14 @@ def test_places_may_be_said_and_nothing_else(again: Reproduced) -> None:
         recorded_settings(again.recorded, ["method.r=4"])
 
 
+def test_a_key_that_is_gone_matters_where_it_decided_something(again: Reproduced) -> None:
+    gone = replace(again.recorded, config=again.recorded.config | {"compile": False})
+    assert recorded_settings(gone) == recorded_settings(again.recorded)
+    without = {key: value for key, value in gone.config.items() if key != "protocol"}
+    with pytest.raises(UserError, match="runs it with other protocol"):
+        recorded_settings(replace(gone, config=without))
+
+
 def test_other_weights_are_refused_before_anything_is_trained(folder: Path, again: Reproduced, tmp_path: Path) -> None:
     other = replace(again.recorded, weights=replace(again.recorded.weights, sha256="0" * 64))
     other = replace(other, id=identity.recomputed_id(other))
