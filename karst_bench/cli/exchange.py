@@ -67,7 +67,7 @@ def reproduce(
 ) -> int:
     """Run recorded runs again. From the configuration in the record; prints recorded and new accuracy side by side.
 
-    Exit code 1 where one is neither the same to the last bit nor as close as the recorded seeds of its cell lie together.
+    Exit code 1 where one is neither the same to the last bit nor where a further seed of its cell would lie.
     The new records go to paths.results, by default outputs/reproduced, and are found there the next time.
     """
     from karst_bench.run.reproducing import chosen_records, reproduce

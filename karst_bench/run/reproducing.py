@@ -1,12 +1,15 @@
 """Running a recorded run again, from its own configuration, and holding what comes out against what was written."""
 
+import math
 import random
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from scipy import stats
 
 from karst_bench.config.compose import compose
 from karst_bench.config.settings import Settings, resolve
@@ -44,9 +47,16 @@ class Reproduced:
         return self.here.metrics.accuracy()[1] - self.recorded.metrics.accuracy()[1]
 
     @property
+    def reach(self) -> float | None:
+        """How far from their mean a further seed lies with 95 %: t(k-1) s sqrt(1 + 1/k) of k recorded seeds; None below three."""
+        k = len(self.seeds)
+        return None if k < 3 else float(stats.t.ppf(0.975, k - 1)) * statistics.stdev(self.seeds) * math.sqrt(1 + 1 / k)
+
+    @property
     def within_seeds(self) -> bool:
-        """Whether the accuracies differ by no more than the recorded seeds of the cell do among each other."""
-        return len(self.seeds) > 1 and abs(self.difference) <= max(self.seeds) - min(self.seeds)
+        """Whether the new accuracy could be that of another seed."""
+        off = self.here.metrics.accuracy()[1] - statistics.fmean(self.seeds or (0.0,))
+        return self.reach is not None and abs(off) <= self.reach
 
     @property
     def holds(self) -> bool:
@@ -59,10 +69,10 @@ class Reproduced:
         if self.equal:
             return "bit for bit"
         off = f"{self.difference:+.2f} points, from epoch {self._first_difference()} on"
-        if len(self.seeds) < 2:
-            return f"DIFFERS: {off}; no other seed of this cell is recorded to judge by"
-        spread = f"the {len(self.seeds)} recorded seeds span {max(self.seeds) - min(self.seeds):.2f}"
-        return f"within the seeds: {off}; {spread}" if self.within_seeds else f"DIFFERS: {off}; {spread}"
+        if self.reach is None:
+            return f"DIFFERS: {off}; fewer than three seeds of this cell are recorded to judge by"
+        spread = f"a further seed lies within {statistics.fmean(self.seeds):.2f} ± {self.reach:.2f} (95 %, {len(self.seeds)} seeds)"
+        return f"{'within the seeds' if self.within_seeds else 'DIFFERS'}: {off}; {spread}"
 
     @property
     def text(self) -> str:
@@ -142,7 +152,8 @@ def recorded_settings(recorded: RunRecord, words: Sequence[str] = ()) -> Setting
     merged["dataset"] = recorded.config["dataset"] | dict(word.removeprefix("dataset.").split("=", 1) for word in roots)
     settings = resolve(OmegaConf.create(merged))
     if odd := _other_facts(recorded.config, settings.as_config()):
-        raise UserError(f"{recorded.id}: this version runs it with other {odd}; reproduce it with commit {provenance.commit or '?'}")
+        commit = provenance.commit or "?"
+        raise UserError(f"{recorded.id}: this version runs it with other {odd}; reproduce it with commit {commit}")
     return settings
 
 
@@ -166,7 +177,12 @@ def _cell(record: RunRecord) -> tuple[Any, ...]:
 
 def _surroundings(before: Provenance, now: Provenance) -> Iterator[str]:
     """What of machine and libraries is not the same."""
-    pairs = [("device", before.device, now.device), ("processor", before.cpu_model, now.cpu_model),
-             ("instructions", before.cpu_capability, now.cpu_capability), ("threads", before.threads, now.threads)]  # fmt: skip
+    pairs = [
+        ("commit", before.commit and before.commit[:7], now.commit and now.commit[:7]),
+        ("device", before.device, now.device),
+        ("processor", before.cpu_model, now.cpu_model),
+        ("instructions", before.cpu_capability, now.cpu_capability),
+        ("threads", before.threads, now.threads),
+    ]
     pairs += [(name, before.packages.get(name), now.packages.get(name)) for name in LIBRARIES]
     yield from (f"{name}: recorded {was}, here {here}" for name, was, here in pairs if was != here)

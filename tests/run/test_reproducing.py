@@ -57,10 +57,12 @@ def moved(record: RunRecord, points: float) -> RunRecord:
 @pytest.mark.parametrize(
     ("points", "others", "holds", "said"),
     [
-        (0.0, (0.0,), False, "no other seed"),  # the losses differ: not the same bits, and nothing to judge by
-        (0.5, (0.0, 1.0), True, "within the seeds: +0.50 points, from epoch 1 on; the 2 recorded seeds span 1.00"),
-        (1.5, (0.0, 1.0), False, "DIFFERS: +1.50 points"),
-        (-1.5, (0.0, 1.0, 2.0), True, "within the seeds: -1.50 points"),
+        (0.0, (0.0, 1.0), False, "fewer than three seeds"),  # the losses differ: not the same bits, and little to judge by
+        # of 0, 1, 2: mean 1, s = 1, t(0.975, 2) = 4.3027 (a printed table), times sqrt(4/3): 4.97
+        (5.9, (0.0, 1.0, 2.0), True, "within the seeds: +5.90 points, from epoch 1 on"),
+        (6.1, (0.0, 1.0, 2.0), False, "± 4.97 (95 %, 3 seeds)"),
+        (-3.9, (0.0, 1.0, 2.0), True, "within the seeds: -3.90 points"),
+        (-4.1, (0.0, 1.0, 2.0), False, "DIFFERS: -4.10 points"),
     ],
 )
 def test_a_difference_is_judged_by_the_recorded_seeds(
@@ -73,10 +75,11 @@ def test_a_difference_is_judged_by_the_recorded_seeds(
 
 
 def test_what_is_not_the_same_around_the_runs_is_said(again: Reproduced) -> None:
-    elsewhere = replace(again.here, provenance=replace(again.here.provenance, cpu_model="another", threads=7))
+    elsewhere = replace(again.here, provenance=replace(again.here.provenance, cpu_model="another", threads=7, commit="c" * 40))
     lines = Reproduced(again.recorded, elsewhere, ()).text.splitlines()[1:]
     assert any("processor" in line and "another" in line for line in lines)
-    assert any("threads: recorded 1, here 7" in line for line in lines) and len(lines) == 2
+    assert any("threads: recorded 1, here 7" in line for line in lines)
+    assert any("commit" in line and "here ccccccc" in line for line in lines) and len(lines) == 3
 
 
 def test_seeds_are_those_of_the_same_cell(folder: Path, again: Reproduced, tmp_path: Path) -> None:
