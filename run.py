@@ -3,6 +3,7 @@
 import sys
 
 from karst_bench.cli.hydra_app import main
+from karst_bench.cli.outcome import leave
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

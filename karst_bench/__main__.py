@@ -1,8 +1,6 @@
 """`python -m karst_bench` is `karst-bench`."""
 
-import sys
-
-from karst_bench.cli.app import main
+from karst_bench.cli.app import door
 
 if __name__ == "__main__":
-    sys.exit(main())
+    door()

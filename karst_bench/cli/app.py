@@ -10,7 +10,7 @@ import typer
 from karst_bench import __version__
 from karst_bench.cli import exchange, shells
 from karst_bench.cli.console import attach_console
-from karst_bench.cli.outcome import asks_for_debug, exit_code
+from karst_bench.cli.outcome import asks_for_debug, exit_code, leave
 from karst_bench.cli.words import KeyValueCommand, OverrideCommand
 from karst_bench.errors import UserError
 
@@ -266,8 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def door(*words: str) -> None:
-    """A documented script's way in: `python scripts/status.py ...` is `karst-bench status ...`."""
-    sys.exit(main([*words, *sys.argv[1:]]))
+    """A process's way in, and a documented script's: `python scripts/status.py ...` is `karst-bench status ...`."""
+    leave(main([*words, *sys.argv[1:]]))
 
 
 def generator(function: Callable[..., object]) -> None:

@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from karst_bench import __version__, compat, stopping
+from karst_bench.cli import workers
 from karst_bench.cli.console import attach_console
 from karst_bench.cli.outcome import BAD_INPUT, asks_for_debug, exit_code
 from karst_bench.cli.run_help import help_text
@@ -27,6 +28,7 @@ from karst_bench.config import sweeps
 from karst_bench.config.messages import friendly
 from karst_bench.config.option_files import config_dir, options
 from karst_bench.config.settings import Settings, resolve
+from karst_bench.config.swept_options import check_options, group_words, left_to_runs
 from karst_bench.errors import BusyError
 from karst_bench.records.store import Store
 from karst_bench.run import status
@@ -62,12 +64,15 @@ def _run(flags: list[str], words: list[str]) -> None:
     if flags and set(flags) <= {"--help", "-h"}:
         print(help_text([override for override in overrides if not override.startswith("hydra.")]))
         return
+    check_options(overrides)
     with _forced(overrides):
         if not flags and not any(HYDRAS.match(override) for override in overrides):
             _one(config.settings_of(overrides))
             return
-        with friendly(overrides, config.composed, options):
-            failures = _hydra([*overrides, *config.search_path(), *flags], _apart(overrides))
+        chosen, many = group_words(overrides), sweeps.MULTIRUN in overrides or not {"-m", "--multirun"}.isdisjoint(flags)
+        with friendly(overrides, lambda _: config.composed(chosen), options):
+            words = left_to_runs(overrides) if many else overrides
+            failures = _hydra([*words, *config.search_path(), *flags], _apart(overrides))
         failures.visit_again(overrides)
         if len(failures.raised) > 1:
             log.warning("%d runs failed; the same command tries them again", len(failures.raised))
@@ -134,28 +139,38 @@ def _hydra(arguments: list[str], apart: bool) -> _Sweep:
     @hydra.main(config_path=str(config_dir()), config_name="config", version_base=compat.VERSION_BASE)
     def task(cfg: DictConfig) -> None:
         attach_console(debug=cfg.debug)  # a launcher's worker process starts without
-        stopping.keep_listening()  # in a worker process for good: it may be given another run after it was asked to stop
-        stopping.safe_point()
-        words = list(HydraConfig.get().overrides.task)
-        try:
-            _one(resolve(config.complete(cfg, words)))
-        except Stopped as stopped:
-            raise Stopped(stopped.number) from stopped  # without the state: a worker process hands it on
-        except Exception as error:
-            _keep(error, words, failures)
+        if (worker := workers.this_worker()) is None:
+            stopping.keep_listening()
+            stopping.safe_point()
+            _job(cfg, failures, None)
+        else:
+            worker.work(lambda: _job(cfg, failures, worker.launch))
 
     sys.argv = [sys.argv[0], *arguments]
     handlers, level = list(logging.root.handlers), logging.root.level
     try:
-        with stopping.deferred() if apart else nullcontext():  # the workers hear the signal too, and leave their state
+        with workers.launching() if apart else nullcontext() as launch:
             task()
     finally:  # --info leaves a handler on standard output
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
+    if launch is not None:
+        failures.raised += launch.failures()
     return failures
 
 
-def _keep(error: Exception, words: list[str], failures: _Sweep) -> None:
+def _job(cfg: DictConfig, failures: _Sweep, launch: workers.Launch | None) -> None:
+    """One run of what Hydra composed. launch: of the process that launched this one."""
+    words = list(HydraConfig.get().overrides.task)
+    try:
+        _one(resolve(config.complete(cfg, words)))
+    except Stopped as stopped:
+        raise Stopped(stopped.number) from stopped  # without the state: a worker process may hand it on
+    except Exception as error:
+        _keep(error, words, failures, launch)
+
+
+def _keep(error: Exception, words: list[str], failures: _Sweep, launch: workers.Launch | None) -> None:
     """Notes what a run raised; in a sweep it is told at once, and a run that another process has is only passed over."""
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
@@ -164,9 +179,12 @@ def _keep(error: Exception, words: list[str], failures: _Sweep) -> None:
             failures.busy.append(words)
             return
         log.error("%s", error)
-    if "joblib" in hydra_config.runtime.choices["hydra/launcher"]:
-        raise error  # a worker process: its exception is what reaches the parent
-    failures.raised.append(error)
+    if launch is not None:
+        launch.failed(error)
+    elif hydra_config.runtime.choices["hydra/launcher"] != "basic":
+        raise error  # in a process apart: what it raises is what reaches the launcher
+    else:
+        failures.raised.append(error)
 
 
 def _one(settings: Settings) -> None:

@@ -4,12 +4,14 @@
 SIGTERM, 130 for Ctrl-C.
 """
 
+import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from karst_bench import stopping
 from karst_bench.errors import BusyError, UserError
-from karst_bench.stopping import Stopped
+from karst_bench.stopping import Stopped, StoppedAtOnce
 
 DONE, FAILED, BAD_INPUT, BUSY, STOPPED = 0, 1, 2, 3, 130
 
@@ -21,7 +23,7 @@ def exit_code(act: Callable[[], object], *, debug: bool) -> int:
             result = act()
             stopping.forget()  # all is done: nothing was left to stop, and a requeued job would have nothing to do
         return result if isinstance(result, int) else DONE
-    except Stopped as stopped:
+    except (Stopped, StoppedAtOnce) as stopped:
         print(f"stopped; {stopped}", file=sys.stderr)
         return 128 + stopped.number
     except KeyboardInterrupt as stopped:
@@ -37,6 +39,15 @@ def exit_code(act: Callable[[], object], *, debug: bool) -> int:
             raise
         print(f"error: {type(error).__name__}: {error}\ndebug=true shows the traceback", file=sys.stderr)
         return FAILED
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process. Where a second signal came, nobody is waited for: a pool whose processes are gone never ends."""
+    if not stopping.hurried():
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def asks_for_debug(words: list[str]) -> bool:

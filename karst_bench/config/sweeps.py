@@ -16,13 +16,13 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from karst_bench.config.datasets import dataset_members
+from karst_bench.config.messages import GROUPS
 from karst_bench.config.option_files import option_defaults, options
 from karst_bench.config.settings import check_choice
 from karst_bench.config.sweep_files import read_sweep
 from karst_bench.config.words import plain_words, quoting_hint
 from karst_bench.errors import UserError
 
-GROUPED = ("dataset", "method")  # keys whose values may be a group or a glob
 MULTIRUN = "hydra.mode=MULTIRUN"
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,11 @@ def axes(overrides: Sequence[str]) -> dict[str, list[str]]:
     """The swept keys and their values, in order."""
     swept = [override for override in _parsed(overrides) if override.is_sweep_override()]
     return {str(override.key_or_group): _choices(override) for override in swept}
+
+
+def is_swept(override: str) -> bool:
+    """Whether one word stands for several values."""
+    return _parsed([override])[0].is_sweep_override()
 
 
 def listed_values(overrides: Sequence[str]) -> dict[str, list[Any]]:
@@ -130,7 +135,7 @@ def _exists(group: str, name: str) -> bool:
 def _expanded(override: str) -> str:
     """dataset=vtab/all, dataset=glob(vtab/c*) or method=glob(*,exclude=karst*) as a list; other overrides unchanged."""
     key, equals, value = override.partition("=")
-    if key not in GROUPED or not equals:
+    if key not in GROUPS or not equals:
         return override
     if value.startswith("glob("):
         (parsed,) = _parsed([override])

@@ -158,6 +158,16 @@ def test_a_command_that_takes_overrides_keeps_them_in_order(monkeypatch: pytest.
     assert seen == [(["method=lora", "recipe.lr=1e-3,1e-2", "+x=[1,2]"], own)]
 
 
+def test_a_key_that_the_swept_methods_alone_have_is_set_in_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hydra_app, "_one", lambda settings: seen.append((settings.method["name"], settings.method["budget"])))
+    words = ["-m", "dataset=mini/digits", "method.budget=30000", "method=spt_lora,spt_adapter"]
+    assert hydra_app.main(words) == 0 and seen == [("spt_lora", 30000), ("spt_adapter", 30000)]
+    assert hydra_app.main([*words[:-1], "method=spt_lora,karst"]) == hydra_app.main([*words[:-1], "method=karst,lora"]) == 2
+    assert len(seen) == 2, "nothing ran"
+
+
 def test_run_hands_every_word_to_hydra_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(hydra_app, "main", lambda words: seen.append(list(words)) or 0)
@@ -244,8 +254,8 @@ def test_only_the_console_configures_logging() -> None:
             assert not {"basicConfig(", "dictConfig("} & set(path.read_text().split()), path
 
 
-def test_the_entry_point_is_the_main_of_the_application() -> None:
+def test_the_entry_point_is_the_door_of_the_application() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["scripts"] == {"karst-bench": "karst_bench.cli.app:main"} and callable(app.main)
+    assert project["scripts"] == {"karst-bench": "karst_bench.cli.app:door"} and callable(app.door)

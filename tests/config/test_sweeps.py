@@ -6,6 +6,7 @@ from karst_bench.config import compose as config
 from karst_bench.config.compose import compose
 from karst_bench.config.sweep_files import read_sweep, sweep_names
 from karst_bench.config.sweeps import MULTIRUN, axes, expand, jobs
+from karst_bench.config.swept_options import check_options, left_to_runs
 from karst_bench.errors import UserError
 
 NAMES = {"table1", "table2", "table3", "figure2", "figure3", "ablate_N", "ablate_m", "ablate_r", "demo", "fgvc"}
@@ -94,6 +95,32 @@ def test_absent_methods_are_named_and_left_out(monkeypatch, caplog):
 def test_task_groups_are_spelt_out(asked, count):
     expanded = quiet(["method=karst", f"dataset={asked}"])
     assert expanded[0] == MULTIRUN and len(jobs(expanded)) == count
+
+
+def test_options_of_any_group_are_globbed():
+    assert len(axes(quiet(["experiment=glob(table3/*)"]))["experiment"]) > 2
+    assert axes(quiet(["backbone=glob(*_mini)"])) == {"backbone": ["swin_mini", "vit_mini"]}
+
+
+BUDGETS = ["method=spt_lora,spt_adapter", "method.budget=30000", "++method.dropout=0.5"]
+
+
+def test_a_key_below_a_swept_option_is_the_runs_alone():
+    assert left_to_runs(BUDGETS) == [BUDGETS[0], "method.budget=choice(30000)", "++method.dropout=choice(0.5)"]
+    assert jobs(left_to_runs(BUDGETS)) == jobs(BUDGETS)
+    for words in (["method=lora", "method.r=4", "seed=0,1"], ["method=lora,dora", "seed=3"], ["method=lora,dora", "method.r=1,2"]):
+        assert left_to_runs(words) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [(["method=karst,spt_lora,lora", "method.budget=3"], "method=karst,lora: unknown key method.budget.*hold for method=spt_lora:"),
+     (["method=lora,linear", "seed=0,1", "method.r=2,4"], "method=linear: unknown key method.r"),
+     (["experiment=table3/fact,table3/fact_rst", "method.N=2"], "experiment=table3/fact,table3/fact_rst: unknown key method.N")],
+)  # fmt: skip
+def test_options_that_lack_a_key_are_named(words, names):
+    with pytest.raises(UserError, match=names):
+        check_options(words)
 
 
 def test_other_words_pass_unchanged():

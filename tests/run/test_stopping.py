@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -162,14 +164,39 @@ def test_a_second_ctrl_c_ends_at_once():
     assert exit_code(impatient, debug=False) == 130 and stopping.asked() is None
 
 
-def test_a_second_sigterm_changes_nothing():
+BLOCKED = """
+import os, signal, sys, threading
+from karst_bench import stopping
+from karst_bench.cli.outcome import exit_code, leave
+never = threading.Event()
+def blocked():  # as a library that waits for a process that is gone, and would wait again at the interpreter's end
+    threading.Thread(target=never.wait).start()
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    with stopping.deferred():
+        while stopping.asked() is None:
+            never.wait(0.01)
+        stopping._WISH.at_s -= 2 * stopping.DOUBLED_S
+        threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+        never.wait()
+leave(exit_code(blocked, debug=False))
+"""
+
+
+def test_a_second_sigterm_ends_what_never_comes_to_a_safe_point():
+    ended = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 143
+    said = [line for line in ended.stderr.splitlines() if line]
+    assert len(said) == 2 and said[0].startswith("stopping at") and said[1].startswith("stopped; not at a safe point")
+
+
+def test_a_sigterm_that_comes_double_is_one_wish():
     def patient():
         with stopping.deferred():
             for _ in range(3):
                 os.kill(os.getpid(), signal.SIGTERM)
             stopping.safe_point()
 
-    assert exit_code(patient, debug=False) == 143
+    assert exit_code(patient, debug=False) == 143 and not stopping.hurried()
 
 
 def test_a_wish_that_came_too_late_is_handed_to_the_program_around():
