@@ -12,7 +12,7 @@ SUITE  ?= vtab
 HERE   := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 RUN    := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python
 
-.PHONY: help demo test test-slow test-packages tables report status bench chaos lint docs clean
+.PHONY: help demo test test-slow test-packages tables report status bench chaos fuzz lint docs clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench: $(STAMP)  ## what a step costs, against the frozen backbone, in one proce
 
 chaos: $(STAMP)  ## stops sweeps in every phase and checks that nothing is lost (KARST_BENCH_STOPS=300)
 	$(RUN) -m pytest -m slow tests/run/test_chaos.py -s
+
+fuzz: $(STAMP)  ## reads files of strangers, bent at random, and prints what became of them (COUNT=60 of each kind)
+	$(RUN) tests/foreign/fuzz.py count=$${COUNT:-60}
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

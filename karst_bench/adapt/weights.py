@@ -1,10 +1,13 @@
 """How a weights file of any common format fills a timm model, without unpickling."""
 
 import logging
+import math
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,6 +18,7 @@ from karst_bench.adapt.timm_sites import classifiers
 from karst_bench.errors import UserError
 from karst_bench.nn.named_tensors import copy_tensors
 
+LARGER, SPARE = 4, 2**29  # an archive may unpack to so many times the model's bytes, and these: other heads, wider numbers
 log = logging.getLogger(__name__)
 
 # what training programs put weights under, in the order in which they are looked for: averages are what is evaluated
@@ -31,6 +35,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
     than weights, needs unpickling, or belongs to another architecture: neither more nor less than the backbone fits.
     """
     refuse_foreign(path)
+    refuse_bomb(path, room=LARGER * sum(tensor.nbytes for tensor in net.state_dict().values()) + SPARE)
     if path.suffix == ".npz":
         _load_npz(net, path)
         return
@@ -56,6 +61,30 @@ def refuse_foreign(path: Path) -> None:
     zipped, pickled = start.startswith(b"PK"), start.startswith(b"\x80")
     if path.suffix == ".safetensors" and (zipped or pickled):
         raise UserError(f"{path} is a {'zip archive (torch.save)' if zipped else 'pickle'} by another name; call it .pth")
+
+
+def refuse_bomb(path: Path, *, room: int) -> None:
+    """Raises: UserError naming a zip archive (.npz, .pth) that unpacks to more than `room` bytes, if that is more than it has
+    itself, and an array in it that is said to be longer than what is there."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(item.file_size for item in archive.infolist())
+            longest = max((_claimed(archive, item) for item in archive.infolist() if item.filename.endswith(".npy")), default=0)
+    except Exception:  # no zip archive, or not a whole one: whoever reads it says so
+        return
+    for size in (unpacked, longest):
+        if size > max(room, path.stat().st_size):
+            raise UserError(f"{path} has {path.stat().st_size} bytes and would unpack to {size}, which no weights of this model "
+                            "need; fetch it again from its source")  # fmt: skip
+
+
+def _claimed(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
+    """The bytes that an array's header announces."""
+    with archive.open(item) as file:
+        major, _ = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(file)
+    return math.prod(shape) * kind.itemsize
 
 
 def unwrapped(state: Mapping[str, Any], own: Collection[str]) -> tuple[dict[str, Tensor], str]:

@@ -28,7 +28,7 @@ from karst_bench.config import sweeps
 from karst_bench.config.messages import friendly
 from karst_bench.config.option_files import config_dir, options
 from karst_bench.config.settings import Settings, resolve
-from karst_bench.config.swept_options import check_options, group_words, left_to_runs
+from karst_bench.config.swept_options import check_swept_options, group_words, left_to_runs
 from karst_bench.errors import BusyError
 from karst_bench.records.store import Store
 from karst_bench.run import status
@@ -64,7 +64,7 @@ def _run(flags: list[str], words: list[str]) -> None:
     if flags and set(flags) <= {"--help", "-h"}:
         print(help_text([override for override in overrides if not override.startswith("hydra.")]))
         return
-    check_options(overrides)
+    check_swept_options(overrides)
     with _forced(overrides):
         if not flags and not any(HYDRAS.match(override) for override in overrides):
             _one(config.settings_of(overrides))

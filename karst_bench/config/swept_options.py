@@ -26,7 +26,7 @@ def group_words(overrides: Sequence[str]) -> list[str]:
     return [word for word in jobs(overrides)[0] if key_of(word) in GROUPS]
 
 
-def check_options(overrides: Sequence[str]) -> None:
+def check_swept_options(overrides: Sequence[str]) -> None:
     """Composes the first run with each option of each swept group, where words set keys below groups.
 
     Raises: UserError naming the options that do not take them, before anything runs.

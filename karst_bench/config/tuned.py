@@ -13,11 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from karst_bench.errors import UserError
+from karst_bench.config.option_files import options
+from karst_bench.config.settings import CHOICES
+from karst_bench.config.tuned_files import SETTING, read_table
+from karst_bench.errors import UserError, nearest
 from karst_bench.files import packaged
 
 PAPER = "paper"  # the kind whose tables were printed, not searched
-SETTING = ("recipe", "normalization", "backbone", "protocol")  # what a table may choose besides values
+UNKNOWN = object()
+
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,7 @@ def tuned_entry(cfg: DictConfig) -> TunedEntry | None:
         setting, every, lacks = ((part.get(key) or {}).get(cfg.dataset.suite) for key in ("settings", "every", "lacks"))
         values = _of_shots(part.get(dataset), cfg.dataset.get("shots"))
         if values is not None or (setting is not None and not _lists(part, cfg.dataset.suite)):
-            if odd := sorted((setting or {}).keys() - set(SETTING)):
-                raise UserError(f"tuned/{kind}/{method}.yaml: settings hold {', '.join(SETTING)}, not {', '.join(odd)}")
+            _check_setting(path, setting or {})
             return TunedEntry(kind, table.get("source"), {**(every or {}), **(values or {})}, setting or {}, lacks, None)
     on = f"a {family}" if kind == PAPER else _backbone_text(backbone_facts(cfg.backbone))
     what = f"no values for {dataset}{_shots_text(cfg)} on {on}" if tables else f"no table for method={method}"
@@ -101,6 +104,13 @@ def _backbone_text(facts: Mapping[str, Any]) -> str:
     return f"{facts['name']} ({'random' if weights == 'none' else weights} weights)"
 
 
+def _check_setting(path: Path, setting: Mapping[str, str]) -> None:
+    for key, name in setting.items():
+        valid = CHOICES["normalization"] if key == "normalization" else options(key)
+        if name not in valid:
+            raise UserError(f"{path}: settings choose {key}={name[:80]}, which there is not{nearest(name, valid)}")
+
+
 def setting_words(entry: TunedEntry | None, given: set[str]) -> list[str]:
     """The choices of an entry's setting as overrides, but for those that the command line made."""
     return [f"{key}={value}" for key, value in (entry.setting if entry else {}).items() if key not in given]
@@ -117,6 +127,8 @@ def with_tuned(cfg: DictConfig, entry: TunedEntry | None, given: set[str]) -> Di
     applied = {key: value for key, value in entry.values.items() if not _named(key, given)}
     OmegaConf.set_struct(cfg, False)
     for key, value in applied.items():
+        if key.startswith(("method.", "recipe.")) and OmegaConf.select(cfg, key, default=UNKNOWN) is UNKNOWN:
+            raise UserError(f"tuned={entry.kind}: its table sets {key}, which method={cfg.method.name} and a recipe do not have")
         OmegaConf.update(cfg, key, value)
     cfg.tuned = {"name": entry.kind, "source": entry.source, "values": applied, "listed": entry.missing is None,
                  "said": _said(entry, given)}  # fmt: skip
@@ -168,9 +180,7 @@ def _table(file: Path) -> Mapping[Any, Any]:
     if not file.is_file():
         return {}
     try:
-        entries = OmegaConf.to_container(OmegaConf.load(file))
-    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{file} is no table of tuned values: {str(error).splitlines()[0][:200]}") from error
-    if not isinstance(entries, dict):
-        raise UserError(f"{file} is no table of tuned values: datasets with key: value pairs below them")
-    return entries
+        return read_table(file)
+    except (OSError, ValueError, TypeError, RecursionError, YAMLError, OmegaConfBaseException) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{file} is no table of tuned values: {said}") from error

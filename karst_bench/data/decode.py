@@ -4,9 +4,11 @@ Conversions follow the readers of the field, `Image.open(path).convert("RGB")`: 
 is converted, an EXIF rotation is not applied. What has more than 8 bits a channel is scaled by one rule for a whole set, never
 by what a picture happens to hold: `white` is the level that becomes 255, by default all that the type can say (65535 of
 16 bits and of integers, 1.0 of floats). Pillow would clip such files to white. What a file is, its bytes say, not its name.
+Of Pillow's formats those are read that hold pixels: EPS would be handed to Ghostscript, which is another program.
 """
 
 import contextlib
+import functools
 import io
 import struct
 import zlib
@@ -27,6 +29,8 @@ MAX_PIXELS = 64_000_000  # more than any image of these sets; keeps a forged hea
 ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 258  # of TIFF
 WHITE_16, WHITE_FLOAT = 65535.0, 1.0
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA", "PCX")
+ROWS_AT_ONCE = 2**22  # pixels of a deep picture that are scaled in one go, each as 24 bytes of numbers
 # How files of pictures begin; RIFF and ftyp files say what they are a few bytes later.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xffO\xffQ")
 _NETPBM = tuple(f"P{kind}".encode() for kind in range(1, 7))
@@ -40,7 +44,7 @@ _LUMINANCE = (
 # what Pillow's plug-ins raise on damaged files; Warning, where warnings are made errors
 _DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, ArithmeticError, LookupError, TypeError, AttributeError,
-    MemoryError, Warning,
+    MemoryError, Warning, Image.DecompressionBombError,
 )  # fmt: skip
 
 
@@ -59,7 +63,7 @@ def read_image(path: Path, white: float | None = None) -> torch.Tensor:
 def decode_bytes(data: bytes, origin: Path | str, white: float | None = None) -> torch.Tensor:
     """The pixels of a file's bytes: uint8 (3, H, W), RGB; white as for `read_image`. Raises: BadImageError naming `origin`."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with opened_image(io.BytesIO(data)) as image:
             _check_size(origin, image)
             if is_deep(image, data):
                 return _deep(image, data, white, origin)
@@ -70,10 +74,21 @@ def decode_bytes(data: bytes, origin: Path | str, white: float | None = None) ->
             return _by_pillow(image)
     except BadImageError:
         raise
-    except _DECODER_ERRORS as error:
-        raise BadImageError(f"{origin}: not a readable image ({error}); the file is damaged or cut short") from error
     except Image.DecompressionBombError as error:
         raise BadImageError(f"{origin}: {error}") from error
+    except _DECODER_ERRORS as error:
+        raise BadImageError(f"{origin}: not a readable image ({error}); the file is damaged or cut short") from error
+
+
+def opened_image(file: Path | BinaryIO) -> Image.Image:
+    """Pillow's image of a file, of one of FORMATS. Raises: OSError for any other, and whatever damaged files make Pillow raise."""
+    return Image.open(file, formats=_formats())
+
+
+@functools.cache
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -121,17 +136,18 @@ def _deep(image: Image.Image, data: bytes, white: float | None, origin: Path | s
         image.load()
         _check_chunks(data)
         try:
-            levels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB).double()
+            levels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
         except RuntimeError as error:
             raise BadImageError(f"{origin}: not a readable image ({error}); the file is damaged or cut short") from error
         return _eight_bits(levels, white or WHITE_16)
     if image.mode[0] not in "IF":
         raise BadImageError(f"{origin}: {'/'.join(map(str, _tiff_bits(image)))} bits in a {image.format} of mode {image.mode}, "
                             "of which only the upper 8 could be read; save it as PNG")  # fmt: skip
-    grey = torch.from_numpy(np.asarray(image).astype(np.float64))
-    if not bool(torch.isfinite(grey).all()):
+    grey = np.asarray(image)
+    if not np.isfinite(grey).all():
         raise BadImageError(f"{origin}: holds values that are no numbers (NaN or infinite); mend or leave out this picture")
-    return _eight_bits(grey.expand(3, *grey.shape), white or (WHITE_FLOAT if image.mode[0] == "F" else WHITE_16))
+    levels = torch.from_numpy(grey.astype(grey.dtype.newbyteorder("="))[None])
+    return _eight_bits(levels, white or (WHITE_FLOAT if image.mode[0] == "F" else WHITE_16)).expand(3, -1, -1).contiguous()
 
 
 def _check_chunks(data: bytes) -> None:
@@ -147,7 +163,8 @@ def _check_chunks(data: bytes) -> None:
 
 
 def _eight_bits(levels: torch.Tensor, white: float) -> torch.Tensor:
-    return (levels * (255 / white)).round().clamp(0, 255).to(torch.uint8)
+    parts = levels.split(max(1, ROWS_AT_ONCE // levels.shape[2]), dim=1)
+    return torch.cat([(part.double() * (255 / white)).round().clamp(0, 255).to(torch.uint8) for part in parts], dim=1)
 
 
 def _by_pillow(image: Image.Image) -> torch.Tensor:
@@ -171,9 +188,9 @@ def is_picture(path: Path) -> bool:
 def jpeg_quality(path: Path | BinaryIO) -> int | None:
     """The quality (1..100) that libjpeg's standard tables were scaled with; None for other formats and own tables."""
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             tables = getattr(image, "quantization", None)
-    except (OSError, SyntaxError, ValueError):
+    except _DECODER_ERRORS:
         return None
     if not tables or 0 not in tables:
         return None
@@ -201,7 +218,7 @@ def any_deep(paths: list[Path]) -> bool:
     for path in paths:
         with contextlib.suppress(BadImageError, *_DECODER_ERRORS):
             data = read_bytes(path)
-            with Image.open(io.BytesIO(data)) as image:
+            with opened_image(io.BytesIO(data)) as image:
                 if is_deep(image, data):
                     return True
     return False
@@ -218,7 +235,7 @@ def _is_png(path: Path) -> bool:
 def is_rotated(path: Path) -> bool:
     """Whether EXIF asks for a rotation, which this project (like its peers) does not apply."""
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             return image.getexif().get(ORIENTATION, 1) not in (0, 1)
-    except (OSError, SyntaxError, ValueError, struct.error):
+    except _DECODER_ERRORS:
         return False

@@ -22,6 +22,7 @@ from karst_bench.records.store import Store
 
 VARIABLE = "KARST_BENCH_FORCED"
 WORDS = "words.json"
+MOST = 10**6  # forced runs of a cell; a larger number is none that was written here
 log = logging.getLogger(__name__)
 
 
@@ -71,7 +72,8 @@ def begin(store: Store, run_id: str) -> Store:
         begun = json.loads(note.read_text())
         number = int(begun["number"])
         goes_on = begun["over"] == over  # else it was killed after it had replaced that record
-    except (OSError, ValueError, KeyError, TypeError):
+        goes_on = goes_on and 0 < number < MOST
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         goes_on = False
     if goes_on:
         log.info("force=true goes on with the forced run that was stopped")

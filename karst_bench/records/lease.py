@@ -159,7 +159,7 @@ class Leases:
         """The ids that living workers hold at this moment, and their notes."""
         held = {}
         for file in self._files("*", "own"):
-            with suppress(OSError, IndexError):
+            with suppress(OSError, IndexError, ValueError):
                 if self._alive(file):
                     held[file.name.split(".")[0]] = file.read_text().split()[3]
         return held
@@ -167,13 +167,14 @@ class Leases:
     def _alive(self, file: Path) -> bool:
         """Whether that lease's worker lives; the file of a dead one is removed."""
         try:
-            machine, pid, born, _ = file.read_text().split()
+            machine, number, born, _ = file.read_text().split()
+            pid = int(number)
         except FileNotFoundError:
             return False
         except ValueError:
-            machine, pid, born = "unreadable", "0", "unknown"  # a lease of patience, as for another machine
+            machine, pid, born = "unreadable", 0, "unknown"  # a lease of patience, as for another machine
         if machine == _machine() and born != "unknown":
-            alive = _born(int(pid)) == born
+            alive = _born(pid) == born
         else:
             alive = not self._silent(file) and not self._of_an_earlier_life(machine, file)
         if alive:

@@ -9,7 +9,7 @@ from typing import Any
 
 from karst_bench.config.compose import settings_of
 from karst_bench.config.sweeps import axes, expand, jobs
-from karst_bench.config.swept_options import check_options
+from karst_bench.config.swept_options import check_swept_options
 from karst_bench.records.identity import INPUT, cell_key
 from karst_bench.records.lease import Leases
 from karst_bench.records.record import RunRecord
@@ -45,7 +45,7 @@ def sweep_cells(overrides: Sequence[str], records: str = "own") -> list[SweepCel
     Raises: UserError as composing the cells does.
     """
     expanded = expand(overrides)
-    check_options(expanded)
+    check_swept_options(expanded)
     swept = axes(expanded)
     planned = list(zip(jobs(expanded), _configs(jobs(expanded), swept), strict=True))
     places = {(str(config["paths"]["results"]), str(config["suite"])) for _, config in planned}

@@ -18,7 +18,6 @@ from typing import Any
 import optuna
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from karst_bench import files
@@ -32,6 +31,7 @@ from karst_bench.records import record as schema
 from karst_bench.records.identity import cell_key
 from karst_bench.records.lease import Lease, Leases
 from karst_bench.records.provenance import collect
+from karst_bench.run.journal import opened_study
 from karst_bench.run.pipeline import run
 from karst_bench.run.search_space import Space, check_default, read_space
 
@@ -126,16 +126,12 @@ class Worker:
         """`trials` is the size of the whole study, whoever runs them and however often it is resumed."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         found.folder.mkdir(parents=True, exist_ok=True)
-        journal = str(found.folder / "journal.log")
-        storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
         self.search, self.trials = found, trials
         self.leases = Leases(found.folder)
         warmup = int(WARMUP * found.config["recipe"]["epochs"])
         pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=warmup)
         with self._alone():
-            self.study = optuna.create_study(
-                storage=storage, study_name=found.name, direction="maximize", load_if_exists=True, pruner=pruner
-            )
+            self.study = opened_study(found.folder / "journal.log", found.name, found.space, pruner)
             if not self.study.get_trials(deepcopy=False):
                 for number, point in enumerate(found.points):
                     self.study.enqueue_trial(dict(point), user_attrs={"default": True} if number == 0 else None)

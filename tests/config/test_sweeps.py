@@ -6,7 +6,7 @@ from karst_bench.config import compose as config
 from karst_bench.config.compose import compose
 from karst_bench.config.sweep_files import read_sweep, sweep_names
 from karst_bench.config.sweeps import MULTIRUN, axes, expand, jobs
-from karst_bench.config.swept_options import check_options, left_to_runs
+from karst_bench.config.swept_options import check_swept_options, left_to_runs
 from karst_bench.errors import UserError
 
 NAMES = {"table1", "table2", "table3", "figure2", "figure3", "ablate_N", "ablate_m", "ablate_r", "demo", "fgvc"}
@@ -120,7 +120,7 @@ def test_a_key_below_a_swept_option_is_the_runs_alone():
 )  # fmt: skip
 def test_options_that_lack_a_key_are_named(words, names):
     with pytest.raises(UserError, match=names):
-        check_options(words)
+        check_swept_options(words)
 
 
 def test_other_words_pass_unchanged():

@@ -144,6 +144,9 @@ def test_the_pictures_are_bound_to_the_task(tmp_path: Path) -> None:
 
     before, own = task(), task(name="mine/dtd")
     assert before.pixels_sha256 is None and own.pixels_sha256 == before.images_sha256 == task().images_sha256
+    for note in (tmp_path / "c" / "images").glob("*.txt"):
+        note.write_text("no hash")
+    assert task().images_sha256 == before.images_sha256, "a note that holds none is not believed"
     changed = home / "images/test/000003.jpg"
     changed.write_bytes((home / "images/test/000004.jpg").read_bytes())
     assert task().images_sha256 != before.images_sha256 and task().list_sha256 == before.list_sha256

@@ -4,6 +4,9 @@ import dataclasses
 import errno
 import logging
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -164,3 +167,14 @@ def test_too_little_room_is_said_before_the_first_step(run, monkeypatch, caplog)
     assert run() == 1
     told = caplog.text
     assert told.index("this run writes up to") < told.index("first step") and "checkpoint" in told and "adapter" in told
+
+
+@pytest.mark.slow
+def test_a_file_system_that_is_full_after_so_many_pages():
+    """A real one, which needs a namespace in which to mount it (python tests/run/small_disk.py prints what became of each run)."""
+    apart = ["unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces for users here")
+    command = [*apart, sys.executable, str(Path(__file__).with_name("small_disk.py"))]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and "exit code 2, no record" in ended.stdout, ended.stdout + ended.stderr[-2000:]

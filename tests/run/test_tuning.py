@@ -85,6 +85,24 @@ def test_the_default_is_trial_zero_and_never_beaten_downwards(words, bowl, tmp_p
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_a_line_that_was_broken_off_is_left_out(words, bowl):
+    """A worker was killed while it wrote; what Optuna writes next would stand behind it."""
+    worker = tuning.Worker(tuning.search(words), 2)
+    worker.work()
+    journal = worker.search.folder / "journal.log"
+    journal.write_bytes(journal.read_bytes() + journal.read_bytes()[:20])
+    for size in (3, 4):
+        tuning.Worker(tuning.search(words), size).work()
+    assert len(tuning.Worker(tuning.search(words), 4).study.trials) == 4
+
+
+def test_a_journal_of_something_else_is_refused(words, bowl):
+    journal = tuning.Worker(tuning.search(words), 1).search.folder / "journal.log"
+    journal.write_text('{"op_code": 99}\n{}\n')
+    with pytest.raises(UserError, match="no journal of this search"):
+        tuning.Worker(tuning.search(words), 1)
+
+
 def test_one_worker_is_reproducible(words, bowl, tmp_path):
     picked = []
     for name in ("a", "b"):

@@ -80,7 +80,7 @@ class Cache:
             return None
         try:
             return _open_entry(entry, source, resize)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except Exception as error:  # whatever bytes of others make JSON and numpy raise
             log.warning("%s is damaged (%s); decoding again", entry, error)
             shutil.rmtree(entry, ignore_errors=True)
             return None
@@ -122,18 +122,27 @@ def _smaller(source: Source, resize: Resize) -> bool:
 
 
 def _open_entry(entry: Path, source: Source, resize: Resize) -> CachedSplit:
-    """Raises: OSError, ValueError, KeyError or EOFError, whatever is wrong with the entry."""
+    """Nothing of a size that the entry claims is held before the file is seen to have it. Raises whatever is wrong with it."""
     meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
     if meta["layout"] != LAYOUT or meta["n"] != len(source):
         raise ValueError(f"layout {meta['layout']} with {meta['n']} images, expected {LAYOUT} with {len(source)}")
-    crcs = np.load(entry / "crc32.npy", allow_pickle=False)
-    aspects = np.load(entry / "aspects.npy", allow_pickle=False)
+    crcs, aspects = _column(entry / "crc32.npy", np.uint32, len(source)), _column(entry / "aspects.npy", np.float32, len(source))
     if zlib.crc32(crcs.tobytes() + aspects.tobytes()) != meta["crc32"]:
         raise ValueError("its checksums do not fit")
     pixels = np.load(entry / "pixels.npy", mmap_mode="r", allow_pickle=False)
     if pixels.dtype != np.uint8 or list(pixels.shape) != meta["shape"]:
         raise ValueError(f"pixels {pixels.dtype} {pixels.shape}, expected uint8 {meta['shape']}")
-    split = CachedSplit(source, pixels, crcs, torch.from_numpy(aspects), resize if meta["native"] else None, entry)
+    native = pixels.shape[2:] != (resize.side, resize.side)
+    if len(pixels) != len(source) or meta["native"] is not native:
+        raise ValueError(f"pixels {pixels.shape}, native={meta['native']}, for {len(source)} images of side {resize.side}")
+    split = CachedSplit(source, pixels, crcs, torch.from_numpy(aspects), resize if native else None, entry)
     if pixels.nbytes <= CHECK_AT_ONCE:
         split.check(range(len(source)))
     return split
+
+
+def _column(path: Path, kind: type[np.generic], n: int) -> np.ndarray:
+    found = np.load(path, mmap_mode="r", allow_pickle=False)
+    if found.dtype != kind or found.shape != (n,):
+        raise ValueError(f"{path.name} holds {found.dtype} {found.shape}, expected {np.dtype(kind)} ({n},)")
+    return np.array(found)

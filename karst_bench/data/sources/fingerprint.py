@@ -1,6 +1,7 @@
 """What binds a record to its pictures: one hash over the bytes of all files, read once for as long as they stay as they are."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -9,6 +10,8 @@ from pathlib import Path
 from karst_bench import files
 from karst_bench.data.images import workers
 from karst_bench.errors import UserError
+
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def images_sha256(found: Mapping[str, Path], cache_root: Path) -> str | None:
@@ -19,7 +22,7 @@ def images_sha256(found: Mapping[str, Path], cache_root: Path) -> str | None:
     ordered = sorted(found)
     note = cache_root / "images" / f"{files.stamp(found[path].absolute() for path in ordered)[:32]}.txt"
     with suppress(OSError, UnicodeDecodeError):
-        if len(known := note.read_text(encoding="ascii").strip()) == 64:
+        if SHA256.fullmatch(known := note.read_text(encoding="ascii")[:80].strip()):
             return known
     try:
         with ThreadPoolExecutor(workers()) as pool:

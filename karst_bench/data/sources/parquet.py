@@ -18,10 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 
 from karst_bench.data.cache.cache import Cache
-from karst_bench.data.decode import BadImageError, decode_bytes, jpeg_quality
+from karst_bench.data.decode import BadImageError, decode_bytes, jpeg_quality, opened_image
 from karst_bench.data.images import Source
 from karst_bench.data.resize import Resize
 from karst_bench.data.sources.parquet_keys import chosen_rows
@@ -261,7 +260,7 @@ def _encoding(part: tuple[ParquetTable, list[int]]) -> str:
         quality = jpeg_quality(data)
         data.seek(0)
         try:
-            with Image.open(data) as image:
+            with opened_image(data) as image:
                 found.add(f"jpeg{quality}" if quality else "png" if image.format == "PNG" else "native")
         except (OSError, SyntaxError, ValueError) as error:
             raise BadImageError(

@@ -74,9 +74,9 @@ def changed_since_first_use(seen: Path, home: Path, lists_sha256: str) -> str | 
     """
     try:
         known = json.loads(seen.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         known = {}
-    first = known.setdefault(str(home.resolve()), lists_sha256) if isinstance(known, dict) else lists_sha256
+    first = str(known.setdefault(str(home.resolve()), lists_sha256)) if isinstance(known, dict) else lists_sha256
     if first != lists_sha256:
         return f"the lists in {home} changed since they were first used here ({first[:12]}, now {lists_sha256[:12]})"
     with contextlib.suppress(UserError):

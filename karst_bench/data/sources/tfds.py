@@ -199,10 +199,10 @@ def _undecoded(builder: Any) -> dict[str, Any]:
 
 def _stored(file: Path, count: int) -> np.ndarray | None:
     try:
-        found: np.ndarray = np.load(file, allow_pickle=False)
+        found = np.load(file, mmap_mode="r", allow_pickle=False)  # a size that is only claimed is not held
     except (OSError, ValueError, EOFError):
         return None
-    return found if found.shape == (count,) and found.dtype == np.int64 else None
+    return np.array(found) if found.shape == (count,) and found.dtype == np.int64 else None
 
 
 def _store(file: Path, labels: np.ndarray) -> None:

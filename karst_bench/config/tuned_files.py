@@ -1,0 +1,85 @@
+"""Tables of tuned values as files: read and checked to the last value, as they may be another's.
+
+A value is a number, a word or a list of them, below a group that a table may tune; it names no class, stands for no other
+value and for no variable of the environment. Aliases of YAML are not read: ten lines of them are a billion values.
+"""
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+KEY = re.compile(r"(method|recipe|augment|also|extra|regularizer)(\.[A-Za-z]\w*)+")
+SETTING = ("recipe", "normalization", "backbone", "protocol")  # what a table may choose besides values
+FAMILIES = ("vit", "swin")
+
+
+def read_table(file: Path) -> dict[str, Any]:
+    """The entries of a table. Raises: ValueError, TypeError and what YAML raises, for anything else."""
+    text = file.read_text(encoding="utf-8")
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise ValueError("it has aliases of YAML (*name), which are not read; write the values out")
+    entries = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
+    if not isinstance(entries, dict):
+        raise ValueError("datasets with key: value pairs below them")
+    _check_part(entries)
+    return {str(key): value for key, value in entries.items()}
+
+
+def _check_part(part: Mapping[Any, Any]) -> None:
+    """A whole table, or that of a family within one."""
+    for key, value in part.items():
+        if key in ("source", "family"):
+            _need(value is None or isinstance(value, str), f"{key} is a text")
+        elif key == "settings":
+            for suite, chosen in _mapping(value, key).items():
+                odd = sorted(map(str, _mapping(chosen, f"settings.{suite}").keys() - set(SETTING)))
+                _need(not odd, f"settings hold {', '.join(SETTING)}, not {', '.join(odd)[:80]}")
+                _need(all(isinstance(name, str) for name in chosen.values()), "settings are names")
+        elif key == "lacks":
+            _need(all(isinstance(said, str) for said in _mapping(value, key).values()), "lacks says texts")
+        elif key == "searched":
+            _need(isinstance(value, list), "searched is a list")
+            for searched in value:
+                _check_searched(_mapping(searched, key))
+        elif key in FAMILIES:
+            _check_part(_mapping(value, key))
+        elif key != "provenance":
+            for values in _mapping(value, str(key)).values() if key == "every" else [value]:
+                _check_values(values)
+
+
+def _check_searched(part: Mapping[Any, Any]) -> None:
+    facts = _mapping(part.get("backbone"), "searched.backbone")
+    _need(all(isinstance(facts.get(key), str) for key in ("name", "timm_name", "weights")), "a searched backbone has a name, "
+          "timm_name and weights")  # fmt: skip
+    for values in _mapping(part.get("values"), "searched.values").values():
+        _check_values(values)
+
+
+def _check_values(values: Any) -> None:
+    """{key: value}, or the same by shots."""
+    for key, value in _mapping(values, "an entry").items():
+        if isinstance(key, int):
+            _check_values(value)
+            continue
+        tunable = isinstance(key, str) and KEY.fullmatch(key) is not None and not key.endswith(".name")
+        _need(tunable, f"{str(key)[:80]} is tuned by no table")
+        for item in value if isinstance(value, list) else [value]:
+            _need(item is None or isinstance(item, int | float | str), f"{key} is a number, a word or a list of them")
+            _need("${" not in str(item), f"{key} stands for another value")
+
+
+def _mapping(value: Any, what: str) -> Mapping[Any, Any]:
+    _need(isinstance(value, Mapping), f"{what[:80]} has keys and values")
+    assert isinstance(value, Mapping)
+    return value
+
+
+def _need(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
