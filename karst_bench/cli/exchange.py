@@ -60,7 +60,7 @@ def check(
 
 def reproduce(
     words: Annotated[
-        list[str], typer.Argument(metavar="RECORD... [KEY=VALUE...]", help="Files or folders; paths.data=DIR, device=cuda, ...")
+        list[str], typer.Argument(metavar="RECORD|KEY=VALUE", help="Files or folders; paths.data=DIR, device=cuda, ...")
     ],
     sample: Annotated[int | None, typer.Option(min=1, help="How many of them, drawn at random; default all.")] = None,
     draw: Annotated[int, typer.Option(help="The seed of the draw.")] = 0,
