@@ -52,18 +52,20 @@ def render(seen: Evidence) -> str:
     parts = [HEAD]
     for title, about, write in SECTIONS:
         parts += [f"## {title}", *([about] if about else []), write(seen) if seen.runs else "No runs yet."]
-    return "\n".join(map(wrapped, "\n\n".join(parts).splitlines())) + "\n"
+    blocks = "\n\n".join(parts).split("\n\n")
+    return "\n\n".join(map(wrapped, blocks)).rstrip("\n") + "\n"
 
 
-def wrapped(line: str) -> str:
-    """A line of text broken at 125 columns; tables and headings stay whole."""
-    indent = "  " if line.startswith("- ") else ""
-    whole = line.startswith(("|", "#"))
-    return (
-        line
-        if whole
-        else textwrap.fill(line, 125, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    )
+def wrapped(block: str) -> str:
+    """A paragraph or a list broken at 125 columns; tables and headings stay whole."""
+    if block.startswith(("|", "#")):
+        return block
+    items = block.split("\n") if block.startswith("- ") else [" ".join(block.split("\n"))]
+    return "\n".join(
+        textwrap.fill(item, 125, subsequent_indent="  " if item.startswith("- ") else "", break_long_words=False,
+                      break_on_hyphens=False)
+        for item in items
+    )  # fmt: skip
 
 
 def main() -> None:
