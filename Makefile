@@ -12,7 +12,7 @@ SUITE  ?= vtab
 HERE   := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 RUN    := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python
 
-.PHONY: help demo test test-slow test-packages tables report status bench chaos fuzz lint docs clean
+.PHONY: help demo test test-slow test-cluster test-packages tables report status bench chaos fuzz lint docs clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test: $(STAMP)  ## the fast tests
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(RUN) -m pytest -m slow
+
+test-cluster: $(STAMP)  ## a SLURM of two nodes and a Ray on this machine (root, slurm-wlm, munge, extra [ray]; else skipped)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster -rs tests/cluster
 
 test-packages: $(STAMP)  ## build wheel and sdist, install each apart from the checkout, run them there
 	$(RUN) -m pytest -m slow tests/packaging

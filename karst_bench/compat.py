@@ -40,6 +40,17 @@ def private_store() -> ConfigStore:
     return store
 
 
+def prefer_own_options(group: str, names: Sequence[str]) -> None:
+    """Takes out of Hydra's store what its plug-ins put there under names that a file of conf/ has too (hydra/launcher=...); it
+    would hold the file to the plug-in's keys."""
+    Plugins.instance()  # whoever loads the plug-ins later would put it there again
+    node = ConfigStore.instance().repo
+    for part in group.split("/"):
+        node = node.get(part, {})
+    for name in names:
+        node.pop(f"{name}.yaml", None)
+
+
 class _Files(FileConfigSource):
     """A folder of YAML, read as yaml_text.py reads them."""
 

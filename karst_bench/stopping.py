@@ -102,13 +102,13 @@ def watched(items: Iterable[T]) -> Iterator[T]:
         yield item
 
 
-def keep_listening() -> dict[signal.Signals, Any]:
-    """From now on, SIGTERM and Ctrl-C are wishes to stop; returns what handled them before, nothing where they were already
-    (or outside the main thread, which hears no signals)."""
+def keep_listening(more: Iterable[signal.Signals] = ()) -> dict[signal.Signals, Any]:
+    """From now on, SIGTERM, Ctrl-C and `more` are wishes to stop; returns what handled them before, nothing where they were
+    already (or outside the main thread, which hears no signals)."""
     if _WISH.heard or threading.current_thread() is not threading.main_thread():
         return {}
     _WISH.heard, _WISH.hurried = True, False
-    return {number: signal.signal(number, _hear) for number in SIGNALS}
+    return {number: signal.signal(number, _hear) for number in (*SIGNALS, *more)}
 
 
 @contextmanager

@@ -31,6 +31,8 @@ HOMES = {
     "wandb": ("trackers/worker.py",),
     "hydra": ("cli/", "config/", "compat.py"),
     "omegaconf": ("cli/", "config/", "run/", "data/", "compat.py", "yaml_text.py"),
+    "submitit": ("cli/clusters/",),
+    "ray": ("cli/clusters/ray_tasks.py",),
     "optuna": ("run/tuning.py", "run/search_space.py", "run/journal.py"),
     "matplotlib": ("report/figures.py", "report/diagnostic_figures.py", "report/style.py", "data/mini/"),
 }

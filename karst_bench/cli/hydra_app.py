@@ -19,7 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from karst_bench import __version__, compat, stopping
-from karst_bench.cli import workers
+from karst_bench.cli import plans, workers
+from karst_bench.cli.clusters import is_cluster
 from karst_bench.cli.console import attach_console
 from karst_bench.cli.outcome import BAD_INPUT, asks_for_debug, exit_code
 from karst_bench.cli.run_help import help_text
@@ -56,16 +57,20 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(flags: list[str], words: list[str]) -> None:
     """One run or all of a sweep; raises the first failure when all of them had their turn."""
-    overrides = sweeps.expand(words)
-    planned = [override for override in overrides if override.lower() != "dry_run=true"]
-    if len(planned) < len(overrides):
-        print(status.listing(status.sweep_cells(planned)))
+    if any(word.lower() == "dry_run=true" for word in words):
+        print(plans.listing(words))
         return
+    overrides = sweeps.expand(words)
     if flags and set(flags) <= {"--help", "-h"}:
         print(help_text([override for override in overrides if not override.startswith("hydra.")]))
         return
     check_swept_options(overrides)
     with _forced(overrides):
+        if is_cluster(overrides) and set(flags) <= {"-m", "--multirun"}:
+            from karst_bench.cli.clusters.launching import launch
+
+            launch(overrides)
+            return
         if not flags and not any(HYDRAS.match(override) for override in overrides):
             _one(config.settings_of(overrides))
             return

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from karst_bench.config.sweep_files import read_sweep, sweep_names
+from karst_bench.errors import UserError
 from karst_bench.run import status
 
+MOST_WORKERS = 100_000
 NAMING = ("sweep=", "method=", "dataset=")
 
 
@@ -19,8 +21,16 @@ def listing(words: Sequence[str]) -> str:
         return "\n".join(
             [*lines, "", "karst-bench sweep NAME [suite=mini] lists the runs; karst-bench run sweep=NAME runs them"]
         )
-    planned = [word for word in _named(words) if word.lower() != "dry_run=true"]
-    return status.listing(status.sweep_cells(planned))
+    planned, workers = for_workers([word for word in _named(words) if word.lower() != "dry_run=true"])
+    return status.listing(status.sweep_cells(planned), workers)
+
+
+def for_workers(words: Sequence[str]) -> tuple[list[str], int]:
+    """(the other words, N) where one is workers=N: so many runs go at once. Raises: UserError where N is no such number."""
+    given = [word.partition("=")[2] for word in words if word.startswith("workers=")]
+    if given and not (given[-1].isdecimal() and 1 <= int(given[-1]) <= MOST_WORKERS):
+        raise UserError(f"workers={given[-1]} must be a whole number from 1 to {MOST_WORKERS}: how many runs go at once")
+    return [word for word in words if not word.startswith("workers=")], int(given[-1]) if given else 1
 
 
 def matrix(words: Sequence[str], results: Path | None = None, records: str = "own") -> str:

@@ -164,6 +164,14 @@ class Leases:
                     held[file.name.split(".")[0]] = file.read_text().split()[3]
         return held
 
+    def last_beat(self, note: str) -> float | None:
+        """When, by the file server's clock, the living worker of that note was last heard of; None where there is none."""
+        for run_id, said in self.running().items():
+            if said == note and (file := self.holder(run_id)) is not None:
+                with suppress(OSError):
+                    return file.stat().st_mtime
+        return None
+
     def _alive(self, file: Path) -> bool:
         """Whether that lease's worker lives; the file of a dead one is removed."""
         try:

@@ -1,6 +1,8 @@
 """A log file for every run, beside its record: epochs, warnings, how it ended."""
 
 import logging
+import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +15,22 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def log_path(results: Path, suite: str, run_id: str) -> Path:
     """Where the log of that run lies, or would."""
     return results / "logs" / suite / f"{run_id}.log"
+
+
+def job_logs(results: Path) -> Path:
+    """Where what a cluster's jobs say lies, a folder for each job."""
+    return results / "logs" / "jobs"
+
+
+def whereabouts() -> str:
+    """On which machine this process is, as which job of which cluster, and with which GPUs; what is not so is left out."""
+    array = [os.environ.get(f"SLURM_ARRAY_{part}") for part in ("JOB_ID", "TASK_ID")]
+    job = "_".join(part for part in array if part) or os.environ.get("SLURM_JOB_ID")
+    again = os.environ.get("SLURM_RESTART_COUNT")
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+    said = [f"{platform.node()}, process {os.getpid()}", f"SLURM job {job}" if job else "",
+            f"requeued {again} times" if again else "", f"CUDA_VISIBLE_DEVICES={gpus}" if gpus else ""]  # fmt: skip
+    return ", ".join(part for part in said if part)
 
 
 class _RunFile(logging.FileHandler):
@@ -46,6 +64,7 @@ def run_log(results: Path, suite: str, run_id: str) -> Iterator[None]:
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
+    logger.debug("on %s", whereabouts())
     try:
         yield
     finally:

@@ -15,22 +15,27 @@ from karst_bench.records.lease import Leases
 from karst_bench.records.record import RunRecord
 from karst_bench.records.store import Store, finished_in
 from karst_bench.report.sources import record_folders
+from karst_bench.run.logs import job_logs, log_path
+from karst_bench.run.makespan import longest_first, makespan
 
 STATES = ("done", "running", "failed", "missing")
 REPEATS = ("seed", "dataset.split_seed")  # axes whose values are counted inside one box of the matrix
+LOGS = 20  # lines on where logs lie
 ABSENT = object()
 Flat = dict[tuple[str, ...], Any]
 
 
 @dataclass(frozen=True)
 class SweepCell:
-    """One run of a sweep. `seconds` is what it took, or will take by past runs; None where nothing is known."""
+    """One run of a sweep. `seconds` is what it took, or will take by past runs; None where nothing is known. run_id: of one that
+    is running or failed."""
 
     overrides: tuple[str, ...]
     config: Mapping[str, Any]
     state: str
     seconds: float | None
     record: RunRecord | None
+    run_id: str | None = None
 
     @property
     def value(self) -> float | None:
@@ -62,8 +67,8 @@ class _Known:
         for folder in record_folders(results, suite, records).values():
             for record in finished_in(folder):
                 self.done[cell_key(record.config)].append(record)
-        self.failed = {cell_key(run.config) for run in store.failed()}
-        self.running = set(Leases(results).running().values())
+        self.failed = {cell_key(run.config): run.id for run in store.failed()}
+        self.running = {key: run_id for run_id, key in Leases(results).running().items()}
         self.rates = _rates(record for records in self.done.values() for record in records)
 
 
@@ -73,7 +78,8 @@ def _cell(job: Sequence[str], config: Mapping[str, Any], known: _Known) -> Sweep
     if record is not None:
         return SweepCell(tuple(job), config, "done", record.seconds.total_s, record)
     state = "running" if key in known.running else "failed" if key in known.failed else "missing"
-    return SweepCell(tuple(job), config, state, _estimate(config, known.rates), None)
+    run_id = known.running.get(key) or known.failed.get(key)
+    return SweepCell(tuple(job), config, state, _estimate(config, known.rates), None, run_id)
 
 
 def _same_input(planned: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
@@ -162,14 +168,34 @@ def _difference(base: Flat, other: Flat) -> Flat:
 # Text ------------------------------------------------------------------------------------------------------------
 
 
-def listing(planned: Sequence[SweepCell]) -> str:
-    """One line per cell: state, accuracy, time, overrides; then the totals, and what `tuned` left open."""
+def listing(planned: Sequence[SweepCell], workers: int = 1) -> str:
+    """One line per cell: state, accuracy, time, overrides; then the totals, how long the rest takes on so many workers, and what
+    `tuned` left open."""
     lines = []
     for cell in planned:
         value = "" if cell.value is None else f"{cell.value:.1f} %"
         lines.append(f"{cell.state:8}{value:>8}{_clock(cell.seconds):>9}  {' '.join(cell.overrides)}")
     said = dict.fromkeys(line for cell in planned for line in cell.config["tuned"].get("said", ()))
-    return "\n".join([*lines, "", totals(planned), *said])
+    return "\n".join([*lines, "", totals(planned), *_on_workers(planned, workers), *said])
+
+
+def expected_s(planned: Sequence[SweepCell]) -> list[float] | None:
+    """How long each cell will take, one of which nothing is known as long as the others on average; None where all are such."""
+    known = [cell.seconds for cell in planned if cell.seconds is not None]
+    if not known:
+        return None
+    return [statistics.mean(known) if cell.seconds is None else cell.seconds for cell in planned]
+
+
+def _on_workers(planned: Sequence[SweepCell], workers: int) -> list[str]:
+    """The makespan, longest runs first as a launcher gives them out, and in this order, as workers that share a sweep take it."""
+    lengths = expected_s([cell for cell in planned if cell.state != "done"])
+    if workers == 1 or not lengths:
+        return []
+    best, plain = makespan(longest_first(lengths), workers), makespan(lengths, workers)
+    least = max(max(lengths), sum(lengths) / workers)
+    return [f"On {workers} workers: about {_clock(best)}, the longest runs first; {_clock(plain)} in this order; no order takes "
+            f"less than {_clock(least)}, and the longest run alone takes {_clock(max(lengths))}"]  # fmt: skip
 
 
 def totals(planned: Sequence[SweepCell]) -> str:
@@ -215,7 +241,19 @@ def matrix(overrides: Sequence[str], planned: Sequence[SweepCell]) -> str:
     lines = [" " * width + "".join(f"{name:>12}" for name in names)]
     lines += [f"{row:{width}}" + "".join(f"{_box(found[c]):>12}" for c in columns) for row, found in boxes.items()]
     gaps = [gap for row, found in boxes.items() if (gap := _gap(overrides, row, found, len(columns)))]
-    return "\n".join([*lines, "", totals(planned), *(["", "Fill the gaps:", *gaps] if gaps else [])])
+    logs = _logs(planned)
+    return "\n".join([*lines, "", totals(planned), *logs, *(["", "Fill the gaps:", *gaps] if gaps else [])])
+
+
+def _logs(planned: Sequence[SweepCell]) -> list[str]:
+    """Where the logs of what is running and what failed lie, and those of a cluster's jobs."""
+    told = [cell for cell in planned if cell.state in ("running", "failed") and cell.run_id is not None]
+    places = {cell.run_id: log_path(Path(cell.config["paths"]["results"]), cell.config["suite"], str(cell.run_id)) for cell in told}
+    lines = [f"  {cell.state:8}{places[cell.run_id]}  {' '.join(cell.overrides)}" for cell in told[:LOGS]]
+    lines += [f"  and {len(told) - LOGS} more in the same folders"] if len(told) > LOGS else []
+    folders = {job_logs(Path(cell.config["paths"]["results"])) for cell in planned}
+    lines += [f"  jobs    {folder}" for folder in sorted(folders) if folder.is_dir()]
+    return ["", "Logs:", *lines] if lines else []
 
 
 def _box(found: Sequence[SweepCell]) -> str:

@@ -78,6 +78,24 @@ def test_states_times_and_gaps(words, tmp_path):
     assert f"karst-bench run -m sweep=demo suite=mini paths.results={tmp_path} seed=0,1 method=karst\n" in table
 
 
+def test_how_long_it_takes_on_several_workers(words, tmp_path):
+    planned = sweep_cells(words)
+    Store(tmp_path, "mini").write(finished(planned[0], seconds=3600.0))
+    assert "On 2 workers: about 2.0 h, the longest runs first; 2.0 h in this order" in listing(sweep_cells(words), workers=2)
+    assert "workers" not in listing(planned, workers=2), "nothing is known of such runs"
+
+
+def test_logs_of_what_runs_and_what_failed_are_found(words, tmp_path):
+    planned = sweep_cells(words)
+    assert "Logs:" not in matrix(words, planned)
+    Store(tmp_path, "mini").fail(failed(planned[1]))
+    (tmp_path / "logs" / "jobs").mkdir(parents=True)
+    with Leases(tmp_path).acquire("f" * 16, note=identity.cell_key(planned[2].config)):
+        said = matrix(words, sweep_cells(words))
+    assert f"failed  {tmp_path}/logs/mini/{failed(planned[1]).id}.log  " in said
+    assert f"running {tmp_path}/logs/mini/{'f' * 16}.log  " in said and f"jobs    {tmp_path}/logs/jobs" in said
+
+
 def test_another_input_size_is_another_cell(words, tmp_path):
     planned = sweep_cells(words)
     Store(tmp_path, "mini").write(finished(planned[0], input_size=64))
