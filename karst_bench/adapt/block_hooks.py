@@ -36,7 +36,7 @@ class BlockHooks(nn.Module):
 
     def enter(self, i: int, stage: int, first_of_stage: bool, h: Tensor) -> tuple[Tensor, States]:
         """(block i's input as the hooks hand it on, their states); the first block starts them."""
-        again = h in self._entered.states
+        again = not torch.compiler.is_compiling() and h in self._entered.states  # torch 2.11 cannot trace a weak dictionary
         states: States = self._entered.states[h] if again else self._now.pop("states", None)
         if i == 0:
             states = [hook.start(self._own(hook, h)) for hook in self.hooks]
