@@ -16,6 +16,10 @@ from torch.utils._pytree import tree_leaves
 
 from karst_bench.adapt import linear_forms
 from karst_bench.adapt.timm_compat import FakeTensorMode
+from karst_bench.engine.objective import CrossEntropy
+from karst_bench.engine.optim import Schedule, build_optimizer, param_groups
+from karst_bench.engine.recipe import Recipe
+from karst_bench.engine.step import train_step
 from karst_bench.methods.base import Method
 
 CASTS = ("_to_copy", "to", "detach", "alias", "lift_fresh")
@@ -33,7 +37,8 @@ def cuda_without_a_driver() -> bool:
 
 
 class Watched(TorchDispatchMode):
-    """Notes every operation but views and casts, with its arguments, and which of them made a tensor on the CPU."""
+    """Notes every operation but views and casts, with its arguments, and which of them made a tensor on the CPU, or, of a fused
+    optimiser's, was given one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,13 +46,14 @@ class Watched(TorchDispatchMode):
         self.on_cpu: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
         name = func.name().partition("::")[2]
+        in_place = name.startswith("_fused_") and name.partition(".")[0].endswith("_")  # an optimiser's, which has no fake form
+        out = tree_leaves([args, kwargs]) if in_place else func(*args, **(kwargs or {}))
         if not func.is_view and name.partition(".")[0] not in CASTS:
             self.operations.append((name, args))
         if any(isinstance(leaf, Tensor) and leaf.device.type == "cpu" for leaf in tree_leaves(out)):
             self.on_cpu.append(name)
-        return out
+        return None if in_place else out
 
 
 @contextmanager
@@ -70,9 +76,9 @@ def moved(net: nn.Module, device: str) -> nn.Module:
     """The model with every parameter and buffer there; to cuda it is called under FakeTensorMode(allow_non_fake_inputs=True)."""
     for module in net.modules():
         for name, tensor in list(module.named_parameters(recurse=False)):
-            module._parameters[name] = nn.Parameter(tensor.to(device), tensor.requires_grad)
+            module._parameters[name] = nn.Parameter(torch.empty_like(tensor, device=device), tensor.requires_grad)
         for name, tensor in list(module.named_buffers(recurse=False)):
-            module._buffers[name] = tensor.to(device)
+            module._buffers[name] = torch.empty_like(tensor, device=device)
     return net.train()
 
 
@@ -102,6 +108,38 @@ def forward_and_backward(net: nn.Module, images: Tensor, *, methods: Sequence[Me
     return watched, [p.grad for p in trained]
 
 
+def steps(net: nn.Module, images: Tensor, count: int, *, methods: Sequence[Method], recipe: Recipe) -> Watched:
+    """`count` steps of training as they are captured, their rate set before each, on a fake GPU: loss, penalties, clipping and
+    optimiser run as they are, and backward, which would ask a driver, leaves gradients without values. The model is left there."""
+    def leave_gradients(loss: Tensor) -> None:
+        assert loss.device.type == "cuda" and loss.requires_grad
+        for p in net.parameters():
+            p.grad = torch.empty_like(p) if p.requires_grad else None
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        moved(net, "cuda")
+        named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+        optimizer = build_optimizer(param_groups(named, methods, recipe), recipe, captured=True)
+        schedule, objective = Schedule(optimizer, recipe, count), CrossEntropy(recipe, "fp32")
+        x, y = images.cuda(), torch.zeros(len(images), dtype=torch.long).cuda()
+        with Watched() as watched, bf16_products(), patch.object(torch.autograd, "backward", leave_gradients):
+            for step in range(count):
+                schedule.set(0, step)
+                train_step(net, x, y, methods=methods, optimizer=optimizer, recipe=recipe, objective=objective)
+                for method in methods:
+                    method.after_step(step, count)
+    return watched
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+                    **more: Any) -> Tensor:  # fmt: skip
+    """What a GPU takes for bf16: without a device torch would count the products one by one, whose scores are kept."""
+    if attn_mask is None:
+        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, **more)[0]  # type: ignore[no-any-return]
+    bias = attn_mask.expand(*query.shape[:-1], key.shape[-2]).to(query.dtype)
+    return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True, dropout_p, **more)[0]  # type: ignore[no-any-return]
+
+
 def kept_bytes(net: nn.Module, images: Tensor) -> dict[str, int]:
     """Bytes that a step in bf16 keeps: activations and cast or merged weights for backward, each storage once, and parameters."""
     kept: dict[int, tuple[Tensor, int]] = {}
@@ -116,7 +154,8 @@ def kept_bytes(net: nn.Module, images: Tensor) -> dict[str, int]:
             return tensor
 
         x = images.cuda()
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), bf16_products():
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with hooks, bf16_products(), patch.object(nn.functional, "scaled_dot_product_attention", fused_attention):
             net(x)
         parameters = sum(p.numel() * p.element_size() for p in net.parameters())
     return {"kept_bytes": sum(size for _, size in kept.values()), "parameter_bytes": parameters}

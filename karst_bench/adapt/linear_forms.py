@@ -55,7 +55,7 @@ def costs_of(device: str) -> Costs:
 
 def linear_with_deltas(
     x: Tensor, base: nn.Linear, bias: Tensor | None, deltas: Sequence[tuple[FactoredDelta, Rows]],
-    affines: Sequence[Affine], recompute: Recompute | None = None, *, recompute_output: bool = False,
+    affines: Sequence[Affine], recompute: Recompute | None = None, *, recompute_weight: bool = False,
     costs: Costs | None = None,
 ) -> Tensor:  # fmt: skip
     """The affines after (W0 + sum dW) x + bias; with all of them folded into one product where that is cheaper.
@@ -72,7 +72,7 @@ def linear_with_deltas(
     tokens, (d_out, d_in) = x.numel() // x.shape[-1], weight.shape
     form = Form(False, False) if is_narrow(weight) else form_of(costs, tokens, d_out, d_in, shapes)
     kinds = tuple(type(update) for update in factors)
-    plan = LinearForm(kinds, rows, form.merge, form.dense, dtype, recompute, recompute_output)
+    plan = LinearForm(kinds, rows, form.merge, form.dense, dtype, recompute, recompute_weight)
     gain, offset = composed_affine(affines, weight.shape[0])
     compute = wide_linear if form.wide else fused_linear
     return compute(plan, x, weight, bias, gain, offset, factors)

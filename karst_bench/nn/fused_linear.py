@@ -23,8 +23,8 @@ class LinearForm:
 
     merge_forward: build the changed weight, or add each change to the output. dense_backward: factor gradients through
     the (d_out, d_in) gradient, or by the rank path. dtype: of the products (bf16 under autocast); the weight is always
-    built in the precision it is stored in. recompute: makes x again in backward instead of keeping it; recompute_output:
-    also what the gain scales (wide_linear alone keeps it).
+    built in the precision it is stored in. recompute: makes x again in backward instead of keeping it; recompute_weight:
+    also the changed weight (wide_linear alone keeps it).
     """
 
     kinds: tuple[type[Any], ...]
@@ -33,7 +33,7 @@ class LinearForm:
     dense_backward: bool
     dtype: torch.dtype
     recompute: Recompute | None = None
-    recompute_output: bool = False
+    recompute_weight: bool = False
 
     def deltas(self, tensors: tuple[Tensor, ...]) -> list[FactoredDelta]:
         """The changes again, from their tensors in order."""

@@ -23,8 +23,9 @@ def wide_linear(
 ) -> Tensor:  # fmt: skip
     """y = gain * ((W0 + sum dW) x + b) + offset, the weight merged in the precision it is stored in and rounded once.
 
-    With s = x V^T and v = dz U: dU = dz^T s, dV = v^T x, dx = dz W. plan.dense_backward takes the factors' gradients from
-    dz^T x instead, which a change given as dW itself needs. Shapes: as `fused_linear`.
+    With s = x V^T and v = dz U: dU = dz^T s, dV = v^T x, dx = dz W. Where dz^T x = G is there, as a trained gain, a trained
+    weight or a change given as dW itself needs it, the factors' gradients come from it (plan.dense_backward: always).
+    dgain = rowsum(W' * G) + b sum_t dz, W' = W0 + sum dW: z is neither kept nor passed over again. Shapes: as `fused_linear`.
     """
     tensors = [tensor for update in deltas for tensor in tensors_of(update)]
     y: Tensor = _WideLinear.apply(plan, x, weight, bias, gain, offset, *tensors)
@@ -41,40 +42,52 @@ class _WideLinear(torch.autograd.Function):
         with full_precision(x.device.type):
             flat = x.to(plan.dtype).reshape(-1, x.shape[-1])
             merged = _merged(plan, plan.deltas(tensors), weight)
-            back = (merged if gain is None else merged * gain[:, None]).to(plan.dtype)  # dy -> dx
-            if gain is None or not needs[4]:  # z is not asked for: everything folds into one product
-                z, y = None, _product(flat, back, _bias(bias, gain, offset))
-            else:
-                z = _product(flat, merged.to(plan.dtype), bias)
-                y = (z * gain if offset is None else torch.addcmul(offset, z, gain)).to(plan.dtype)
-            y = y.view(*x.shape[:-1], -1)
+            folded = _folded(plan, merged, gain)
+            y = _product(flat, folded, _bias(bias, gain, offset)).view(*x.shape[:-1], -1)
         if any(needs):
             ctx.plan, ctx.x_dtype = plan, x.dtype
-            keep_x = needs[2] or any(needs[6:]) or (z is not None and plan.recompute_output)
-            source = () if not keep_x else (flat,) if plan.recompute is None else plan.recompute.sources
+            source = () if not (needs[2] or needs[4] or any(needs[6:])) else (flat,)
+            if source and plan.recompute is not None:
+                source = plan.recompute.sources
             ctx.sources = len(source)
-            kept = (None, weight, bias) if plan.recompute_output else (z, None, None)
-            ctx.save_for_backward(back, gain, *kept, *source, *tensors)
+            kept = None if plan.recompute_weight else merged if needs[4] else folded
+            ctx.save_for_backward(kept, weight, bias, gain, *source, *tensors)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        back, gain, z, weight, bias, *rest = ctx.saved_tensors
+        kept, weight, bias, gain, *rest = ctx.saved_tensors
         plan, needs = ctx.plan, ctx.needs_input_grad
         deltas = plan.deltas(tuple(rest[ctx.sources :]))
         with full_precision(dy.device.type):
             flat = dy.reshape(-1, dy.shape[-1])
             x = _input(ctx, rest)
-            if needs[4] and z is None:
-                z = _product(x, _merged(plan, deltas, weight).to(plan.dtype), bias)
+            merged = _merged(plan, deltas, weight) if kept is None else kept
+            back = _folded(plan, merged, gain) if kept is None or needs[4] else kept
             wide = torch.promote_types(flat.dtype, torch.float32)
-            total = flat.sum(0, dtype=wide) if needs[3] or needs[5] else None
-            dgain = (flat.to(wide) * z).sum(0) if needs[4] else None
-            dbias = total if gain is None or total is None else total * gain
+            total = flat.sum(0, dtype=wide) if any(needs[3:6]) else None
             dx = (flat @ back).to(ctx.x_dtype).view(*dy.shape[:-1], -1) if needs[1] else None
-            dweight, grads = _matrix_gradients(plan, needs, deltas, x, flat, gain)
-        return None, dx, dweight, dbias if needs[3] else None, dgain, total if needs[5] else None, *grads
+            dense = needs[2] or needs[4] or (plan.dense_backward and any(needs[6:]))
+            G = flat.T @ x if dense else None
+            dgain = _gain_gradient(merged, bias, G, total) if needs[4] else None
+            dbias = total if gain is None or total is None else total * gain
+            dweight = None if G is None else _scaled(G, gain)
+            grads = _factor_gradients(plan, needs[6:], deltas, x, flat, gain, dweight)
+        dweight, doffset = dweight if needs[2] else None, total if needs[5] else None
+        return None, dx, dweight, dbias if needs[3] else None, dgain, doffset, *grads
+
+
+def _folded(plan: LinearForm, merged: Tensor, gain: Tensor | None) -> Tensor:
+    """gain * W' in the precision of the products: what x and dy are multiplied by."""
+    return (merged if gain is None else merged * gain[:, None]).to(plan.dtype)
+
+
+def _gain_gradient(merged: Tensor, bias: Tensor | None, G: Tensor | None, total: Tensor | None) -> Tensor:
+    """sum_t dy z, (d_out,), with z = W' x + b never there: G = dy^T x, total = sum_t dy."""
+    assert G is not None and total is not None
+    dgain = (merged * G).sum(1)
+    return dgain if bias is None else torch.addcmul(dgain, bias, total)
 
 
 def _merged(plan: LinearForm, deltas: list[FactoredDelta], weight: Tensor) -> Tensor:
@@ -119,27 +132,24 @@ def _input(ctx: Any, saved: list[Tensor]) -> Any:
     return x.reshape(-1, x.shape[-1])
 
 
-def _matrix_gradients(
-    plan: LinearForm, needs: tuple[bool, ...], deltas: list[FactoredDelta], x: Any, dy: Tensor, gain: Tensor | None
-) -> tuple[Tensor | None, list[Tensor | None]]:
-    """(dweight, the gradients of all factors). The gain scales rows of small matrices instead of a column of dy each."""
-    grads: list[Tensor | None] = []
-    dweight = None
-    if needs[2] or (plan.dense_backward and any(needs[6:])):
-        dweight = _scaled(dy.T @ x, gain)
-    if any(needs[6:]) and plan.dense_backward:
+def _factor_gradients(
+    plan: LinearForm, needs: tuple[bool, ...], deltas: list[FactoredDelta], x: Any, dy: Tensor, gain: Tensor | None,
+    dweight: Tensor | None,
+) -> list[Tensor | None]:  # fmt: skip
+    """The gradients of all factors, from the weight's where it is given. The gain scales rows of small matrices instead of a
+    column of dy each."""
+    grads: list[Tensor] = []
+    if any(needs) and dweight is not None:
         for update, rows in zip(deltas, plan.rows, strict=True):
-            assert dweight is not None
             part = dweight if rows is None else dweight[rows[0] : rows[1]]
             grads += dense_gradients(cast(update, part.dtype), part)
-    elif any(needs[6:]):
-        grads += _wide(plan, deltas, x, dy, gain)
+    elif any(needs):
+        grads = _wide(plan, deltas, x, dy, gain)
     tensors = [tensor for update in deltas for tensor in tensors_of(update)]
-    grads = [
+    return [
         None if not needed or grad is None else grad.to(tensor.dtype)
-        for needed, grad, tensor in zip(needs[6:], grads or [None] * len(tensors), tensors, strict=True)
+        for needed, grad, tensor in zip(needs, grads or [None] * len(tensors), tensors, strict=True)
     ]
-    return dweight if needs[2] else None, grads
 
 
 def _wide(plan: LinearForm, deltas: list[FactoredDelta], x: Tensor, dy: Tensor, gain: Tensor | None) -> list[Tensor]:

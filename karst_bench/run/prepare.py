@@ -104,7 +104,7 @@ class PreparedRun:
     def model(self, streams: Streams, artefacts: Mapping[str, Artefact]) -> nn.Module:
         """The backbone with its methods attached, on the device. artefacts: what scored methods found (run/scoring.py).
 
-        A GPU computes norms and GELUs again in backward, as a compiler would; recompute=true also what an affine scales.
+        A GPU computes norms and GELUs again in backward, as a compiler would; recompute=true also builds changed weights again.
         """
         settings = self.settings
         with seeded(streams.init):
@@ -113,7 +113,7 @@ class PreparedRun:
         BACKBONES.own_trained(net)
         class_token_only(net)
         if settings.recompute or (self.device.type == "cuda" and self.speed != "compile"):
-            recompute(net, outputs=settings.recompute)
+            recompute(net, weights=settings.recompute)
         return net.to(self.device)
 
 

@@ -63,10 +63,10 @@ def oracle(x, linear, update, rows, affines):
     return y
 
 
-def fast(x, linear, update, rows, affines, form, recompute=None, *, recompute_output=False, dtype=None):
+def fast(x, linear, update, rows, affines, form, recompute=None, *, recompute_weight=False, dtype=None):
     factors = update.factors(linear.weight)
     dense = form.dense or (form.wide and isinstance(factors, DenseDelta))
-    plan = LinearForm((type(factors),), (rows,), form.merge, dense, dtype or x.dtype, recompute, recompute_output)
+    plan = LinearForm((type(factors),), (rows,), form.merge, dense, dtype or x.dtype, recompute, recompute_weight)
     compute = wide_linear if form.wide else fused_linear
     return compute(plan, x, linear.weight, linear.bias, *composed_affine(affines, linear.out_features), [factors])
 
@@ -251,8 +251,8 @@ def test_several_changes_on_rows_of_one_layer_and_a_recomputed_output():
     expected = affine(F.linear(x, base.weight + dW, base.bias))
     wanted, dy = [x, *changes[0].parameters(), *changes[1].parameters(), *affine.parameters()], torch.randn_like(expected)
     exact = torch.autograd.grad(expected, wanted, dy)
-    for recompute_output in (False, True):
-        y = linear_with_deltas(x, base, base.bias, placed, [affine], recompute_output=recompute_output, costs=COSTS["cuda"])
+    for recompute_weight in (False, True):
+        y = linear_with_deltas(x, base, base.bias, placed, [affine], recompute_weight=recompute_weight, costs=COSTS["cuda"])
         torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
         for grad, other in zip(torch.autograd.grad(y, wanted, dy, retain_graph=True), exact, strict=True):
             torch.testing.assert_close(grad, other, rtol=1e-10, atol=1e-10)

@@ -27,16 +27,16 @@ class RecomputeLink:
         self.layer.source = None
 
 
-def recompute(net: nn.Module, *, outputs: bool = False) -> list[RecomputeLink]:
+def recompute(net: nn.Module, *, weights: bool = False) -> list[RecomputeLink]:
     """Lets every adapted linear layer that follows a plain LayerNorm or GELU keep that one's input instead of its own.
 
     That input is kept by the LayerNorm or GELU anyway, so the output costs no memory. The values are the same bit by
-    bit. outputs: what a layer's affines scale is computed again too, by one more product, where it would be kept (on a
-    GPU). Returns the links, each of which can be removed. Raises: UserError if no method is attached.
+    bit. weights: changed weights are built again too, where they would be kept (on a GPU). Returns the links, each of
+    which can be removed. Raises: UserError if no method is attached.
     """
     model = adapted_model(net)
     for layer in model.layers.values():
-        layer.recompute_output = outputs
+        layer.recompute_weight = weights
     links = []
     for path, layer in model.layers.items():
         producer = model.producer(path)
