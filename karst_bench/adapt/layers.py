@@ -18,6 +18,8 @@ from karst_bench.nn.recompute import InputSource
 from karst_bench.nn.weight_delta import FactoredDelta, WeightDelta
 
 Rows = tuple[int, int] | None
+LowRank = tuple[Tensor, Tensor]  # hidden (..., R), up (d_out, R)
+Part = tuple[Tensor, tuple[int, int]]  # what is added to a range of the last axis
 Merge = Callable[[nn.Module, Tensor], Tensor]  # (the branch, W0) -> dW
 
 
@@ -49,7 +51,7 @@ class AdaptedLayer(nn.Module):
         self.merges: list[Merge | None] = []
         self.noise: PartNoise | None = None  # on what is declared here, in training
         self.source: InputSource | None = None  # set where the input is computed again instead of kept
-        self.recompute_output = False  # of what an affine after it scales
+        self.recompute_weight = False  # instead of keeping it, with its changes, for backward
 
     @property
     def weight(self) -> Tensor:
@@ -79,37 +81,55 @@ class AdaptedLayer(nn.Module):
     def _adapted(self, x: Tensor) -> Tensor:
         for part in self.before:
             x = in_own_precision(part, x)
-        recompute = None if self.source is None else self.source.take(x)
+        recompute, matrix = None if self.source is None else self.source.take(x), None
         fold = self._folds(x)
         if len(self.deltas) or fold:
             with full_precision(x.device.type):
                 factors, bias = self.factors(), self.bias()
             after = self.after if fold else ()
-            y = linear_with_deltas(x, self.base, bias, factors, after, recompute, recompute_output=self.recompute_output)
+            y = linear_with_deltas(x, self.base, bias, factors, after, recompute, recompute_weight=self.recompute_weight)
         elif fold := self._folds_into_norm():
             y = self._folded_norm(x)
         else:
-            y = self.base(x)
-        y = self._branched(x, y)
+            matrix = self._matrix(x)
+            y = self.base(x) if matrix is None else matrix.view(*x.shape[:-1], -1)
+        y = self._branched(x, y, matrix)
         axis = 1 if isinstance(self.base, nn.Conv2d) else -1
         for affine in () if fold else self.after:
             y = affine(y, axis)
         return y
 
-    def _branched(self, x: Tensor, y: Tensor) -> Tensor:
-        """y with every branch added, those of low rank in one product."""
-        low: list[tuple[Tensor, Tensor]] = []
+    def _branched(self, x: Tensor, y: Tensor, matrix: Tensor | None) -> Tensor:
+        """y with every branch added: those of low rank in one product, those side by side on ranges of rows in one sum.
+
+        matrix: y without a further owner, which may be written to.
+        """
+        plain, low = y, list[LowRank]()
+        parts: list[Part] = []
         for fn, rows, reads in zip(self.branches, self.branch_rows, self.branch_reads, strict=True):
             if reads != "input":
-                y, low = _add_low_rank(y, low), []
+                y, low, parts = _add_low_rank(_add_parts(y, parts), low), [], []
             seen = x if reads == "input" else y if rows is None else y[..., rows[0] : rows[1]]
-            parts = fn.low_rank(seen) if hasattr(fn, "low_rank") and same_precision(fn, seen) else None  # type: ignore[operator]
-            if parts is None:
-                y = _add_rows(y, in_own_precision(fn, seen), rows)
-            else:
-                hidden, up = parts
+            factors = fn.low_rank(seen) if hasattr(fn, "low_rank") and same_precision(fn, seen) else None  # type: ignore[operator]
+            if factors is not None:
+                hidden, up = factors
                 low.append((hidden, up if rows is None else F.pad(up, (0, 0, rows[0], y.shape[-1] - rows[1]))))
-        return _add_low_rank(y, low)
+                continue
+            own = rows or (0, y.shape[-1])
+            if any(start < own[1] and own[0] < stop for _, (start, stop) in parts):
+                y, parts = _add_parts(y, parts), []
+            parts.append((in_own_precision(fn, seen), own))
+        if matrix is not None and low and not parts and y is plain:
+            hidden, up = (part.to(matrix.dtype) for part in _stacked(low))
+            return matrix.addmm_(hidden.flatten(0, -2), up.T).view_as(y)
+        return _add_low_rank(_add_parts(y, parts), low)
+
+    def _matrix(self, x: Tensor) -> Tensor | None:
+        """base(x) as a matrix where branches of low rank may be added to it in place, so that no output is copied."""
+        if type(self.base) is not nn.Linear or not len(self.branches) or any(reads != "input" for reads in self.branch_reads):
+            return None
+        y: Tensor = self.base(x.flatten(0, -2))
+        return y
 
     def _folds_into_norm(self) -> bool:
         plain = is_plain_layer_norm(self.base) and not is_narrow(self.base.weight)
@@ -206,9 +226,28 @@ def _add_rows(y: Tensor, update: Tensor, rows: Rows) -> Tensor:
     return torch.cat([y[..., :start], y[..., start:stop] + update, y[..., stop:]], dim=-1)
 
 
-def _add_low_rank(y: Tensor, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """y + sum hidden up^T as one product; hidden (..., R), up (d_out, R)."""
+def _add_parts(y: Tensor, parts: list[Part]) -> Tensor:
+    """y with every part added to its own rows of the last axis, by one sum."""
     if not parts:
         return y
-    hidden, up = parts[0] if len(parts) == 1 else (torch.cat([part[i] for part in parts], -1) for i in (0, 1))
+    row: list[Tensor] = []
+    end = 0
+    for part, (start, stop) in sorted(parts, key=lambda part: part[1]):
+        row += [part.new_zeros(*part.shape[:-1], start - end), part] if start > end else [part]
+        end = stop
+    if end < y.shape[-1]:
+        row.append(row[-1].new_zeros(*y.shape[:-1], y.shape[-1] - end))
+    return y + (row[0] if len(row) == 1 else torch.cat(row, dim=-1))
+
+
+def _add_low_rank(y: Tensor, parts: list[LowRank]) -> Tensor:
+    """y + sum hidden up^T as one product."""
+    if not parts:
+        return y
+    hidden, up = _stacked(parts)
     return torch.addmm(y.flatten(0, -2), hidden.flatten(0, -2), up.T).view_as(y)
+
+
+def _stacked(parts: list[LowRank]) -> LowRank:
+    """All of them as one: (hidden (..., sum R), up (d_out, sum R))."""
+    return parts[0] if len(parts) == 1 else (torch.cat([hidden for hidden, _ in parts], -1), torch.cat([up for _, up in parts], -1))

@@ -1,13 +1,16 @@
 """Changes of full rank from few numbers: a kernel of two sets of points, sparse, and computed again in backward."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from karst_bench.nn.fused_linear import full_precision
+from karst_bench.nn.fused_linear import autocast_dtype, full_precision
+from karst_bench.nn.order_statistic import nth_smallest
 from karst_bench.nn.weight_delta import WeightDelta
 
 SCALE = 0.1  # of the kernel
@@ -43,21 +46,31 @@ class KernelDelta(WeightDelta):
         return self.Q.shape[1] * self.P.shape[1]
 
     def delta(self, W0: Tensor) -> Tensor:
-        distance = torch.cdist(self.Q, self.P)  # (2, d_out, d_in)
+        return self.above(None)[0]
+
+    def above(self, threshold: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(dW, what |D| must exceed), the second found where it is not given; None where all of D counts."""
+        D = self._kernel()
+        if self.kept is None:
+            return D, None
+        size = D.detach().abs()
+        threshold = self._threshold(size) if threshold is None else threshold
+        return D * torch.where(size > threshold, size, 0.0), threshold
+
+    def _kernel(self) -> Tensor:
+        """D. On a GPU the softmax runs along rows in memory: down the columns it would leave most of the device idle."""
+        outputs = 1 if self.Q.device.type == "cuda" else 0
+        distance = torch.cdist(self.P, self.Q) if outputs else torch.cdist(self.Q, self.P)
         D = SCALE * (distance[0] - distance[1])
         if self.mixed:
-            D = D + self.alpha * (D / self.gamma).softmax(0) + self.beta
-        if self.kept is None:
-            return D
-        size = D.detach().abs()
-        return D * torch.where(size > self._threshold(size), size, 0.0)
+            D = D + self.alpha * (D / self.gamma).softmax(outputs) + self.beta
+        return D.mT if outputs else D
 
     def _threshold(self, size: Tensor) -> Tensor:
         """The largest of what is not kept, -1 where all is."""
         assert self.kept is not None
         rank = self.size - self.kept - 1
-        value = size.flatten().sort().values.index_select(0, rank.clamp_min(0).view(1))
-        return torch.where(rank >= 0, value, -1.0)
+        return torch.where(rank >= 0, nth_smallest(size, rank.clamp_min(0)), -1.0)
 
     def extra_repr(self) -> str:
         return f"r={2 * self.P.shape[-1]}, mixed={self.mixed}"
@@ -66,7 +79,7 @@ class KernelDelta(WeightDelta):
 class RecomputedLinear(nn.Module):
     """x -> dW drop(x), where backward computes dW again instead of keeping it. Shapes: x (..., d_in) -> (..., d_out)."""
 
-    def __init__(self, update: WeightDelta, *, dropout: float) -> None:
+    def __init__(self, update: KernelDelta, *, dropout: float) -> None:
         super().__init__()
         self.update = update
         self.drop = nn.Dropout(dropout)
@@ -74,15 +87,48 @@ class RecomputedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.drop(x)
         if not torch.is_grad_enabled():
-            return self._product(x)
-        y: Tensor = checkpoint(self._product, x, use_reentrant=False, preserve_rng_state=False)
+            return self._product(x, None)
+        if x.device.type == "cuda" and not torch.compiler.is_compiling():
+            y: Tensor = RecomputedProduct.apply(x, self.update, *self.update.parameters())
+            return y
+        # the first pass leaves the threshold to the second; a compiler sees no list that changes
+        found: list[Tensor | None] | None = None if torch.compiler.is_compiling() else []
+        y = checkpoint(self._product, x, found, use_reentrant=False, preserve_rng_state=False)
         return y
 
     def delta(self, W0: Tensor) -> Tensor:
         """dW (d_out, d_in)."""
         return self.update.delta(W0)
 
-    def _product(self, x: Tensor) -> Tensor:
+    def _product(self, x: Tensor, found: list[Tensor | None] | None) -> Tensor:
         with full_precision(x.device.type):
-            dW = self.update.delta(x)
+            dW, threshold = self.update.above(found[0] if found else None)
+        if found is not None:
+            found[:] = [threshold]
         return F.linear(x, dW.to(x.dtype))
+
+
+class RecomputedProduct(torch.autograd.Function):
+    """x dW^T, as `RecomputedLinear`; of what ran, backward repeats dW alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, update: KernelDelta, *points: Tensor) -> Tensor:
+        ctx.update, ctx.x_dtype = update, x.dtype
+        x = x.to(autocast_dtype(x.device.type) or x.dtype)
+        with full_precision(x.device.type):
+            dW, threshold = update.above(None)
+            ctx.save_for_backward(x, threshold, *points)
+            return F.linear(x, dW.to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, threshold, *points = ctx.saved_tensors
+        with full_precision(dy.device.type):
+            with torch.enable_grad():
+                dW, _ = ctx.update.above(threshold)
+            dx = (dy @ dW.detach().to(dy.dtype)).to(ctx.x_dtype) if ctx.needs_input_grad[0] else None
+            wanted = [p for p, needed in zip(points, ctx.needs_input_grad[2:], strict=True) if needed]
+            G = dy.flatten(0, -2).T @ x.flatten(0, -2)
+            grads = iter(torch.autograd.grad(dW, wanted, G.to(dW.dtype)) if wanted else ())
+        return dx, None, *(next(grads) if needed else None for needed in ctx.needs_input_grad[2:])

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from karst_bench.methods.snella import allocate, budget
-from karst_bench.nn.kernel_delta import KernelDelta, RecomputedLinear
+from karst_bench.nn.kernel_delta import KernelDelta, RecomputedLinear, RecomputedProduct
+from karst_bench.nn.order_statistic import by_digits, nth_smallest
 
 
 def dense(update):
@@ -69,6 +70,33 @@ def test_backward_keeps_no_dense_matrix():
     found = torch.autograd.grad(y.square().sum(), [x, update.P, update.Q])
     plain = torch.autograd.grad((x @ update.delta(x).T).square().sum(), [x, update.P, update.Q])
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, plain, strict=True))
+
+
+@pytest.mark.parametrize("kept", [None, 20])
+def test_the_product_of_a_gpu_has_the_gradients_of_autograd(kept):
+    """Its own backward, which makes dW again and nothing else, in float64; beta's is left out by a change that has none."""
+    update = make(mixed=True, kept=kept).double()
+    x, dy = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True), torch.randn(2, 3, 7, dtype=torch.float64)
+    update.beta.requires_grad_(False)
+    wanted = [x, *(p for p in update.parameters() if p.requires_grad)]
+    y = RecomputedProduct.apply(x, update, *update.parameters())
+    expected = x @ update.delta(x).T
+    assert torch.allclose(y, expected, atol=1e-12)
+    for a, b in zip(torch.autograd.grad(y, wanted, dy), torch.autograd.grad(expected, wanted, dy), strict=True):
+        assert torch.allclose(a, b, atol=1e-10)
+
+
+def test_the_threshold_is_the_one_that_sorting_finds():
+    """By bits as on a GPU and by selection, among many equal entries, zeros, the smallest and the largest numbers."""
+    torch.manual_seed(0)
+    tiny, huge = torch.rand(99) * 1e-40, torch.rand(100).exp() * 1e30
+    drawn = torch.cat([torch.rand(300), huge, torch.full((50,), 0.25), torch.zeros(40), tiny])
+    values = drawn[torch.randperm(len(drawn))].view(19, -1)
+    in_order = values.flatten().sort().values
+    for rank in (0, 1, 39, 40, 139, 140, 200, 333, 400, 587, 588):
+        for find in (by_digits, nth_smallest):
+            found = find(values.flatten(), torch.tensor([rank]))
+            assert torch.equal(found, in_order[rank : rank + 1]), (rank, find)
 
 
 def test_allocation():
