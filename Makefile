@@ -71,6 +71,7 @@ docs: $(STAMP)  ## regenerate the pages that come from code and configuration
 	$(BIN)/python -m karst_bench report suite=mini records=reference results=results > /dev/null
 	$(BIN)/python scripts/docs_datasets.py
 	$(BIN)/python scripts/docs_data_sources.py
+	$(BIN)/python scripts/docs_gpu.py
 	$(BIN)/python scripts/contact_sheets.py
 
 clean:  ## remove outputs and caches, keep results

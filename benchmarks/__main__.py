@@ -24,7 +24,7 @@ import timm
 import torch
 import typer
 
-from benchmarks import evaluation, forms, gpu, page, phases, plot, scaling, steps
+from benchmarks import evaluation, forms, gpu, memory, page, phases, plot, scaling, steps
 from benchmarks.rows import ROWS, Case
 from karst_bench import files
 from karst_bench.cli.app import call
@@ -32,9 +32,9 @@ from karst_bench.errors import UserError, nearest
 
 RESULTS = Path(__file__).parent / "results"
 ON_GPU = ("gpu_steps", "gpu_methods", "gpu_evaluation", "gpu_forms", "gpu_long_run")
-PARTS = ("steps", "evaluation", "forms", "scaling", "phases", "gpu", *ON_GPU)
-EVERY = PARTS[:6]  # gpu: all that is measured on one
-SHOWN = re.compile(r"ratio|failed|last_loss|share|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$")
+PARTS = ("steps", "evaluation", "forms", "scaling", "phases", "memory", "gpu", *ON_GPU)
+EVERY = PARTS[:7]  # gpu: all that is measured on one
+SHOWN = re.compile(r"ratio|failed|runs_per_hour|speedup|last_loss|share|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$")
 Count = Annotated[int, typer.Option(min=1)]
 
 
@@ -88,7 +88,7 @@ def _cpuinfo() -> list[str]:
 
 
 def measure(asked: Asked) -> None:
-    write = partial(_write, asked.out)
+    write = partial(write_result, asked.out)
     for case in asked.cases:
         name = f"{case.model}_b{case.batch}" + (f"_depth{case.depth}" if case.depth else "")
         if "steps" in asked.parts:
@@ -101,6 +101,9 @@ def measure(asked: Asked) -> None:
         write("scaling", scaling.measured(asked.rounds))
     if "phases" in asked.parts:
         write("phases", phases.measured(large="vit_base_patch16_224" in asked.models))
+    if "memory" in asked.parts:
+        counted = memory.measured(memory.CASES if asked.depth is None else asked.cases)
+        print("memory: not counted, this torch asks a CUDA driver") if counted is None else write("memory", counted)
     if {"gpu", *ON_GPU} & {*asked.parts}:
         _measure_gpu(asked, write)
     plot.draw(asked.out)
@@ -127,7 +130,8 @@ def _measure_gpu(asked: Asked, write: Callable[[str, dict[str, Any]], None]) -> 
         write("gpu_long_run", gpu.long_run())
 
 
-def _write(out: Path, name: str, result: dict[str, Any]) -> None:
+def write_result(out: Path, name: str, result: dict[str, Any]) -> None:
+    """name.json in the folder, and what matters of it on the terminal."""
     path = out / f"{name}.json"
     files.write(path, (json.dumps({"machine": machine()} | result, indent=1) + "\n").encode(), once=False)
     print(path)

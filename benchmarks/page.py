@@ -11,7 +11,9 @@ COLUMNS = {
     "wall_median_s": ("wall (ms)", 1e3, ".0f"), "cpu_ratio_median": ("/ floor", 1, ".3f"),
     "cpu_ratio_min": ("/ floor, minima", 1, ".3f"), "activations_ratio": ("kept for backward / floor", 1, ".2f"),
     "with_weights_ratio": ("kept, weights counted", 1, ".2f"), "peak_bytes": ("peak of a step (MB)", 1e-6, ".0f"),
-    "launches": ("operations", 1, ".0f"), "prepare_s": ("preparing (s)", 1, ".1f"),
+    "launches": ("operations", 1, ".0f"), "kept_ratio": ("kept for backward / floor's", 1, ".3f"),
+    "kept_bytes": ("kept for backward (GB)", 1e-9, ".2f"), "total_bytes": ("with weights and optimiser (GB)", 1e-9, ".2f"),
+    "runs_per_hour": ("runs an hour", 1, ".0f"), "speedup": ("/ one process", 1, ".2f"), "prepare_s": ("preparing (s)", 1, ".1f"),
     "share_of_product_rate": ("share of the product rate", 1, ".2f"), "failed": ("not measured, because", None, ""),
 }  # fmt: skip
 PHASES = {
@@ -41,7 +43,7 @@ def _about(result: Mapping[str, Any]) -> str:
 
 def _table(name: str, result: Mapping[str, Any]) -> str:
     rows: Mapping[str, Mapping[str, Any]] = result["rows"]
-    if name in ("phases", "gpu_long_run"):
+    if name in ("phases", "gpu_long_run", "gpu_tasks19"):
         shown_phases = {key: title for key, title in PHASES.items() if any(key in values for values in rows.values())}
         lines = [[row, *(values.get(key, "") for key in shown_phases)] for row, values in rows.items()]
         return _aligned(lines, [*shown_phases.values()])

@@ -1,0 +1,46 @@
+"""All 19 tasks of VTAB-1K in their true sizes, one method, one process: seconds of each and of all. The images are random."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.phases import run
+from karst_bench.config.compose import settings_of
+from karst_bench.config.option_files import options
+
+PICTURES = 200  # files of a task; the lists name each several times, so that the disk holds them
+
+
+def measured(tasks: Sequence[str] | None = None, shrink: int = 1, more: Sequence[str] = ()) -> dict[str, Any]:
+    """{what, rows}; the first task compiles for all. shrink: a part of every test split alone, to try the program out."""
+    rows: dict[str, Any] = {}
+    names = [name for name in options("dataset") if name.startswith("vtab/")] if tasks is None else tasks
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        where = [f"paths.{name}={home / name}" for name in ("results", "outputs", "cache", "data")]
+        start = time.perf_counter()
+        for name in names:
+            words = ["method=karst", f"dataset={name}", "backbone.weights=none", "save_adapter=false", *where, *more]
+            dataset = settings_of(words).dataset
+            images = write_task(home / "data" / dataset["folder"], dataset["sizes"]["test"] // shrink, dataset["classes"])
+            rows[name] = run(words) | {"test_images": images}
+        total = time.perf_counter() - start
+    return {"what": "19 tasks of true sizes in one process", "rows": rows | {"all": {"wall_s": round(total, 1)}}}
+
+
+def write_task(home: Path, test: int, classes: int) -> int:
+    """A task as it lies on a disk: train800, val200 and as many test lines. Returns the last."""
+    (home / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(PICTURES):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(home / "images" / f"{number:04d}.png")
+    lines = {"train800": 800, "val200": 200, "train800val200": 1000, "test": test}
+    for name, count in lines.items():
+        text = "".join(f"images/{number % PICTURES:04d}.png {number % classes}\n" for number in range(count))
+        (home / f"{name}.txt").write_text(text)
+    return test
