@@ -46,9 +46,9 @@ class _WideLinear(torch.autograd.Function):
             y = _product(flat, folded, _bias(bias, gain, offset)).view(*x.shape[:-1], -1)
         if any(needs):
             ctx.plan, ctx.x_dtype = plan, x.dtype
-            source = () if not (needs[2] or needs[4] or any(needs[6:])) else (flat,)
-            if source and plan.recompute is not None:
-                source = plan.recompute.sources
+            source: tuple[Tensor, ...] = ()
+            if needs[2] or needs[4] or any(needs[6:]):
+                source = (flat,) if plan.recompute is None else plan.recompute.sources
             ctx.sources = len(source)
             kept = None if plan.recompute_weight else merged if needs[4] else folded
             ctx.save_for_backward(kept, weight, bias, gain, *source, *tensors)
@@ -146,9 +146,9 @@ def _factor_gradients(
     elif any(needs):
         grads = _wide(plan, deltas, x, dy, gain)
     tensors = [tensor for update in deltas for tensor in tensors_of(update)]
+    pairs = zip(grads, tensors, strict=True) if grads else ((None, tensor) for tensor in tensors)
     return [
-        None if not needed or grad is None else grad.to(tensor.dtype)
-        for needed, grad, tensor in zip(needs, grads or [None] * len(tensors), tensors, strict=True)
+        None if not needed or grad is None else grad.to(tensor.dtype) for needed, (grad, tensor) in zip(needs, pairs, strict=True)
     ]
 
 
