@@ -23,9 +23,10 @@ def read_table(file: Path) -> dict[str, Any]:
     text = file.read_text(encoding="utf-8")
     if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
         raise ValueError("it has aliases of YAML (*name), which are not read; write the values out")
-    entries = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
-    if not isinstance(entries, dict):
+    if not isinstance(yaml.compose(text, Loader=yaml.SafeLoader) or yaml.MappingNode("", []), yaml.MappingNode):
         raise ValueError("datasets with key: value pairs below them")
+    entries = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
+    assert isinstance(entries, dict)
     _check_part(entries)
     return {str(key): value for key, value in entries.items()}
 

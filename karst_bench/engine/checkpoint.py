@@ -1,15 +1,19 @@
 """A run's state as flat tensors and JSON-able meta data, fit for safetensors: no pickle."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from karst_bench.engine.streams import Streams, global_states, set_global_states
 from karst_bench.errors import UserError
-from karst_bench.nn.named_tensors import copy_tensors
+from karst_bench.nn.named_tensors import copy_tensors, refuse_misfit
+
+ENTRIES: dict[type[Optimizer], set[str]] = {AdamW: {"step", "exp_avg", "exp_avg_sq"}, SGD: {"momentum_buffer"}}
+REMEDY = "resume with the configuration that wrote it, or delete it to start anew"
 
 
 class State(TypedDict):
@@ -55,8 +59,12 @@ def copy_in(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
 
     Raises: UserError if names or shapes differ (another method, backbone or option than the checkpoint's).
     """
-    remedy = "resume with the configuration that wrote it, or delete it to start anew"
-    copy_tensors(live, saved, source="checkpoint", remedy=remedy)
+    copy_tensors(live, saved, source="checkpoint", remedy=REMEDY)
+
+
+def fitting(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Raises: UserError as `copy_in`, which is to come later."""
+    refuse_misfit(live, {name: tuple(t.shape) for name, t in saved.items()}, source="checkpoint", remedy=REMEDY)
 
 
 def optimizer_out(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, Tensor]:
@@ -70,15 +78,29 @@ def optimizer_out(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, T
 
 
 def optimizer_in(optimizer: Optimizer, names: Mapping[int, str], saved: Mapping[str, Tensor]) -> None:
-    """Give the optimiser back what `optimizer_out` took."""
-    order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
-    index = {name: i for i, name in enumerate(order)}
+    """Give the optimiser back what `optimizer_out` took.
+
+    Raises: UserError where it is not of these parameters: fused steps write past the end of a moment that is too short.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    index = {names[id(p)]: i for i, p in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, t in saved.items():
         name, _, entry = key.rpartition(":")
         if name not in index:
             raise UserError(f"checkpoint: optimiser state for {name}, which does not train here; delete the checkpoint")
+        p = parameters[index[name]]
+        if entry == "step":
+            fits = t.ndim == 0 and t.dtype == torch.float32 and 0 < float(t) < math.inf
+        else:
+            fits = (t.shape, t.dtype) == (p.shape, p.dtype)
+        if not fits:
+            what = f"{entry[:40]} of {name} is {t.dtype} {tuple(t.shape)} for {p.dtype} {tuple(p.shape)}"
+            raise UserError(f"checkpoint: {what}; {REMEDY}")
         state.setdefault(index[name], {})[entry] = t.clone()
+    for i, entries in state.items():
+        if entries.keys() != ENTRIES[type(optimizer)]:
+            raise UserError(f"checkpoint: {names[id(parameters[i])]} has no whole state of {type(optimizer).__name__}; {REMEDY}")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

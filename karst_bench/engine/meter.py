@@ -104,4 +104,8 @@ class EpochMeter:
         if not state["meta"]["sizes"]:
             return cls()
         losses, hits = (list(state["tensors"][key].to(device).unbind()) for key in ("losses", "hits"))
-        return cls(losses, hits, list(state["meta"]["sizes"]))
+        sizes = list(state["meta"]["sizes"])
+        counted = all(type(n) is int and n > 0 for n in sizes) and not any(t.ndim for t in (*losses, *hits))
+        if not counted or not len(losses) == len(hits) == len(sizes):
+            raise ValueError(f"{len(sizes)} steps, {len(losses)} losses and {len(hits)} hit counts of an epoch")
+        return cls(losses, hits, sizes)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from karst_bench.engine.checkpoint import (
     State,
     copy_in,
     copy_out,
+    fitting,
     nest,
     new_state,
     optimizer_in,
@@ -30,6 +32,7 @@ from karst_bench.engine.mix import Mix, mix
 from karst_bench.engine.objective import CrossEntropy
 from karst_bench.engine.optim import Schedule, build_optimizer, param_groups
 from karst_bench.engine.outcome import Check, DivergedError, Fit, Interrupted
+from karst_bench.engine.position import position_of
 from karst_bench.engine.recipe import Recipe
 from karst_bench.engine.repeatable import RepeatableStep
 from karst_bench.engine.step import train_mode, train_step
@@ -272,24 +275,20 @@ class _Loop:
         A method hears `on_epoch` again when its epoch is resumed midway, before weights and generators are set back,
         so what it draws or changes there is undone.
         """
-        at = state["meta"]["at"]
-        here = {"epochs": self.recipe.epochs, "steps_per_epoch": self.per_epoch}
-        for key, value in here.items():
-            if at[key] != value:
-                raise UserError(
-                    f"checkpoint was written with {key}={at[key]}, this run has {value}. "
-                    "Resume with the configuration that wrote it, or delete it to start anew"
-                )
-        self.epoch, self.images = at["epoch"], at["images"]
-        self.best_at = tuple(at["best_at"]) if at["best_at"] else None
-        self.curves = {key: list(values) for key, values in at["curves"].items()}
-        self.train_watch, self.check_watch = Stopwatch(at["train_s"]), Stopwatch(at["check_s"])
+        at = position_of(state["meta"]["at"], epochs=self.recipe.epochs, steps_per_epoch=self.per_epoch)
+        self.epoch, self.images, self.best_at = at.epoch, at.images, at.best_at
+        self.curves = msgspec.to_builtins(at.curves)
+        self.train_watch, self.check_watch = Stopwatch(at.train_s), Stopwatch(at.check_s)
         self.now = EpochMeter.restored(part(state, "now"), self.device)
+        if len(self.now.sizes) > self.per_epoch or (self.now.sizes and at.epoch == at.epochs):
+            raise UserError(f"checkpoint: {len(self.now.sizes)} steps of epoch {at.epoch + 1} of {at.epochs} are done")
         if self.now.sizes:
             self.on_epoch()
         copy_in(self.trained, part(state, "model")["tensors"])
         optimizer_in(self.optimizer, self.names, part(state, "optim")["tensors"])
         self.best = part(state, "best")["tensors"]
+        if self.best:
+            fitting(self.trained, self.best)
         self.objective.restore(part(state, "objective")["tensors"])
         random = part(state, "random")["tensors"]
         random_in(self.streams, self.device, random)

@@ -136,7 +136,11 @@ class Leases:
         if any(self._alive(file) for file in self._files(run_id) if token not in file.name):
             trying.unlink(missing_ok=True)
             return None
-        files.write(owning, content, once=True)
+        try:
+            files.write(owning, content, once=True)
+        except BaseException:
+            trying.unlink(missing_ok=True)  # of a living process, for which others would wait
+            raise
         self._sweep()
         return Lease((trying, owning), self.lease_s)
 

@@ -15,7 +15,7 @@ from karst_bench.engine.outcome import Check, DivergedError, Interrupted
 from karst_bench.engine.step import train_mode, train_step
 from karst_bench.engine.streams import Streams
 from karst_bench.engine.train import fit
-from karst_bench.errors import UserError
+from karst_bench.errors import CheckpointError, UserError
 
 CPU = torch.device("cpu")
 
@@ -101,6 +101,32 @@ def test_resume_refuses_another_recipe_and_another_model(net, plain, batches, re
 
     with pytest.raises(UserError, match=r"adapter\.0"):
         run(other, plain, batches, recipe(), state=states[0])
+
+
+BENT = {
+    "a moment that is too short": ("tensors", "optim/adapter.0.weight:exp_avg", lambda t: t.flatten()[:1]),
+    "a moment of another type": ("tensors", "optim/adapter.0.weight:exp_avg_sq", lambda t: t.to(torch.int8)),
+    "a step that is none": ("tensors", "optim/adapter.0.weight:step", lambda t: -t),
+    "half a state": ("tensors", "optim/adapter.0.weight:exp_avg", None),
+    "kept weights of another shape": ("tensors", "best/adapter.0.weight", lambda t: t.flatten()),
+    "more epochs than there are": ("at", "epoch", lambda _: 9),
+    "a curve without its end": ("curves", "lr", lambda values: values[:-1]),
+    "a loss that is no number": ("curves", "train_loss", lambda values: [float("nan") for _ in values]),
+}
+
+
+@pytest.mark.parametrize(("where", "key", "bend"), BENT.values(), ids=BENT)
+def test_a_state_that_no_run_wrote_is_refused_before_anything_is_trained(net, plain, batches, recipe, where, key, bend):
+    states = []
+    checks = [Check("val", batches, frozenset({1, 2, 3}), choose=True)]
+    run(net, plain, batches, recipe(), checks=checks, callbacks=Watch(state=lambda make: states.append(make())))
+    state = states[0]
+    holder = {"tensors": state["tensors"], "at": state["meta"]["at"], "curves": state["meta"]["at"]["curves"]}[where]
+    value = holder.pop(key)
+    if bend is not None:
+        holder[key] = bend(value)
+    with pytest.raises(CheckpointError):
+        run(net, plain, batches, recipe(), checks=checks, state=state, callbacks=Watch(stop=lambda: pytest.fail("trained")))
 
 
 def test_nan_ends_the_run_and_names_the_step(net, plain, batches, recipe):

@@ -1,6 +1,7 @@
 """python tests/foreign/fuzz.py [seed=1] [count=60] [kind=words of a kind's name]: files of strangers, bent at random.
 
-Of each kind: its whole files, hostile ones (pickles with code, bombs), and `count` bent ones, read in a process of its own.
+Of each kind: its whole files, hostile ones (pickles with code, bombs), and `count` bent ones (of pictures four times as many),
+read in a process of its own.
 Printed: how many were read, made anew and refused with a sentence, the memory that the process grew by at most, the longest
 time, and every defect: another exception, code that ran, a model or result that changed although its file was refused, a
 process that ended. Exit code 1 where there is one; the file lies in the folder that is named then.
@@ -122,14 +123,15 @@ def apart(name: str, count: int, seed: object, folder: Path) -> Outcome:
         os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not report.exists():
-        return Outcome(Counter({"ended the process": 1}), [f"{name}: the process ended with {code}"])
+        return Outcome(Counter({"ended the process": 1}), [f"{name}: the process ended with {code}, see {folder / 'said'}"])
     found = json.loads(report.read_text())
     return Outcome(Counter(found.pop("counts")), **found)
 
 
 def _bounded(name: str, count: int, seed: object, folder: Path) -> Outcome:
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
+    said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT, 0o644)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
     limit = int(_status_mb("VmSize") * 2**20) + ROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     signal.signal(signal.SIGALRM, _too_long)
@@ -159,7 +161,8 @@ def main(words: Sequence[str]) -> int:
     outcomes: dict[str, Outcome] = {}
     for name in KINDS:
         if options["kind"] in name:
-            outcomes[name] = apart(name, int(options["count"]), options["seed"], folder / name)
+            count = int(options["count"]) * (4 if name == "pictures" else 1)
+            outcomes[name] = apart(name, count, options["seed"], folder / name)
             print(f"{name}: {dict(outcomes[name].counts)}", file=sys.stderr, flush=True)
     print(table(outcomes))
     defects = [defect for outcome in outcomes.values() for defect in outcome.defects]

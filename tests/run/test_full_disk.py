@@ -80,6 +80,7 @@ def record(tmp_path: Path) -> schema.RunRecord:
 OUTCOMES = {
     ".probe.": (2, "No space left", None),
     "/leases/": (2, "No space left", None),
+    ".own.": (2, "No space left", None),
     "/cache/runs/": (0, "", ""),
     "/checkpoints/": (0, "no checkpoint", ""),
     "/adapters/": (0, "the adapter could not be written", "adapter"),
