@@ -1,7 +1,9 @@
 """Trained scalars on the full-sized backbones, number by number, without weights or memory."""
 
 import copy
+import gc
 import re
+import weakref
 from functools import lru_cache
 
 import pytest
@@ -154,3 +156,15 @@ def test_what_cannot_be_counted_is_a_note(caplog):
     assert aside.of("bits", lambda: 8, 0) == 8
     assert aside.notes == ["multiply-adds could not be had: ZeroDivisionError: integer division or modulo by zero"]
     assert "the run goes on" in caplog.text
+
+
+@pytest.mark.parametrize("family", ["vit", "swin"])
+def test_counting_keeps_no_model_alive(attached, family):
+    """The graph that is only looked at held the outputs that its own nodes save: of each run of a sweep, the whole model."""
+    case = attached(family, "method=lora", shallow=True)
+    values = [weakref.ref(p) for p in case.net.parameters()]
+    training_counts(case.net, (32, 32))
+    forward_macs(case.net, (32, 32))
+    del case
+    gc.collect()
+    assert [value for value in values if value() is not None] == []
