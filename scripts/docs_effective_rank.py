@@ -15,7 +15,6 @@ from karst_bench.config.compose import settings_of
 from karst_bench.records.record import RunRecord
 from karst_bench.report.diagnostic_figures import draw_effective_ranks
 from karst_bench.report.style import FIGURE_FILES, RC
-from karst_bench.run.pipeline import run
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 METHODS = ("karst", "lora", "fact_tt")
@@ -24,6 +23,8 @@ COLUMNS = ("method", "layer", "effective_rank", "largest_rank", "relative_norm",
 
 def diagnosed_runs(results: Path) -> dict[str, RunRecord]:
     """The record of each method on mini/digits with vit_mini, everything else as the suite has it."""
+    from karst_bench.run.pipeline import run  # torch, which --help does without
+
     words = ["dataset=mini/digits", "diagnostics=true", "save_adapter=false", "threads=1", f"paths.results={results}"]
     return {method: run(settings_of([f"method={method}", *words])) for method in METHODS}
 

@@ -171,13 +171,6 @@ class AdaptedLayer(nn.Module):
                 bias = _add_rows(weight.new_zeros(weight.shape[0]) if bias is None else bias, gained, rows)
         return bias
 
-    def effective_weight(self) -> Tensor:
-        """W0 + sum dW in the precision of W0 (fp32): rounding an update onto a stored bf16 weight would lose it."""
-        weight: Tensor = self.base.weight
-        for factors, rows in self.factors():
-            weight = _add_rows(weight.T, factors.materialise().T, rows).T
-        return weight
-
     def shifts(self) -> bool:
         """Whether something here adds to the bias, so that a layer without one could not take it."""
         if any(isinstance(part, Affine) and part.shift is not None for part in (*self.before, *self.after)):

@@ -12,7 +12,7 @@ from karst_bench import compat
 from karst_bench.config.adapters import adapter_words
 from karst_bench.config.augment import with_augment
 from karst_bench.config.messages import friendly
-from karst_bench.config.option_files import config_dir, options
+from karst_bench.config.option_files import SweepRow, config_dir, options, sweep_rows
 from karst_bench.config.own import with_own_set
 from karst_bench.config.places import native_precision, with_paths
 from karst_bench.config.protocols import check_protocol
@@ -26,11 +26,19 @@ from karst_bench.plugins import plugin_conf
 OWN_BACKBONE: dict[str, Any] = {"model_args": {}, "input_size": None, "mean": None, "std": None, "tag": None}
 
 
-def register(store: ConfigStore, methods: Sequence[str] | None = None) -> ConfigStore:
-    """Puts into a store what conf/ does not hold: the schema, and every method a second time, as `also=`."""
+def register(store: ConfigStore) -> ConfigStore:
+    """Puts into a store what conf/ has no file of: the schema, every method a second time as `also=`, and rows of sweeps."""
+    return _with_options(store, options("method"), sweep_rows())
+
+
+def _with_options(store: ConfigStore, methods: Sequence[str], rows: Sequence[SweepRow]) -> ConfigStore:
     store.store(name="base_schema", node=_schema())
-    for method in options("method") if methods is None else methods:
+    for method in methods:
         store.store(group="also", name=method, node={"defaults": [{"/method@_here_": method}]})
+    store.store(group="experiment", name="none", node={}, package="_global_")
+    for row in rows:
+        chosen = [{"override /method": row.method}, {"override /extra": row.extra}]
+        store.store(group="experiment", name=row.name, node={"defaults": chosen}, package="_global_")
     return store
 
 
@@ -87,13 +95,13 @@ def search_path() -> list[str]:
 
 def composed(overrides: Sequence[str]) -> DictConfig:
     """What Hydra makes of the overrides, without its process-wide state; raises its own errors."""
-    return compat.compose_apart([config_dir(), *plugin_conf()], "config", overrides, _store(tuple(options("method"))))
+    return compat.compose_apart([config_dir(), *plugin_conf()], "config", overrides, _store(tuple(options("method")), sweep_rows()))
 
 
 @lru_cache(maxsize=4)
-def _store(methods: tuple[str, ...]) -> ConfigStore:
-    """A store of the suite's own for these methods; whoever loads from it gets a copy."""
-    return register(compat.private_store(), methods)
+def _store(methods: tuple[str, ...], rows: tuple[SweepRow, ...]) -> ConfigStore:
+    """A store of the suite's own for these options; whoever loads from it gets a copy."""
+    return _with_options(compat.private_store(), methods, rows)
 
 
 def _schema() -> DictConfig:

@@ -1,5 +1,6 @@
 """Config groups as files: which options there are, and one of them as plain data; for pages and tables, without Hydra."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,27 @@ BASE = (
 )
 
 
+@dataclass(frozen=True)
+class SweepRow:
+    """A row that is more than a method, as an option of `experiment`: ("table3/ka", "KA", "ka", "none")."""
+
+    name: str
+    printed: str
+    method: str
+    extra: str
+
+
 def config_dir() -> Path:
     """The conf/ folder: inside the installed package, or at the root of a checkout."""
     return packaged("conf")
 
 
 def options(group: str) -> list[str]:
-    """Every option of a config group, nested ones with their folder; files named _* are shared parts; `also` takes any method."""
+    """Every option of a config group, nested ones with their folder; files named _* are shared parts; `also` takes any method,
+    and `experiment` a row of a sweep.
+    """
+    if group == "experiment":
+        return ["none", *(row.name for row in sweep_rows())]
     found = set()
     for root in (folder / ("method" if group == "also" else group) for folder in (config_dir(), *plugin_conf())):
         files = (
@@ -47,6 +62,17 @@ def option_config(group: str, option: str) -> dict[str, Any]:
     merged = OmegaConf.to_container(_merged(group, option))
     assert isinstance(merged, dict)
     return {str(key): value for key, value in merged.items()}
+
+
+def sweep_rows() -> tuple[SweepRow, ...]:
+    """The rows of all sweeps' files. Raises: UserError for one with other keys."""
+    found = []
+    for sweep in options("sweep"):
+        for name, row in load_yaml(option_file("sweep", sweep)).get("rows", {}).items():
+            if not isinstance(row, DictConfig) or set(row) != {"row", "method", "extra"}:
+                raise UserError(f"conf/sweep/{sweep}.yaml, row {name}: give it the keys row, method and extra")
+            found.append(SweepRow(f"{sweep}/{name}", str(row.row), str(row.method), str(row.extra)))
+    return tuple(found)
 
 
 def option_defaults(group: str, option: str) -> dict[str, str]:

@@ -66,7 +66,6 @@ class Settings:
     tuned: Node
     tracker: Node
     sweep: Any
-    experiment: Any
     report: Node  # of tables: nothing that a run does
     paths: Paths
     seed: int

@@ -1,6 +1,7 @@
 """conf/sweep/*.yaml, what a table or figure consists of, said once for the sweep that fills it and the report that prints it.
 
     title: text                                        # or one for each suite: {vtab: text, mini: text}
+    rows: {name: {row: printed, method: a, extra: b}}  # in place of the axis method; each is experiment=<this file>/name too
     axes: {method: [a, b], dataset: {vtab: ..., mini: ...}, seed: [0, 1, 2], backbone: ...}
     table:                                             # absent where no table is made
       columns: task | group
@@ -16,11 +17,11 @@ from typing import Any
 
 import yaml
 
-from karst_bench.config.option_files import config_dir, option_file, options
+from karst_bench.config.option_files import config_dir, option_file, options, sweep_rows
 from karst_bench.errors import UserError, nearest
 
 SUITES = ("vtab", "mini")
-KEYS = {"title", "axes", "table", "report"}
+KEYS = {"title", "rows", "axes", "table", "report"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def read_sweep(name: str, suite: str) -> SweepFile:
         raise UserError(f"sweep={name} is unknown{nearest(name, known) or '.'} Valid: {', '.join(known)}")
     said = _said(name)
     axes = {key: _values(_of_suite(value, suite, name)) for key, value in said["axes"].items()}
+    if "rows" in said:
+        axes = {"experiment": tuple(row.name for row in sweep_rows() if row.name.startswith(f"{name}/"))} | axes
     title, table = str(_of_suite(said["title"], suite, name)), _layout(said.get("table"), suite, name)
     return SweepFile(name, suite, title, axes, table, declared_contrasts(said.get("report"), f"conf/sweep/{name}.yaml"))
 
@@ -94,7 +97,7 @@ def default_contrasts() -> tuple[str, ...]:
 def _said(name: str) -> dict[str, Any]:
     said = yaml.safe_load(option_file("sweep", name).read_text(encoding="utf-8"))
     if not isinstance(said, dict) or not {"title", "axes"} <= set(said) <= KEYS or not isinstance(said["axes"], dict):
-        raise UserError(f"conf/sweep/{name}.yaml needs the keys title and axes, and may have table and report")
+        raise UserError(f"conf/sweep/{name}.yaml needs the keys title and axes, and may have rows, table and report")
     return said
 
 

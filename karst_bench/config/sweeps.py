@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 
 from karst_bench.config.datasets import dataset_members
 from karst_bench.config.messages import GROUPS
-from karst_bench.config.option_files import option_defaults, options
+from karst_bench.config.option_files import options, sweep_rows
 from karst_bench.config.settings import check_choice
 from karst_bench.config.sweep_files import read_sweep
 from karst_bench.config.words import plain_words, quoting_hint
@@ -129,7 +129,7 @@ def _existing(key: str, names: Sequence[str], sweep: str) -> str:
 def _exists(group: str, name: str) -> bool:
     if name not in options(group):
         return False
-    return group == "method" or option_defaults(group, name).get("method", "none") in options("method")
+    return group == "method" or any(row.name == name and row.method in options("method") for row in sweep_rows())
 
 
 def _expanded(override: str) -> str:

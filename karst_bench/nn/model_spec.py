@@ -78,10 +78,3 @@ class ModelSpec:
                 raise UserError(f"the blocks of this {self.model} ({self.family}) have no {role} of their own, which the method "
                                 "adapts; choose another backbone, or a method of other layers")  # fmt: skip
         return [site for site in self.sites if site.role in roles]
-
-    def grid_of(self, block: int) -> tuple[int, int]:
-        """(rows, columns) of patches in this block; patch merging halves both, rounding up."""
-        rows, columns = self.grid
-        for _ in range(self.stages[block]):
-            rows, columns = (rows + 1) // 2, (columns + 1) // 2
-        return rows, columns

@@ -17,7 +17,9 @@ from karst_bench.records.identity import without_later
 from karst_bench.records.record import RunRecord
 from karst_bench.records.strict_json import RecordError, reason
 from karst_bench.report.experiment import Facts, dataset_file, experiment_of, known_options
-from karst_bench.report.suite import DESCRIPTIVE, own_extra, run_label
+from karst_bench.report.suite import own_extra, run_label
+
+DESCRIPTIVE = ("_target_", "name", "about", "label", "paper")  # keys of a method that are no hyper-parameters
 
 # A name that ends in tables, commands and file names.
 PlainName = Annotated[str, Meta(pattern=PLAIN)]

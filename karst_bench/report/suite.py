@@ -9,12 +9,11 @@ from functools import cache
 from typing import Any
 
 from karst_bench.config.datasets import dataset_config, dataset_members
-from karst_bench.config.option_files import option_config, option_defaults, options
+from karst_bench.config.option_files import SweepRow, option_config, options, sweep_rows
 from karst_bench.config.sweep_files import SUITES, SweepFile, read_sweep, sweep_names
 from karst_bench.errors import UserError
 
 MAIN, FEW_SHOT, KERNELS = "table1", "figure2", "figure3"  # the sweeps behind the statistics pages and the two figures
-DESCRIPTIVE = ("_target_", "name", "about", "label", "paper")  # keys of a method that are no hyper-parameters
 
 
 @dataclass(frozen=True)
@@ -111,16 +110,15 @@ def _datasets(named: tuple[str, ...]) -> tuple[SuiteTask, ...]:
 def planned_rows(sweep: SweepFile) -> list[PlannedRow]:
     """The rows of a table or the curves of a figure, in the order of its file."""
     if "experiment" in sweep.axes:
-        return [_experiment_row(name) for name in sweep.values("experiment")]
+        rows = {row.name: row for row in sweep_rows()}
+        return [_experiment_row(rows[name]) for name in sweep.values("experiment")]
     return [PlannedRow(name, about(name).get("row") or "", f"method={name}") for name in sweep.values("method")]
 
 
-def _experiment_row(name: str) -> PlannedRow:
-    chosen = option_defaults("experiment", name)
-    method, extra = chosen["method"], chosen.get("extra", "none")
-    words = f"method={method}" if extra == own_extra(method) else f"method={method} extra={extra}"
-    printed = option_config("experiment", name)["experiment"].get("row") or ""
-    return PlannedRow(run_label(method, extra, "none", own_extra(method)), printed, words)
+def _experiment_row(row: SweepRow) -> PlannedRow:
+    own = own_extra(row.method)
+    words = f"method={row.method}" if row.extra == own else f"method={row.method} extra={row.extra}"
+    return PlannedRow(run_label(row.method, row.extra, "none", own), row.printed, words)
 
 
 def run_label(method: str, extra: str, also: str, own: str) -> str:
@@ -148,8 +146,3 @@ def about(name: str) -> Mapping[str, Any]:
 def own_extra(name: str) -> str:
     """The extra that a method brings by itself, which its label leaves out."""
     return about(name).get("extra") or "none"
-
-
-def default_values(name: str) -> dict[str, Any]:
-    """The hyper-parameters that the method's file gives; none for a method that has no file here."""
-    return {key: value for key, value in method_file(name).items() if key not in DESCRIPTIVE}

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from karst_bench import compat, yaml_text
-from karst_bench.cli.app import main
+from karst_bench.cli.app import app, main
 from karst_bench.config import compose
 from karst_bench.config.sweeps import axes, expand
 
@@ -22,6 +24,16 @@ heavy, results = json.loads(sys.argv[1]), sys.argv[2]
 for words in json.loads(sys.argv[3]):
     code = main(words)
     print(json.dumps([" ".join(words), code, [name for name in heavy if name in sys.modules]]), file=sys.stderr)
+"""
+SCRIPTS = """
+import json, runpy, sys
+heavy = json.loads(sys.argv[1])
+for path in sys.argv[2:]:
+    sys.argv = [path, "--help"]
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as stopped:
+        print(json.dumps([path, stopped.code, [name for name in heavy if name in sys.modules]]), file=sys.stderr)
 """
 FIRST_LINE = """
 import builtins, logging, sys
@@ -83,14 +95,26 @@ def python(program: str, *arguments: str, code: int = 0) -> str:
 def test_help_typos_bad_values_and_states_import_nothing_heavy(tmp_path: Path) -> None:
     where = [f"paths.results={tmp_path}", f"paths.outputs={tmp_path}"]
     commands = {
-        0: [["--help"], ["run", "--help"], ["run", "--cfg", "job"], ["status", "suite=mini", *where],
-            ["sweep", "table1", "suite=mini", *where], ["data", "audit", "--help"], ["weights", "fetch", "--help"]],
+        0: [*helps(typer.main.get_command(app)), ["run", "--cfg", "job"], ["status", "suite=mini", *where],
+            ["sweep", "table1", "suite=mini", *where]],
         2: [["run", "method=kars"], ["run", "sed=1"], ["run", "recipe.lr=abc"], ["run", "seed=abc"], ["run", "recipe.epochs=0"]],
     }  # fmt: skip
     words = [word for group in commands.values() for word in group]
     said = python(COMMANDS, json.dumps(HEAVY), str(tmp_path), json.dumps(words)).splitlines()
     lines = [json.loads(line) for line in said if line.startswith("[")]
     assert lines == [[" ".join(word), code, []] for code, group in commands.items() for word in group]
+
+
+def helps(command: Any, *words: str) -> list[list[str]]:
+    """`--help` of a command, and of all below it."""
+    below = [line for name, part in getattr(command, "commands", {}).items() for line in helps(part, *words, name)]
+    return [[*words, "--help"], *below]
+
+
+def test_a_script_tells_its_help_without_what_it_computes_with() -> None:
+    scripts = [str(path) for path in (ROOT / "run.py", *sorted((ROOT / "scripts").glob("*.py")))]
+    said = [json.loads(line) for line in python(SCRIPTS, json.dumps(HEAVY[:3]), *scripts).splitlines() if line.startswith("[")]
+    assert said == [[script, 0, []] for script in scripts]
 
 
 @pytest.fixture

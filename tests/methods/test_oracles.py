@@ -46,7 +46,7 @@ def test_rst_before_proj_keeps_its_shift(attached, shake, images):
     case = shake(attached("vit", "method=ka", "extra=rst_scalar"))
     wrapper = case.model.layers["blocks.0.attn.proj"]
     before, after = wrapper.before[0], wrapper.after[0]
-    weight = wrapper.effective_weight()
+    weight = wrapper.base.weight + wrapper.deltas[0].delta(wrapper.base.weight)
     xs, xb, ps, pb = 1 + before.scale, before.shift, 1 + after.scale, after.shift
     folded_w, folded_b = wrapper.fold()
     assert torch.allclose(folded_w, ps * xs * weight, atol=1e-6)
@@ -160,7 +160,7 @@ class TestAgainstPeft:
         wrapper = case.model.layers["blocks.2.attn.qkv"]
         update = wrapper.deltas[0]
         dense = torch.diag(update.b) @ update.B @ torch.diag(update.d) @ update.A
-        assert torch.allclose(wrapper.effective_weight()[:48] - wrapper.base.weight[:48], dense, atol=1e-5)
+        assert torch.allclose(update.delta(wrapper.base.weight[:48]), dense, atol=1e-5)
         first = case.model.layers["blocks.0.attn.qkv"].deltas[0]
         assert torch.equal(first.A, update.A), "one pair for all layers"
 

@@ -123,10 +123,3 @@ def test_set_error(accuracy_pct: float, images: int) -> float:
     """Standard error in points from the finite test set: 100 sqrt(p (1 - p) / images) (binomial)."""
     p = min(max(accuracy_pct / 100, 0.0), 1.0)
     return 100 * float(stats.binom.std(images, p)) / images
-
-
-def test_set_interval(accuracy_pct: float, images: int) -> tuple[float, float]:
-    """Wilson's 95 % interval in points for one run's accuracy on `images` test images."""
-    hits = round(accuracy_pct / 100 * images)
-    bounds = stats.binomtest(hits, images).proportion_ci(LEVEL, method="wilson")
-    return 100 * float(bounds.low), 100 * float(bounds.high)

@@ -7,7 +7,7 @@ from originals import Original
 
 from karst_bench.cli import data_sources
 from karst_bench.errors import UserError
-from scripts.docs_data_sources import page
+from scripts.pages.data_sources import page
 
 ROOT = Path(__file__).parents[3]
 
