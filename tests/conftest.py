@@ -1,4 +1,9 @@
-"""Tiny timm models of both families, and methods attached to them."""
+"""Tiny timm models of both families, and methods attached to them.
+
+Torch and timm are imported where they are needed: xdist's controller reads this file too, and runs no test.
+"""
+
+from __future__ import annotations
 
 import copy
 import gc
@@ -6,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import timm
-import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 CLASSES = 5
 ONE_BLOCK = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 1, "num_heads": 3}
@@ -32,6 +36,9 @@ def pytest_unconfigure() -> None:
 @lru_cache
 def _tiny(family: str, *, shallow: bool = False) -> nn.Module:
     """Two-digit widths, every shape of the big ones: four stages, shifted windows, a class token; shallow: half the blocks."""
+    import timm
+    import torch
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if family == "vit":
@@ -85,6 +92,10 @@ def mini_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def one_block(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The overrides of a backbone like vit_mini with one block: a run takes a tenth of a second."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = timm.create_model("vit_tiny_patch16_224", num_classes=0, **ONE_BLOCK)
@@ -99,6 +110,8 @@ def attached() -> Callable[..., Attached]:
     """attached(family, *overrides, seed=0): a tiny model with the methods that the overrides name, scored where they are."""
 
     def build(family: str, *overrides: str, seed: int = 0, shallow: bool = False) -> Attached:
+        import torch
+
         from karst_bench.adapt.attach import attach_methods
         from karst_bench.adapt.scoring import score_methods
         from karst_bench.adapt.timm_sites import model_spec
@@ -122,12 +135,15 @@ def attached() -> Callable[..., Attached]:
 @pytest.fixture(scope="session")
 def images() -> Tensor:
     """(4, 3, 32, 32), the same every time."""
+    import torch
+
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.fixture
 def shake() -> Callable[[Attached], Attached]:
     """Moves everything that trains off its start, as training would."""
+    import torch
 
     @torch.no_grad()
     def move(case: Attached) -> Attached:
@@ -142,6 +158,9 @@ def shake() -> Callable[[Attached], Attached]:
 @pytest.fixture
 def train() -> Callable[..., list[float]]:
     """train(case, images, steps): AdamW on one fixed batch with the methods' own groups; the loss of every step."""
+    import torch
+    from torch import nn
+
     from karst_bench.engine.optim import build_optimizer, param_groups
     from karst_bench.engine.recipe import Recipe
 

@@ -27,7 +27,7 @@ def _checksum(tensors: Mapping[str, Tensor], meta: str) -> str:
     return digest.hexdigest()
 
 
-def to_bytes(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
+def to_bytes(tensors: Mapping[str, Tensor], meta: Mapping[str, object]) -> bytes:
     """The file of a state. tensors: on the CPU, contiguous, no two sharing memory. Raises: TypeError where meta is not JSON."""
     text = json.dumps(meta)
     return to_safetensors(tensors, {META: text, CHECKSUM: _checksum(tensors, text)})

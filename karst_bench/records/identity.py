@@ -59,7 +59,7 @@ def _chosen(node: Any) -> Any:
     return None if isinstance(node, Mapping) and node.get("name") == "none" else node
 
 
-def _digest(facts: Mapping[str, Any]) -> str:
+def _digest(facts: Mapping[str, object]) -> str:
     text = json.dumps(_canonical(facts), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -242,12 +242,12 @@ class Store:
         return self._read_state(self.artefact_path(run_id, stage))
 
     def save_artefact(
-        self, run_id: str, stage: str, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, Any]
+        self, run_id: str, stage: str, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, object]
     ) -> None:
         """Write the product of a run's stage before training. Raises: as `save_checkpoint`."""
         self._write_state(self.artefact_path(run_id, stage), tensors, meta)
 
-    def save_checkpoint(self, key: str, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, Any]) -> None:
+    def save_checkpoint(self, key: str, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, object]) -> None:
         """Replace the checkpoint of a running cell or stage.
 
         Raises: DiskError; LostLeaseError; TypeError where meta is not JSON.
@@ -258,7 +258,7 @@ class Store:
         """(tensors, meta) to resume from, or None; a checkpoint that is damaged is told and removed."""
         return self._read_state(self.checkpoint_path(key))
 
-    def _write_state(self, path: Path, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, Any]) -> None:
+    def _write_state(self, path: Path, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, object]) -> None:
         from karst_bench.records import checkpoint_file
 
         image = checkpoint_file.to_bytes(tensors, meta)

@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -27,7 +27,7 @@ def need(condition: bool, reason: str) -> None:
         raise RecordError(reason)
 
 
-def check_plain(value: Any, where: str, depth: int = 0) -> None:
+def check_plain(value: object, where: str, depth: int = 0) -> None:
     """Every number finite and within 64 bits, every key a string: what any JSON reader gives back unchanged.
 
     Raises: RecordError naming the first place that is not.
@@ -48,7 +48,7 @@ def check_plain(value: Any, where: str, depth: int = 0) -> None:
         need(value is None or isinstance(value, str), f"{where} is a {type(value).__name__}, which JSON does not hold")
 
 
-def digest(fields: Mapping[str, Any]) -> str:
+def digest(fields: Mapping[str, object]) -> str:
     """SHA-256 over the values of a record, whatever the order of its keys and the spaces between them."""
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -86,11 +86,11 @@ def parse(data: bytes | str) -> Any:
         raise RecordError("nested too deeply") from None
 
 
-def _refuse_constant(name: str) -> Any:
+def _refuse_constant(name: str) -> NoReturn:
     raise RecordError(f"holds {name}, which is no JSON number")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     need(len(found) == len(pairs), "names one key twice")
     return found

@@ -5,7 +5,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from karst_bench import files
 from karst_bench.errors import UserError
@@ -13,9 +12,9 @@ from karst_bench.report.load import BadRecordError, Run, printable, read_run
 from karst_bench.report.statistics import aggregate
 
 
-def exported_cells(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def exported_cells(runs: Sequence[Run]) -> list[dict[str, object]]:
     """Every cell: what ran, n, mean, interval, the seeds with their values and ids, protocol and provenance."""
-    cells = []
+    cells: list[dict[str, object]] = []
     for backbone in sorted({run.backbone for run in runs}):
         measured = [run for run in runs if run.backbone == backbone and run.last is not None]
         for rows in aggregate.method_results(measured, full_names=True).values():
@@ -38,7 +37,7 @@ def exported_cells(runs: Sequence[Run]) -> list[dict[str, Any]]:
 FACTS = ("recipe", "protocol", "normalization", "encoding", "precision", "weights", "code", "with")
 
 
-def write_export(cells: Sequence[Mapping[str, Any]], to: Path) -> None:
+def write_export(cells: Sequence[Mapping[str, object]], to: Path) -> None:
     """The cells as JSON or CSV, by the file's ending. Raises: UserError for another ending or a file that cannot be written."""
     if to.suffix == ".json":
         text = json.dumps(cells, indent=1) + "\n"

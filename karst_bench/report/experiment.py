@@ -51,7 +51,7 @@ def experiment_of(record: RunRecord) -> Experiment:
     return Experiment(_sorted(kept), _case(record, facts, tuned), (*differing, *(f"{k}={v}" for k, v in dataset)))
 
 
-def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat(node: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     """Nested groups as dotted keys; every value as it would be typed."""
     found: dict[str, str] = {}
     for key, value in node.items():
@@ -59,7 +59,7 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def typed(value: Any) -> str:
+def typed(value: object) -> str:
     """A value as it would be typed on the command line, ASCII; what is long ends in a hash, so that no two are equal."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":")).strip('"')
     clean = "".join(c if c.isprintable() and c.isascii() else "?" for c in text)
@@ -72,7 +72,7 @@ def _sorted(found: Mapping[str, str]) -> Facts:
     return tuple(sorted(found.items()))
 
 
-def _case(record: RunRecord, facts: Mapping[str, Any], tuned: Mapping[str, Any]) -> Facts:
+def _case(record: RunRecord, facts: Mapping[str, Any], tuned: Mapping[str, object]) -> Facts:
     dataset, metrics, packages = facts.get("dataset", {}), record.metrics, record.provenance.packages
     found = {key: typed(value) for key, value in tuned.items()}
     found |= {"list": record.data.list_sha256, "encoding": record.data.encoding, "classes": typed(dataset.get("classes"))}
@@ -87,7 +87,7 @@ def _weights_differ(record: RunRecord) -> list[str]:
     return [] if kind == "pretrained" else [f"weights={kind}"]
 
 
-def _dataset_differs(facts: Mapping[str, Any]) -> Facts:
+def _dataset_differs(facts: Mapping[str, object]) -> Facts:
     """What the record's dataset has otherwise than conf/dataset; nothing for a dataset that has no file here."""
     own = facts.get("source") == "own"
     name = "folder" if own else str(facts.get("name"))

@@ -23,6 +23,7 @@ from karst_bench.config.option_files import options
 METHODS = [name for name in options("method") if name not in ("none", "linear", "linear_sgd")]
 HOOKED = ("vpt_deep", "vpt_shallow", "dtl", "dtl_plus", "lst", "noah", "sparse_tuning")
 VIT, SWIN_NET = "ViT, class token", "Swin"
+SLOW = pytest.mark.slow
 
 
 def attached(net, name, images, **more):
@@ -67,9 +68,11 @@ EACH_VERB = ("lora", "ssf", "adaptformer", "fact_tt", "dtl", "vpt_deep", "sparse
 REST = [name for name in METHODS if name not in (*EACH_VERB, *SCORED)]
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("label", [VIT, SWIN_NET])
-@pytest.mark.parametrize("names", [EACH_VERB, pytest.param(REST, marks=pytest.mark.slow)], ids=["few", "rest"])
+@pytest.mark.parametrize(
+    ("label", "dtype"),
+    [(VIT, torch.bfloat16), (SWIN_NET, torch.bfloat16), (VIT, torch.float16), pytest.param(SWIN_NET, torch.float16, marks=SLOW)],
+)
+@pytest.mark.parametrize("names", [EACH_VERB, pytest.param(REST, marks=SLOW)], ids=["few", "rest"])
 def test_a_model_in_half_precision_trains_beside_methods_in_full(label, dtype, names):
     """Logits near those of the model in float32 and gradients of what trains, which stays in float32."""
     images, tolerance = images_for(label, 2), 0.02 if dtype == torch.float16 else 0.1
@@ -157,7 +160,7 @@ def test_dropped_patches_form_no_image():
 
 
 @pytest.mark.parametrize("label", [VIT, SWIN_NET])
-@pytest.mark.parametrize("names", [EACH_VERB, pytest.param([*REST, *SCORED], marks=pytest.mark.slow)], ids=["few", "rest"])
+@pytest.mark.parametrize("names", [EACH_VERB, pytest.param([*REST, *SCORED], marks=SLOW)], ids=["few", "rest"])
 def test_a_model_is_copied_averaged_and_saved_whole(label, names):
     images = images_for(label)
     for name in names:

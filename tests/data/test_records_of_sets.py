@@ -1,4 +1,5 @@
-"""All 24 sets, in miniature, from files to a record: one epoch of a linear read-out on a small random backbone."""
+"""Sets in miniature, from files to a record: one epoch of a linear read-out on a small random backbone. One of each group; the
+slow tests take all 24."""
 
 import json
 from pathlib import Path
@@ -9,8 +10,10 @@ from miniatures import OPTIONS, dataset_of
 from karst_bench.config.compose import settings_of
 from karst_bench.run.pipeline import run
 
+ONE_EACH = ("vtab/dtd", "vtab/eurosat", "vtab/clevr_count", "fewshot/pets")
 
-@pytest.mark.parametrize("option", OPTIONS)
+
+@pytest.mark.parametrize("option", [pytest.param(o, marks=() if o in ONE_EACH else pytest.mark.slow) for o in OPTIONS])
 def test_every_set_gives_a_record(option: str, all_sets: Path, tmp_path: Path) -> None:
     dataset = dataset_of(option)
     words = [

@@ -11,14 +11,22 @@ from karst_bench.adapt.counts import counts
 from karst_bench.adapt.merge import merge, mergeable, unmerge
 from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.adapt.readout import Readout
-from karst_bench.config.option_files import options
+from karst_bench.config.option_files import option_file, options
 from karst_bench.errors import UserError
 
 METHODS = [name for name in options("method") if name != "none"]
-CASES = [(family, name) for family in ("vit", "swin") for name in METHODS]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
+def of_its_own(name):
+    """Whether a method's file names its class; the others are settings of one that does, and slow."""
+    return "_target_" in option_file("method", name).read_text()
+
+
+CASES = [pytest.param((family, name), id=f"{family}-{name}", marks=() if of_its_own(name) else pytest.mark.slow)
+         for family in ("vit", "swin") for name in METHODS]  # fmt: skip
+
+
+@pytest.fixture(params=CASES)
 def named(request):
     """(family, method): one after the other."""
     return request.param

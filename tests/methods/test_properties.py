@@ -1,5 +1,7 @@
 """Any width, kernel, rank, head count and depth: the count is the closed form and merging changes nothing."""
 
+from functools import wraps
+
 import pytest
 import timm
 import torch
@@ -24,9 +26,21 @@ few = settings(max_examples=8, deadline=None, derandomize=True)
 small = strategies.integers(1, 4)
 
 
+def seeded(test):
+    """An example draws the same tensors whenever it is tried: hypothesis tries one that fails again."""
+
+    @wraps(test)
+    def run(**example):
+        torch.manual_seed(0)
+        test(**example)
+
+    return run
+
+
 @few
 @given(N=small, m=small, r=small, chunks=strategies.sampled_from([1, 3]), height=small, width=small,
        shared=strategies.booleans())  # fmt: skip
+@seeded
 def test_kronecker_sum(N, m, r, chunks, height, width, shared):
     """The readable form, the factors and torch.kron in float64 are one matrix; B = 0 gives 0."""
     C = torch.nn.Parameter(torch.randn(1, m, m)) if shared else None
@@ -47,6 +61,7 @@ def test_kronecker_sum(N, m, r, chunks, height, width, shared):
 
 @few
 @given(d_out=small, d_in=small, r=small)
+@seeded
 def test_low_rank(d_out, d_in, r):
     update = LowRankProduct(d_out, d_in, r=r, s=0.7)
     torch.nn.init.normal_(update.B)
@@ -90,6 +105,7 @@ def check(net, methods):
 @few
 @given(heads=small, depth=strategies.integers(1, 3), N=small, m=strategies.sampled_from([1, 2, 4, 8]), r=small,
        mode=strategies.sampled_from(sorted(QKV_MODES)), share=strategies.sampled_from(SHARING))  # fmt: skip
+@seeded
 def test_karst_on_any_vit(heads, depth, N, m, r, mode, share):
     check(vit(heads, depth, 8), [karst(N, m, r, mode, share)])
 
@@ -98,6 +114,7 @@ def test_karst_on_any_vit(heads, depth, N, m, r, mode, share):
 @given(heads=strategies.integers(1, 2), stages=strategies.integers(1, 3), ranks=strategies.lists(small, min_size=3, max_size=3),
        places=strategies.sets(strategies.sampled_from(sorted(PLACES)), min_size=1),
        granularity=strategies.sampled_from(GRANULARITIES))  # fmt: skip
+@seeded
 def test_staged_karst_with_any_rescaling_on_any_swin(heads, stages, ranks, places, granularity):
     rst = RST(name="rst", sites=sorted(places), granularity=granularity)
     check(swin(heads, stages), [karst(2, 4, {"swin": ranks[:stages]}, "split_A_shared_B", "none"), rst])
@@ -106,6 +123,7 @@ def test_staged_karst_with_any_rescaling_on_any_swin(heads, stages, ranks, place
 @few
 @given(heads=small, depth=strategies.integers(1, 3), r=small, family=strategies.sampled_from(["vit", "swin"]),
        which=strategies.sampled_from(["tk", "tt", "lora", "vera", "rep", "adapter"]))  # fmt: skip
+@seeded
 def test_the_others_on_any_backbone(heads, depth, r, family, which):
     method = {
         "tk": lambda: FacTTK(name="fact_tk", r=r, s=0.5, dropout=0.1),

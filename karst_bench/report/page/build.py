@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
@@ -73,7 +72,7 @@ def sha256_source(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def json_block(data: Any) -> Markup:
+def json_block(data: object) -> Markup:
     """JSON for a script element: ASCII, and without a character that could end the element."""
     return htmlsafe_json_dumps(data, dumps=json.dumps, separators=(",", ":"), sort_keys=True, allow_nan=False)
 
@@ -89,7 +88,7 @@ def row_runs(tables: Sequence[Table]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def page_data(content: PageContent, runs_of: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+def page_data(content: PageContent, runs_of: Mapping[str, tuple[str, ...]]) -> dict[str, object]:
     """What the script works on: tables, costs, ranks, records."""
     number = {run.id: index for index, run in enumerate(content.runs)}
     main = content.main
@@ -115,12 +114,12 @@ def plot_names(content: PageContent) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _costs(points: Sequence[MethodCost], number: Mapping[str, int]) -> list[dict[str, Any]]:
+def _costs(points: Sequence[MethodCost], number: Mapping[str, int]) -> list[dict[str, object]]:
     front = set(cost_front(points))
     return [_cost(point, number) | ({"front": True} if index in front else {}) for index, point in enumerate(points)]
 
 
-def _cost(point: MethodCost, number: Mapping[str, int]) -> dict[str, Any]:
+def _cost(point: MethodCost, number: Mapping[str, int]) -> dict[str, object]:
     found = {
         "m": visible(point.label),
         "source": point.source,
@@ -132,7 +131,7 @@ def _cost(point: MethodCost, number: Mapping[str, int]) -> dict[str, Any]:
     return kept | {"n": point.accuracy.n, "r": sorted(number[run] for run in point.runs if run in number)}
 
 
-def run_facts(runs: Sequence[Run]) -> dict[str, Any]:
+def run_facts(runs: Sequence[Run]) -> dict[str, object]:
     """The numbers at the head of the page: how many runs of what, when, where, and how long they took in all."""
     machines = Counter[str]()
     hours: dict[str, float] = {}

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -43,10 +42,10 @@ CURVE_DIGITS = 4
 class Pool:
     """Values by number, each once, in the order of their first use, as the page shows them."""
 
-    values: list[Any] = field(default_factory=list)
+    values: list[object] = field(default_factory=list)
     numbers: dict[bytes, int] = field(default_factory=dict)
 
-    def number(self, value: Any) -> int:
+    def number(self, value: object) -> int:
         """The number of an equal value, a new one for a new value."""
         key = msgspec.json.encode(value, order="deterministic")
         if key not in self.numbers:
@@ -55,20 +54,20 @@ class Pool:
         return self.numbers[key]
 
 
-def records_data(runs: Sequence[Run], folders: Mapping[str, Path], page: Path) -> dict[str, Any]:
+def records_data(runs: Sequence[Run], folders: Mapping[str, Path], page: Path) -> dict[str, object]:
     """pool and runs: whatever a record's page shows; `file` is the path of its JSON from the page's folder."""
     pool = Pool()
     where = {origin: Path(os.path.relpath(folder, page)).as_posix() for origin, folder in folders.items()}
     return {"runs": [_run_data(run, where.get(run.origin, ""), pool) for run in runs], "pool": pool.values}
 
 
-def _run_data(run: Run, folder: str, pool: Pool) -> dict[str, Any]:
+def _run_data(run: Run, folder: str, pool: Pool) -> dict[str, object]:
     assert run.record is not None
     record = msgspec.to_builtins(run.record)
     config = record["config"]
     rest = {key: value for key, value in config.items() if key not in (*GROUPS, "seed", "paths")}
     curves = record.get("curves") or {}
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "id": run.id, "m": run.method, "b": run.backbone, "t": run.dataset, "s": run.seed, "p": run.protocol, "u": run.tuned,
         "f": f"{folder}/{run.file}", "o": run.origin, "shots": run.shots, "split": run.split_seed, "last": run.last,
         "peak": run.peak, "dev": list(run.deviations), "cmd": command(run), "digest": run.digested,

@@ -2,7 +2,6 @@
 
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
 
 LONGEST = 400
 UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # control, direction, surrogates, private, unassigned, separators
@@ -19,7 +18,7 @@ def rounded(value: float | None, digits: int = 6) -> float | None:
     return None if value is None else float(f"{value:.{digits}g}")
 
 
-def plain(value: Any, digits: int = 6) -> Any:
+def plain(value: object, digits: int = 6) -> object:
     """A JSON value with every text made visible and every number rounded; keys too."""
     if isinstance(value, Mapping):
         return {visible(str(key)): plain(item, digits) for key, item in value.items()}

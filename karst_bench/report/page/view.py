@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote
 
 from karst_bench.report import formats
@@ -130,7 +129,7 @@ def _groups(columns: Sequence[Column]) -> tuple[tuple[str, int], ...]:
     return tuple(found)
 
 
-def table_data(table: Table, runs_of: Mapping[str, tuple[str, ...]], number: Mapping[str, int]) -> dict[str, Any]:
+def table_data(table: Table, runs_of: Mapping[str, tuple[str, ...]], number: Mapping[str, int]) -> dict[str, object]:
     """What plots and links need: per row its cells as {v, lo, hi, n, r}, r the numbers of its records."""
     rows = []
     for key, row in zip(row_keys(table), table.rows, strict=True):
@@ -145,9 +144,9 @@ def table_data(table: Table, runs_of: Mapping[str, tuple[str, ...]], number: Map
 
 def _data(
     cell: TableCell, column: str, runs_of: Mapping[str, tuple[str, ...]], number: Mapping[str, int]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     runs = sorted({number[run] for run in cell_runs(cell, column, runs_of) if run in number})
-    found: dict[str, Any] = {"x": visible(cell.text)} if cell.text else {}
+    found: dict[str, object] = {"x": visible(cell.text)} if cell.text else {}
     if cell.value is not None:
         found |= {
             "v": rounded(cell.value),
