@@ -69,12 +69,13 @@ class Attached:
     methods: list[Any]
     model: Any
     method_settings: dict[str, Any]
+    shallow: bool = False
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Callable[[str], nn.Module]:
+def tiny() -> Callable[..., nn.Module]:
     """tiny(family): an unmodified timm model, the same weights every time."""
-    return lambda family: copy.deepcopy(_tiny(family))
+    return lambda family, shallow=False: copy.deepcopy(_tiny(family, shallow=shallow))
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +128,7 @@ def attached() -> Callable[..., Attached]:
             spec = model_spec(net)  # of a method that searches, the largest subnet
             artefacts |= {m.name: m.found(m.subnets(spec).largest()) for m in methods if m.search_stages()}
             model = attach_methods(net, methods, artefacts=artefacts, method_settings=method_settings)
-        return Attached(net.eval(), methods, model, method_settings)
+        return Attached(net.eval(), methods, model, method_settings, shallow)
 
     return build
 
@@ -138,6 +139,15 @@ def images() -> Tensor:
     import torch
 
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="session")
+def fake_cuda() -> None:
+    """Skips where this torch makes no tensors of a CUDA device without the device; asking it loads much of torch."""
+    from benchmarks.fake_gpu import cuda_without_a_driver
+
+    if not cuda_without_a_driver():
+        pytest.skip("this torch asks a CUDA driver, or was built for none")
 
 
 @pytest.fixture

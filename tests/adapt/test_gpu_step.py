@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from benchmarks.fake_gpu import cuda_without_a_driver, forward_and_backward, kept_bytes, steps
+from benchmarks.fake_gpu import forward_and_backward, kept_bytes, steps
 from benchmarks.rows import Case, floor, karst, lora, of_method
 from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.speed.activation_recompute import recompute
 from karst_bench.config.compose import settings_of
 
-pytestmark = pytest.mark.skipif(not cuda_without_a_driver(), reason="this torch asks a CUDA driver, or was built for none")
+pytestmark = pytest.mark.usefixtures("fake_cuda")
 SMALL = Case("vit_tiny_patch16_224", 2, 2)
 IMAGES = torch.zeros(2, 3, 224, 224)
 

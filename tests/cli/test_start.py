@@ -97,7 +97,8 @@ def test_help_typos_bad_values_and_states_import_nothing_heavy(tmp_path: Path) -
     commands = {
         0: [*helps(typer.main.get_command(app)), ["run", "--cfg", "job"], ["status", "suite=mini", *where],
             ["sweep", "table1", "suite=mini", *where]],
-        2: [["run", "method=kars"], ["run", "sed=1"], ["run", "recipe.lr=abc"], ["run", "seed=abc"], ["run", "recipe.epochs=0"]],
+        2: [["run", "method=kars"], ["run", "sed=1"], ["run", "recipe.lr=abc"], ["run", "seed=abc"], ["run", "recipe.epochs=0"],
+            ["run", "+recipe.lrs=1"], ["run", "threads=0"]],
     }  # fmt: skip
     words = [word for group in commands.values() for word in group]
     said = python(COMMANDS, json.dumps(HEAVY), str(tmp_path), json.dumps(words)).splitlines()

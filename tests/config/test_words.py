@@ -36,8 +36,12 @@ def test_what_is_there_is_neither_added_nor_left_out(key: str) -> None:
     assert f"{key}=" in refusal(f"~{key}").partition(":")[2]
 
 
-@pytest.mark.parametrize("mark", ["+", "++", "~"])
-@pytest.mark.parametrize("node", ["", *(f"{leaf.partition('.')[0]}." for leaf in LEAVES)])
+NODES = ["", *(f"{leaf.partition('.')[0]}." for leaf in LEAVES)]
+
+
+@pytest.mark.parametrize(
+    ("node", "mark"), [*((node, "+") for node in NODES), *((node, mark) for node in ("", NODES[-1]) for mark in ("++", "~"))]
+)
 def test_a_key_that_is_not_there_is_refused_with_any_mark(node: str, mark: str) -> None:
     assert f"unknown key {node}nosuch" in refusal(f"{mark}{node}nosuch" + ("=1" if mark != "~" else ""))
 
@@ -58,13 +62,14 @@ def test_arguments_of_a_backbone_of_ones_own_are_never_lost(word: str, suite: st
     assert dict(cfg.backbone.model_args) == {"depth": 1}
 
 
-@pytest.mark.parametrize("key", PATHS)
+FORMS = [("~/x", "{home}/x"), ("sub/x", "{here}/sub/x"), ("/a b/x", "/a b/x"), ("/照片/é x.jpg", "/照片/é x.jpg"), ("/a=b", "/a=b"),
+         ("/a#b", "/a#b"), ("/a~b", "/a~b"), ("/[a]", "/[a]"), ("/(a", "/(a"), ("/{a}", "/{a}"), ("/a'b", "/a'b"),
+         ("'/a,b'", "/a,b"), ("${oc.env:KARST_TEST_PLACE}/x", "{home}/x")]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("typed", "meant"),
-    [("~/x", "{home}/x"), ("sub/x", "{here}/sub/x"), ("/a b/x", "/a b/x"), ("/照片/é x.jpg", "/照片/é x.jpg"), ("/a=b", "/a=b"),
-     ("/a#b", "/a#b"), ("/a~b", "/a~b"), ("/[a]", "/[a]"), ("/(a", "/(a"), ("/{a}", "/{a}"), ("/a'b", "/a'b"),
-     ("'/a,b'", "/a,b"), ("${oc.env:KARST_TEST_PLACE}/x", "{home}/x")],
-)  # fmt: skip
+    ("key", "typed", "meant"), [*((PATHS[0], *form) for form in FORMS), *((key, *form) for key in PATHS[1:] for form in FORMS[:2])]
+)
 def test_a_path_is_taken_as_it_is_typed(
     key: str, typed: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

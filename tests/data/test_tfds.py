@@ -18,7 +18,6 @@ from karst_bench.data.sources.vtab_labels import CLEVR_DEPTHS, KITTI_METRES, rul
 from karst_bench.data.sources.vtab_splits import slices, source_split
 from karst_bench.errors import UserError
 
-tfds = pytest.importorskip("tensorflow_datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
@@ -35,6 +34,8 @@ Rows = list[dict[str, Any]]
 def prepare(request: str, splits: Mapping[str, Rows], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prepared set as `tfds build --file_format=array_record` leaves it, keys being the examples' numbers."""
     pytest.importorskip("importlib_resources", reason="tensorflow-datasets writes with it, and does not require it")
+    import tensorflow_datasets as tfds
+
     builder = tfds.builder(request, data_dir=root, file_format="array_record")
 
     def examples(rows: Rows) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -72,6 +73,8 @@ def test_a_prepared_set_is_sliced_as_vtab_does(tmp_path: Path, monkeypatch: pyte
             assert torch.equal(split.read(index).images[:, 0, 5, 5].long(), split.labels[index])
     assert task.own_split and task.source == "tfds" and "val200 has 100 examples" in task.notes[0]
     assert len(lines) == len(scans) == 3  # each split decoded once, and gone through once for its labels
+    import tensorflow_datasets as tfds
+
     builder = tfds.builder("cifar100", data_dir=tmp_path)
     first = [row["label"] for row in builder.as_data_source(split="train[:800]")]
     assert task.splits["train800"].labels.tolist() == first
@@ -97,6 +100,8 @@ def test_nothing_prepared_says_how(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", VTAB)
 def test_every_label_rule_fits_its_builder(name: str) -> None:
     """The fields that the rules read are those of the installed builders (tfds' own mock examples)."""
+    import tensorflow_datasets as tfds
+
     spec = dataset_of(f"vtab/{name}")["tfds"]
     with tfds.testing.mock_data(num_examples=4, policy=tfds.testing.MockPolicy.USE_CODE):
         source = tfds.builder(spec["builder"], data_dir="/nowhere").as_data_source(split=source_split(name, "test"))

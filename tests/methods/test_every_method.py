@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import karst_bench
-from benchmarks.fake_gpu import cuda_without_a_driver, forward, forward_and_backward
+from benchmarks.fake_gpu import forward, forward_and_backward
 from karst_bench.adapt.counts import counts
 from karst_bench.adapt.merge import merge, mergeable, unmerge
 from karst_bench.adapt.model import TimmAdaptedModel
@@ -36,6 +36,15 @@ def named(request):
 def case(named, attached):
     """The method on a fresh tiny model; skipped where it says, with a reason, that it does not fit."""
     return fitting(attached, *named)
+
+
+@pytest.fixture
+def small(named, attached):
+    """The same on half the blocks, where the method takes them: HEAT has a rank for each of four stages."""
+    try:
+        return attached(named[0], f"method={named[1]}", shallow=True)
+    except UserError:
+        return fitting(attached, *named)
 
 
 def fitting(attached, family, name):
@@ -79,17 +88,17 @@ def test_count(case):
     assert live == {id(p) for p in (case.model.trained() | case.model.head()).values()}
 
 
-def test_training(case, images, train):
+def test_training(small, images, train):
     """Everything that trains moves within two steps, nothing else does, and six more steps lower the loss."""
-    before = {name: p.detach().clone() for name, p in case.net.named_parameters()}
-    first, *_ = train(case, images, steps=2)
-    moving = case.model.trained() | case.model.head()
-    unmoved = [name for name, p in moving.items() if torch.equal(p, before[name]) and not _taken_away(case, name)]
+    before = {name: p.detach().clone() for name, p in small.net.named_parameters()}
+    first, *_ = train(small, images, steps=2)
+    moving = small.model.trained() | small.model.head()
+    unmoved = [name for name, p in moving.items() if torch.equal(p, before[name]) and not _taken_away(small, name)]
     assert not unmoved, f"no gradient in two steps: {unmoved}"
-    frozen = [name for name, p in case.net.named_parameters() if name not in moving]
-    assert all(torch.equal(case.net.get_parameter(name), before[name]) for name in frozen)
-    assert all(case.net.get_parameter(name).grad is None for name in frozen)
-    assert min(train(case, images, steps=6)[-3:]) < first
+    frozen = [name for name, p in small.net.named_parameters() if name not in moving]
+    assert all(torch.equal(small.net.get_parameter(name), before[name]) for name in frozen)
+    assert all(small.net.get_parameter(name).grad is None for name in frozen)
+    assert min(train(small, images, steps=6)[-3:]) < first
 
 
 def _taken_away(case, name):
@@ -98,20 +107,16 @@ def _taken_away(case, name):
     return name in streams and case.net.get_parameter(name).numel() == 1
 
 
-@pytest.mark.skipif(not cuda_without_a_driver(), reason="this torch asks a CUDA driver, or was built for none")
-def test_a_gpu_is_never_waited_for(named, attached, images):
+@pytest.mark.usefixtures("fake_cuda")
+def test_a_gpu_is_never_waited_for(small, images):
     """Forward and backward read no value on the host, and nothing that they make lies on the CPU.
 
     Nor does a norm's backward want the bias's gradient without the weight's, which CUDA cannot always give.
     """
-    try:
-        case = attached(named[0], f"method={named[1]}", shallow=True)  # an operation takes a tenth of a millisecond
-    except UserError:  # four ranks, for four stages
-        case = fitting(attached, *named)
-    for method in case.methods:
+    for method in small.methods:
         method.before_step(0, 1)
-    assert not forward(copy.deepcopy(case.net), images).on_cpu
-    watched, grads = forward_and_backward(case.net, images, methods=case.methods)
+    assert not forward(copy.deepcopy(small.net), images).on_cpu
+    watched, grads = forward_and_backward(small.net, images, methods=small.methods)
     assert not watched.on_cpu
     assert all(grad is not None and grad.device.type == "meta" for grad in grads)
     masks = [args[-1] for name, args in watched.operations if name.startswith("native_layer_norm_backward")]
@@ -140,18 +145,18 @@ def test_merge(case, images, tiny, shake):
 
 
 @torch.no_grad()
-def test_save_load_and_copy(case, images, tiny, shake, tmp_path):
+def test_save_load_and_copy(small, images, tiny, shake, tmp_path):
     """Only what was trained is stored, and it is all that is needed."""
-    shake(case)
-    path = karst_bench.save_adapter(case.net, tmp_path / "adapter.safetensors")
-    loaded, logits = karst_bench.load_adapter(tiny(family_of(case)), path).eval(), case.net(images)
+    shake(small)
+    path = karst_bench.save_adapter(small.net, tmp_path / "adapter.safetensors")
+    loaded, logits = karst_bench.load_adapter(tiny(family_of(small), shallow=small.shallow), path).eval(), small.net(images)
     assert torch.equal(loaded(images), logits)
-    twin = copy.deepcopy(case.net)  # as a sweep or an average of weights needs, after a forward pass too
+    twin = copy.deepcopy(small.net)  # as a sweep or an average of weights needs, after a forward pass too
     assert torch.equal(twin(images), logits)
-    assert not {id(p) for p in twin.parameters()} & {id(p) for p in case.net.parameters()}
-    counted = counts(case.net, case.methods)
+    assert not {id(p) for p in twin.parameters()} & {id(p) for p in small.net.parameters()}
+    counted = counts(small.net, small.methods)
     stored = 4 * (counted["trainable_params"] + counted["head_params"])
-    stored += sum(tensor.nbytes for found in case.model.artefacts.values() for tensor in found.tensors.values())
-    names = len(case.model.trained()) + len(case.model.head())
-    names += sum(len(found.tensors) for found in case.model.artefacts.values())
+    stored += sum(tensor.nbytes for found in small.model.artefacts.values() for tensor in found.tensors.values())
+    names = len(small.model.trained()) + len(small.model.head())
+    names += sum(len(found.tensors) for found in small.model.artefacts.values())
     assert stored <= path.stat().st_size <= stored + 8192 + 256 * names  # and the header: names and settings

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
 from karst_bench.records.diagnostics import Diagnostics, FeatureFacts, UpdateFacts
 from karst_bench.report.answers import answers_facts
@@ -28,6 +27,8 @@ def test_a_bin_holds_its_upper_edge() -> None:
 
 
 def test_as_scikit_learn_counts() -> None:
+    from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+
     draw = np.random.default_rng(0)
     label, top1 = draw.integers(0, 7, 500), draw.integers(0, 7, 500)
     found = facts(list(top1), list(draw.random(500)), list(label), 7)

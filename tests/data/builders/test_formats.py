@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tensorflow_datasets as tfds
 from originals import example, masked, matrix, tfrecord
 
 from karst_bench.data.builders import tfrecord as reading
@@ -42,6 +41,7 @@ def test_crc_side_by_side_is_the_crc_bit_by_bit(size: int) -> None:
 
 def test_an_example_of_tensorflow_datasets(tmp_path: Path) -> None:
     """Serialised by their writer, which packs integers; ours in the test does not."""
+    import tensorflow_datasets as tfds
     from tensorflow_datasets.core import example_serializer
 
     info = {"image": (np.object_, b"\x00jpeg"), "filename": (np.object_, b"video_1.jpg"), "label": (np.int64, 5)}

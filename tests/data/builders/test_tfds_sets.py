@@ -19,7 +19,6 @@ from karst_bench.data.builders import prepare_data, status
 from karst_bench.data.sources.vtab_splits import SPLITS, source_split
 from karst_bench.run import pipeline
 
-tfds = pytest.importorskip("tensorflow_datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 # one task for each of the 16 builders; those of a kind share one
@@ -37,7 +36,8 @@ def png(array: np.ndarray) -> io.BytesIO:
 
 def nothing(feature: Any) -> Any:
     """A value of a feature that the task does not read."""
-    kinds = tfds.features
+    from tensorflow_datasets import features as kinds
+
     if isinstance(feature, kinds.Image):
         shape = [side or 8 for side in feature.shape]
         return png(np.zeros(shape, np.uint8))
@@ -77,6 +77,8 @@ def scene(task: str, feature: Any, things: list[Any]) -> list[dict[str, Any]]:
 def write(task: str, found: Original, built: Path, root: Path, patch: pytest.MonkeyPatch) -> None:
     """The prepared set of a task's builder: all examples of the miniature archive under their true keys, those that the
     folder holds with its pixels."""
+    import tensorflow_datasets as tfds
+
     config = dataset_of(f"vtab/{task}")
     home = built / "vtab-1k" / config["folder"]
     chosen: dict[tuple[str, str], np.ndarray] = {}
