@@ -38,7 +38,8 @@ def _with_options(store: ConfigStore, methods: Sequence[str], rows: Sequence[Swe
     store.store(group="experiment", name="none", node={}, package="_global_")
     for row in rows:
         chosen = [{"override /method": row.method}, {"override /extra": row.extra}]
-        store.store(group="experiment", name=row.name, node={"defaults": chosen}, package="_global_")
+        folder, _, name = f"experiment/{row.name}".rpartition("/")
+        store.store(group=folder, name=name, node={"defaults": chosen}, package="_global_")
     return store
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from karst_bench.config import compose as config
 from karst_bench.config.compose import compose
+from karst_bench.config.option_files import sweep_rows
 from karst_bench.config.sweep_files import read_sweep, sweep_names
 from karst_bench.config.sweeps import MULTIRUN, axes, expand, jobs
 from karst_bench.config.swept_options import check_swept_options, left_to_runs
@@ -44,7 +45,8 @@ def test_a_sweep_stays_in_its_suite(name, suite):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [("title: a", "needs the keys title and axes"), ("title: a\naxes: {seed: 0}\naxis: {}", "needs the keys title and axes"),
-     ("title: a\naxes: {dataset: {mini: mini/all}}", "not made for suite=vtab; it knows mini")],
+     ("title: a\naxes: {dataset: {mini: mini/all}}", "not made for suite=vtab; it knows mini"),
+     ("title: a\naxes: {seed: 0}\nrows: {x: {method: lora}}", "own.yaml, row x: give it the keys row, method and extra")],
 )  # fmt: skip
 def test_a_sweep_file_that_says_it_wrong_is_refused(text, reason, tmp_path, monkeypatch):
     (tmp_path / "sweep").mkdir()
@@ -52,6 +54,13 @@ def test_a_sweep_file_that_says_it_wrong_is_refused(text, reason, tmp_path, monk
     monkeypatch.setattr("karst_bench.config.option_files.packaged", lambda name: tmp_path)
     with pytest.raises(UserError, match=reason):
         read_sweep("own", "vtab")
+
+
+def test_a_row_of_a_sweep_is_an_option_of_experiment():
+    (chosen,) = (row for row in sweep_rows() if row.name == "table3/fact_rst")
+    cfg = compose([f"experiment={chosen.name}"])
+    assert (cfg.method.name, cfg.extra.name) == (chosen.method, chosen.extra) == ("fact_tk", "rst_scalar")
+    assert axes(quiet(["sweep=table3", "suite=mini"]))["experiment"] == config.options("experiment")[1:]
 
 
 def test_a_sweep_is_not_one_configuration():
