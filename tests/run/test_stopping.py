@@ -27,21 +27,16 @@ TINY = ["method=bitfit", "dataset=mini/digits", "backbone.weights=none", "recipe
         "protocol=peek10", "backbone.model_args={img_size:32,patch_size:8,embed_dim:32,depth:1,num_heads:2}"]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def words(tmp_path, cache, monkeypatch):
+def words(tmp_path, mini_cache, monkeypatch):
     """A command line of two cells, through Hydra."""
     monkeypatch.chdir(tmp_path)
-    return lambda *more: ["-m", *TINY, "seed=0,1", f"paths.results={tmp_path}/results", f"paths.cache={cache}", *more]
+    return lambda *more: ["-m", *TINY, "seed=0,1", f"paths.results={tmp_path}/results", f"paths.cache={mini_cache}", *more]
 
 
 @pytest.fixture(scope="module")
-def composed(cache):
-    return settings_of([*TINY, f"paths.cache={cache}"])
+def composed(mini_cache):
+    return settings_of([*TINY, f"paths.cache={mini_cache}"])
 
 
 @pytest.fixture
@@ -279,10 +274,10 @@ def test_a_lost_lease_writes_nothing_and_is_passed_over(sweep, calm, tmp_path, m
     assert sweep() == 0 and records(tmp_path / "results") == records(calm)
 
 
-def test_a_stopped_search_keeps_what_it_has_seen(cache, tmp_path, monkeypatch):
+def test_a_stopped_search_keeps_what_it_has_seen(mini_cache, tmp_path, monkeypatch):
     """The signal comes in the middle of a candidate's evaluation, not between two."""
     settings = settings_of([
-        *TINY, "method=glora", "protocol=last", f"paths.cache={cache}", f"paths.results={tmp_path}/results",
+        *TINY, "method=glora", "protocol=last", f"paths.cache={mini_cache}", f"paths.results={tmp_path}/results",
         "method.stages.supernet.epochs=1", "method.stages.evolve.population=2", "method.stages.evolve.parents=2",
         "method.stages.evolve.mutants=1", "method.stages.evolve.crossed=1", "method.stages.evolve.generations=1",
     ])  # fmt: skip

@@ -23,19 +23,19 @@ Words = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunRecord]:
+def run(tmp_path_factory: pytest.TempPathFactory, mini_cache: Path) -> tuple[Path, RunRecord]:
     """(the results folder, the record) of LoRA on digits after four steps."""
     root = tmp_path_factory.mktemp("run")
     words = ["method=lora", "method.r=2", "dataset=mini/digits", "recipe.epochs=1", "recipe.batch=250", "threads=1",
-             "save_predictions=true", "diagnostics=true", f"paths.results={root}", f"paths.cache={root}/cache"]  # fmt: skip
+             "save_predictions=true", "diagnostics=true", f"paths.results={root}", f"paths.cache={mini_cache}"]  # fmt: skip
     return root, pipeline.run(settings_of(words))
 
 
 @pytest.fixture
-def words(run: tuple[Path, RunRecord]) -> Words:
+def words(run: tuple[Path, RunRecord], mini_cache: Path) -> Words:
     """The overrides of an action with the adapter: nothing says its method, backbone or data."""
     root, record = run
-    where = [f"adapter={root}/{record.adapter}", f"paths.results={root}", f"paths.cache={root}/cache", "threads=1"]
+    where = [f"adapter={root}/{record.adapter}", f"paths.results={root}", f"paths.cache={mini_cache}", "threads=1"]
     return lambda *more: [*where, *more]
 
 
