@@ -55,7 +55,7 @@ def test_killed_in_the_middle_it_ends_the_same(attached, name):
     pace = PaceSettings.of(settings.regularizer)
 
     def run(state=None, stop=0):
-        case, objective = attached("vit", *words), None
+        case, objective = attached("vit", *words, shallow=True), None
         if pace is not None:
             noise = add_noise(case.net, pace.sigma)
             objective = Consistency(settings.recipe, "fp32", pace, noise.head, torch.zeros(12, 5))
