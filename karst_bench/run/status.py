@@ -10,6 +10,7 @@ from typing import Any
 from karst_bench.config.compose import settings_of
 from karst_bench.config.sweeps import axes, expand, jobs
 from karst_bench.config.swept_options import check_swept_options
+from karst_bench.errors import UserError
 from karst_bench.records.identity import INPUT, cell_key
 from karst_bench.records.lease import Leases
 from karst_bench.records.record import RunRecord
@@ -50,9 +51,12 @@ def sweep_cells(overrides: Sequence[str], records: str = "own") -> list[SweepCel
     Raises: UserError as composing the cells does.
     """
     expanded = expand(overrides)
-    check_swept_options(expanded)
     swept = axes(expanded)
-    planned = list(zip(jobs(expanded), _configs(jobs(expanded), swept), strict=True))
+    try:
+        planned = list(zip(jobs(expanded), _configs(jobs(expanded), swept), strict=True))
+    except UserError:
+        check_swept_options(expanded)  # names every option that does not compose; one that does is composed above already
+        raise
     places = {(str(config["paths"]["results"]), str(config["suite"])) for _, config in planned}
     known = {place: _Known(Path(place[0]), place[1], records) for place in places}
     return [_cell(job, config, known[config["paths"]["results"], config["suite"]]) for job, config in planned]
