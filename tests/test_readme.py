@@ -10,6 +10,7 @@ import pytest
 from karst_bench import __version__
 from karst_bench.config.option_files import options
 from karst_bench.records.record import load
+from scripts.docs_gpu import with_table
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -88,6 +89,18 @@ def test_what_a_gpu_takes_is_what_was_measured() -> None:
         assert [float(cell) for cell in cells] == pytest.approx(measured, abs=0.0051), name
     ratios = [row["wall_ratio_median"] for row in methods.values()]
     assert f"{sum(ratio <= 1.7 for ratio in ratios)} of the {len(ratios)} methods measured" in section
+
+
+def test_what_fits_on_a_gpu_is_what_was_counted() -> None:
+    """docs/gpu.md is written from it (python scripts/docs_gpu.py)."""
+    rows = json.loads((ROOT / "benchmarks/results/memory.json").read_text())["rows"]
+    page = (ROOT / "docs/gpu.md").read_text()
+    assert page == with_table(page, rows)
+    kept = {name.partition(": ")[2]: row["kept_ratio"] for name, row in rows.items() if name.startswith("vit_base")}
+    assert kept["KARST, as a run on a GPU"] <= kept["KARST, all tokens"] <= 1.15
+    assert kept["KARST, recompute=true"] <= kept["KARST, all tokens, recompute=true"] <= 1.0
+    for name in ("vit_large_patch16_224, batch 256", "vit_huge_patch14_224, batch 64"):
+        assert rows[f"{name}: KARST, as a run on a GPU"]["total_bytes"] < 139e9, "one H200"
 
 
 def test_the_citation_and_the_changelog_name_this_version() -> None:

@@ -225,7 +225,7 @@ def _add_parts(y: Tensor, parts: list[Part]) -> Tensor:
         return y
     row: list[Tensor] = []
     end = 0
-    for part, (start, stop) in sorted(parts, key=lambda part: part[1]):
+    for part, (start, stop) in sorted(parts, key=lambda part: part[1][0]):
         row += [part.new_zeros(*part.shape[:-1], start - end), part] if start > end else [part]
         end = stop
     if end < y.shape[-1]:
