@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import evaluation, gpu, page, plot, steps
+from benchmarks import evaluation, gpu, memory, page, plot, session, steps
 from benchmarks.__main__ import main
+from benchmarks.fake_gpu import cuda_without_a_driver
 from benchmarks.measure import interleaved, summary
 from benchmarks.rows import Case
 
+MACHINE = {"cpu": "C", "capability": "none", "threads": 1, "torch": "0", "gpu": "none"}
 SMALL = Case("vit_tiny_patch16_224", 1, 1)
 
 
@@ -31,9 +33,8 @@ def test_rounds_are_interleaved_after_unmeasured_ones() -> None:
 def test_steps_and_passes_reach_page_and_plot(tmp_path: Path) -> None:
     rows = ["KARST, ours", "KARST, ours, recompute", "KARST, ours, all tokens", "head only"]
     results = {"steps_tiny_b1": steps.measured(SMALL, 1, rows), "evaluation_tiny_b1": evaluation.measured(SMALL, 1)}
-    machine = {"cpu": "C", "capability": "none", "threads": 1, "torch": "0", "gpu": "none"}
     for name, result in results.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps({"machine": machine} | result))
+        (tmp_path / f"{name}.json").write_text(json.dumps({"machine": MACHINE} | result))
     plot.draw(tmp_path)
     page.write(tmp_path)
     assert (tmp_path / "steps.png").stat().st_size > 1000
@@ -62,6 +63,32 @@ def test_results_go_where_they_are_asked_to(tmp_path: Path) -> None:
     words = ["only=steps,gpu", "model=vit_tiny_patch16_224", "batch=1", "depth=1", "rounds=1", "rows=floor", f"out={tmp_path}"]
     assert main(words) == 0
     assert {path.name for path in tmp_path.iterdir()} >= {"README.md", "steps_vit_tiny_patch16_224_b1_depth1.json"}
+
+
+@pytest.mark.skipif(not cuda_without_a_driver(), reason="this torch asks a CUDA driver, or was built for none")
+def test_memory_is_counted_without_weights(tmp_path: Path) -> None:
+    rows = memory.case_rows(Case("vit_tiny_patch16_224", 8, 3))
+    kept = {name: row["kept_ratio"] for name, row in rows.items()}
+    assert kept["KARST, recompute=true"] < kept["KARST, as a run on a GPU"] < kept["KARST, nothing made again"] < kept["full"]
+    assert rows["full"]["total_bytes"] > 4 * 4 * sum(p.numel() for p in SMALL.net().parameters())  # and two blocks more
+    (tmp_path / "memory.json").write_text(json.dumps({"machine": MACHINE, "what": "memory", "rows": rows}))
+    page.write(tmp_path)
+    assert "| KARST, all tokens " in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_every_piece_of_a_gpu_session_runs_anywhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In its smallest size, on a CPU; what was measured is not measured again."""
+    words = ["tiny=true", f"out={tmp_path}"]
+    assert session.main(words) == 0
+    said = capfd.readouterr()
+    for name in session.PIECES:
+        assert (tmp_path / f"{name}.json").exists(), said
+        rows = json.loads((tmp_path / f"{name}.json").read_text())["rows"]
+        assert rows and not [row for row in rows.values() if "failed" in row], (name, rows)
+    assert session.main(words) == 0
+    assert capfd.readouterr().out.count("measured before") == len(session.PIECES)
+    assert all(f"## {name}" in (tmp_path / "README.md").read_text() for name in session.PIECES)
 
 
 @pytest.mark.slow
