@@ -104,7 +104,8 @@ class AdaptedLayer(nn.Module):
 
         matrix: y without a further owner, which may be written to.
         """
-        plain, low = y, list[LowRank]()
+        plain = y
+        low: list[LowRank] = []
         parts: list[Part] = []
         for fn, rows, reads in zip(self.branches, self.branch_rows, self.branch_reads, strict=True):
             if reads != "input":
