@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.block_hooks import HookedBlock
 from karst_bench.adapt.timm_compat import FakeTensor, FakeTensorMode
+from karst_bench.adapt.timm_sites import head_parameters
 from karst_bench.methods.base import Method
 from karst_bench.nn.eval_mode import eval_mode
 
@@ -41,6 +42,12 @@ def counts(net: nn.Module, methods: Sequence[Method]) -> dict[str, int]:
             )
     changed = [value for method in methods if (value := method.update_nonzeros(spec)) is not None]
     return found | ({"update_nonzeros": sum(changed)} if changed else {})
+
+
+def trained_now(net: nn.Module) -> dict[str, int]:
+    """trainable_params as the model's own flags say them, whatever its methods would count."""
+    head = head_parameters(net)
+    return {"trainable_params": sum(p.numel() for p in net.parameters() if p.requires_grad and id(p) not in head)}
 
 
 def training_counts(net: nn.Module, size: tuple[int, int]) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """From a folder of records to a folder of tables, figures and pages: the whole story of a report on one screen."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -9,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from karst_bench import files
+from karst_bench.errors import UserError
 from karst_bench.report import formats, missing, paper, results_csv, tables
+from karst_bench.report.figure_data import FewShotCurves
 from karst_bench.report.load import Run
 from karst_bench.report.missing import Gap
 from karst_bench.report.page.build import PageContent, html_page
@@ -28,6 +31,7 @@ from karst_bench.report.statistics.contrasts import declared_pairs
 from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN, Suite
 from karst_bench.report.table_model import Table
 
+log = logging.getLogger(__name__)
 FORMATS = {"md": formats.to_markdown, "csv": formats.to_csv, "tex": formats.to_latex}
 LINES = 20  # of what was left out, in a terminal
 MANIFEST = "manifest.txt"  # the files of a report, so that the next one in its place leaves none of them standing
@@ -78,10 +82,8 @@ def write_report(
     written = {f"{table.name}.{suffix}": text_of(table) for table in made for suffix, text_of in FORMATS.items()}
     drawn = figure_captions(layout, placed, sections) if pictures else {}
     if pictures:
-        from karst_bench.report import figures  # matplotlib: a second, for those who want pictures
-
-        out.mkdir(parents=True, exist_ok=True)
-        figures.write_figures(out, few_shot_figures(layout, placed), sections)
+        failed = _draw(out, few_shot_figures(layout, placed), sections)
+        drawn, lines = ({}, [*lines, failed]) if failed else (drawn, lines)
         written["figures.json"] = json.dumps({"matplotlib": metadata.version("matplotlib")}) + "\n"
     notes, sources = run_notes(runs, layout, printed), source_lines(folders, runs)
     report = Report(suite, out, len(runs), sources, made, gaps, lines, notes, drawn, list(folders.values()))
@@ -93,6 +95,22 @@ def write_report(
     }  # fmt: skip
     write_all(out, written, [f"{name}.{form}" for name in drawn for form in figure_forms()])
     return report
+
+
+def _draw(out: Path, shots: Iterable[tuple[str, str, FewShotCurves]], sections: Sequence[Section]) -> str:
+    """Writes the figures; why there are none, where they cannot be drawn: tables are not lost to a picture."""
+    from karst_bench.report import figures  # matplotlib: a second, for those who want pictures
+
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        figures.write_figures(out, shots, sections)
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        reason = f"the figures could not be drawn: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        log.warning("%s; the tables are whole", reason)
+        return reason
+    return ""
 
 
 def page_section(sections: Sequence[Section]) -> Section | None:

@@ -16,6 +16,7 @@ from karst_bench.records.identity import cell_key
 from karst_bench.records.lease import Leases
 from karst_bench.records.record import FailedRun, RunRecord
 from karst_bench.records.store import Store
+from karst_bench.run.aside import Aside
 from karst_bench.run.logs import run_log
 from karst_bench.run.lookup import recall, remember, result_line, standing_record
 from karst_bench.run.prepare import PreparedRun, crowded, prepare, slow_bf16, use_threads
@@ -79,7 +80,7 @@ def _leased(prepared: PreparedRun, store: Store, threads: int, watchers: Sequenc
         for remark in prepared.remarks:
             log.warning("%s: %s", prepared.title, remark)
         record = _tracked(prepared, store, threads, watchers)
-        log.info("%s", result_line(prepared, record, store))
+        log.info("%s", Aside().of("the line of the result", lambda: result_line(prepared, record, store), f"record {record.id}"))
     return record
 
 

@@ -1,13 +1,14 @@
 """From what a run was and gave to its record."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from karst_bench import files
-from karst_bench.errors import DiskError
+from karst_bench.errors import DiskError, LostLeaseError
 from karst_bench.records import provenance
 from karst_bench.records.facts import (
     CheckResult,
@@ -15,6 +16,7 @@ from karst_bench.records.facts import (
     Curves,
     DataFacts,
     Metrics,
+    Provenance,
     Seconds,
     Speed,
     WeightsFacts,
@@ -22,6 +24,7 @@ from karst_bench.records.facts import (
 from karst_bench.records.predictions import REPORTED, Predictions
 from karst_bench.records.record import RunRecord
 from karst_bench.records.store import Store
+from karst_bench.run.aside import Aside
 from karst_bench.run.prepare import PreparedRun
 from karst_bench.run.training import Result
 
@@ -34,7 +37,8 @@ def header_of(prepared: PreparedRun, threads: int) -> dict[str, Any]:
     settings, task = prepared.settings, prepared.task
     device = torch.cuda.get_device_name(prepared.device) if prepared.device.type == "cuda" else "cpu"
     backbone = settings.backbone
-    weights = str(backbone["weights"])
+    weights, aside = str(backbone["weights"]), Aside()
+    where = aside.of("what code and machine are", lambda: provenance.collect(device=device, threads=threads), Provenance())
     return {
         "id": prepared.id,
         "config": _placeless(settings.as_config() | LOCAL),
@@ -43,8 +47,8 @@ def header_of(prepared: PreparedRun, threads: int) -> dict[str, Any]:
                           images_sha256=None if task.images_in_id else task.images_sha256),
         "weights": WeightsFacts(name=backbone["name"], timm_name=backbone["timm_name"], sha256=prepared.weights_sha256,
                                 kind=weights if weights in ("pretrained", "none") else "file"),
-        "provenance": provenance.collect(device=device, threads=threads),
-        "notes": tuple(_notes(prepared)),
+        "provenance": where,
+        "notes": (*_notes(prepared), *aside.notes),
     }  # fmt: skip
 
 
@@ -83,40 +87,45 @@ class Saved:
 
 def _save(prepared: PreparedRun, result: Result, store: Store) -> Saved:
     found: dict[str, tuple[str, str]] = {}
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
+
+    def save(what: str, write: Callable[[], tuple[str, str]]) -> None:
+        try:
+            found[what] = write()
+        except LostLeaseError:
+            raise
+        except Exception as error:  # the record matters more than what lies beside it
+            notes.extend(_left_out(what, error))
+
     if (tensors := result.tensors) is not None:
-        try:
-            found["adapter"] = store.save_adapter(prepared.id, tensors, result.adapter_metadata)
-        except DiskError as error:
-            notes += _left_out("adapter", error)
+        save("adapter", lambda: store.save_adapter(prepared.id, tensors, result.adapter_metadata))
     if prepared.settings.save_predictions:
-        try:
-            found["predictions"] = store.save_predictions(prepared.id, _predictions(prepared, result).to_bytes())
-        except DiskError as error:
-            notes += _left_out("predictions", error)
-    return Saved(**found, notes=notes)
+        save("predictions", lambda: store.save_predictions(prepared.id, _predictions(prepared, result).to_bytes()))
+    return Saved(**found, notes=tuple(notes))
 
 
-def _left_out(what: str, error: DiskError) -> tuple[str, ...]:
+def _left_out(what: str, error: Exception) -> tuple[str, ...]:
     log.warning("the %s could not be written, the record is: %s", what, error)
-    return (f"the {what} could not be written",)
+    reason = "" if isinstance(error, DiskError) else f": {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    return (f"the {what} could not be written{reason}",)
 
 
 def record_of(prepared: PreparedRun, threads: int, result: Result, store: Store, saved: Saved) -> RunRecord:
     """The record of a finished run."""
     (adapter, adapter_sha256), (predictions, predictions_sha256) = saved.adapter or (None, None), saved.predictions or (None, None)
     fit, artefact = result.fit, result.found.file
-    header = header_of(prepared, threads)
+    header, aside = header_of(prepared, threads), Aside()
+    peak_bytes = aside.of("peak memory", result.meter.peak_bytes, None)
     phases = [name for name in ("setup", "search", "train", "evaluate") if name != "search" or name in result.meter.phases]
     curves = {key: tuple(fit.curves[key]) for key in ("epoch", "train_loss", "train_top1_pct", "lr")}
     return RunRecord(
-        **header | {"notes": (*header["notes"], *result.found.notes, *result.notes, *saved.notes)},
+        **header | {"notes": (*header["notes"], *result.found.notes, *result.notes, *saved.notes, *aside.notes)},
         metrics=_metrics(prepared, result),
         curves=Curves(**curves, checks=tuple(CheckResult(**check) for check in fit.curves["checks"])),
         counts=Counts(**result.counts),
         seconds=Seconds(**result.meter.seconds(*phases)),
         speed=Speed(train_images_per_s=fit.train_images_per_s, step_ms_median=fit.step_ms_median, mode=fit.mode),
-        peak_bytes=result.meter.peak_bytes(),
+        peak_bytes=peak_bytes,
         adapter=adapter,
         adapter_sha256=adapter_sha256,
         artefact=artefact.relative_to(store.root).as_posix() if artefact else None,

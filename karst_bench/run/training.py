@@ -38,7 +38,7 @@ from karst_bench.run.prepare import TEST_BATCH, PreparedRun, method_settings
 from karst_bench.run.scoring import score_stage
 from karst_bench.run.searching import search_stages
 from karst_bench.run.stages import Found
-from karst_bench.run.watchers import Checkpoints, StopSignals, Tracked
+from karst_bench.run.watchers import Checkpoints, Shown, StopSignals, Tracked
 from karst_bench.stopping import Stopped, safe_point
 from karst_bench.trackers.client import Trackers
 
@@ -69,7 +69,7 @@ def train_and_score(
 
     Raises: Stopped with a checkpoint written, where anything was trained; DivergedError.
     """
-    settings, meter = prepared.settings, Meter(prepared.device)
+    settings, meter, aside = prepared.settings, Meter(prepared.device), Aside()
     tracked = Tracked(trackers)
     found = before_training(prepared, store, meter, tracked)
     with meter.phase("setup"):
@@ -83,12 +83,13 @@ def train_and_score(
         copy_in(trained(model), found.kept["tensors"])
     if fitted is None:
         checkpoints = Checkpoints(store, prepared.id, settings.checkpoint_s)
-        watching = [progress(prepared.title), checkpoints, tracked, *watchers, StopSignals()]
+        shown = Shown(lambda: progress(prepared.title), aside)
+        watching = [shown, checkpoints, tracked, *watchers, StopSignals()]
         with _kept_if_stopped(checkpoints):
             fitted = _fit(prepared, model, streams, state, meter, watching, objective, recorder)
-    size, aside = (settings.backbone["input_size"],) * 2, Aside()
+    size = (settings.backbone["input_size"],) * 2
     tensors, about = _adapter(model, aside) if settings.save_adapter else (None, {})
-    counts = counting.counts(model, prepared.methods)
+    counts = aside.of("what methods count", lambda: counting.counts(model, prepared.methods), counting.trained_now(model))
     none: dict[str, int] = {}
     counts |= aside.of("what training keeps", lambda: counting.training_counts(model, size), none)
     with meter.phase("evaluate"), _kept_if_stopped(checkpoints), merged(model):
@@ -96,8 +97,11 @@ def train_and_score(
         all_tokens(model)  # multiply-adds are counted with every token in every block, as others count them
         counts |= aside.of("multiply-adds", lambda: {"forward_macs": counting.forward_macs(model, size)}, none)
     diagnostics, more = diagnosed(prepared, model, score) if settings.diagnostics else (None, ())
-    about |= {} if tensors is None else {ABOUT: about_run(prepared, score)}
-    return Result(fitted, found, score, counts, meter, tensors, about, (*notes, *aside.notes, *more), diagnostics)
+    if tensors is not None:
+        text = aside.of("what an adapter says of its run", lambda: about_run(prepared, score), "")
+        about |= {ABOUT: text} if text else {}
+    notes = (*notes, *aside.notes, *trackers.notes, *more)
+    return Result(fitted, found, score, counts, meter, tensors, about, notes, diagnostics)
 
 
 def _adapter(model: nn.Module, aside: Aside) -> tuple[dict[str, Tensor] | None, dict[str, str]]:

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable
 
 from karst_bench import stopping
-from karst_bench.engine.callbacks import Callbacks, EpochRow
+from karst_bench.engine.callbacks import Callbacks, EpochRow, Running
 from karst_bench.engine.checkpoint import State
 from karst_bench.errors import DiskError
 from karst_bench.records.store import Store
+from karst_bench.run.aside import Aside
 from karst_bench.trackers.client import Trackers
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,38 @@ class Checkpoints(Callbacks):
         """Writes the state after training, where an epoch was trained."""
         if self._make is not None:
             self.save(self._make())
+
+
+class Shown(Callbacks):
+    """What a person sees of the training; where it fails, a note says so and the run goes on unseen."""
+
+    def __init__(self, make: Callable[[], Callbacks], aside: Aside) -> None:
+        self._aside = aside
+        self._shown: Callbacks | None = None
+        self._do(lambda: setattr(self, "_shown", make()))
+
+    def on_start(self, epochs: int, steps_per_epoch: int, done: int) -> None:
+        self._tell(lambda shown: shown.on_start(epochs, steps_per_epoch, done))
+
+    def on_step(self, epoch: int, done: int, running: Running) -> None:
+        self._tell(lambda shown: shown.on_step(epoch, done, running))
+
+    def on_epoch(self, row: EpochRow) -> None:
+        self._tell(lambda shown: shown.on_epoch(row))
+
+    def on_end(self) -> None:
+        self._tell(lambda shown: shown.on_end())
+
+    def _tell(self, what: Callable[[Callbacks], None]) -> None:
+        shown = self._shown
+        if shown is not None:
+            self._do(lambda: what(shown))
+
+    def _do(self, act: Callable[[], None]) -> None:
+        before = len(self._aside.notes)
+        self._aside.of("the progress of training", act, None)
+        if len(self._aside.notes) > before:
+            self._shown = None
 
 
 class Tracked(Callbacks):

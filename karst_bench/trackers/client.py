@@ -61,25 +61,34 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """Several trackers as one; none at all is fine."""
+    """Several trackers as one; none at all is fine. One that fails is left out from then on. notes: what failed."""
 
     def __init__(self, trackers: Iterable[Tracker]) -> None:
         self.trackers = tuple(trackers)
+        self.notes: list[str] = []
 
     def start(self, config: Mapping[str, Any], run_id: str, resumed: bool = False) -> None:
         """See Tracker."""
-        for tracker in self.trackers:
-            tracker.start(config, run_id, resumed)
+        self._tell(lambda tracker: tracker.start(config, run_id, resumed))
 
     def log(self, row: Mapping[str, Any]) -> None:
         """See Tracker."""
-        for tracker in self.trackers:
-            tracker.log(row)
+        self._tell(lambda tracker: tracker.log(row))
 
     def finish(self, record: Mapping[str, Any] | None, adapter: Path | None = None) -> None:
         """See Tracker."""
+        self._tell(lambda tracker: tracker.finish(record, adapter))
+
+    def _tell(self, what: Callable[[Tracker], None]) -> None:
         for tracker in self.trackers:
-            tracker.finish(record, adapter)
+            try:
+                what(tracker)
+            except Exception as error:
+                name = getattr(tracker, "kind", type(tracker).__name__)
+                note = f"tracking by {name} failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+                log.warning("%s; the run goes on", note)
+                self.notes.append(note)
+                self.trackers = tuple(other for other in self.trackers if other is not tracker)
 
 
 def build_trackers(settings: Mapping[str, Any] | None) -> Trackers:
