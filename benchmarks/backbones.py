@@ -1,5 +1,6 @@
 """Tiny models of every structure that timm's ViT-like and Swin-like names have, and what tells structures apart."""
 
+from functools import cache
 from typing import Any
 
 import timm
@@ -8,8 +9,11 @@ from torch import nn
 
 from karst_bench.adapt.joined_qkv import is_apart
 from karst_bench.adapt.timm_sites import final_norms, model_spec
+from karst_bench.config.compose import settings_of
+from karst_bench.config.option_files import options
 
 CLASSES = 5
+FIT = {"karst": ("method.m=4",), "oft": ("method.b=4",), "lst": ("method.r=2",)}  # what the tiny widths want
 WIDE = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 SMALL = WIDE | {"img_size": 32, "patch_size": 8}
 STAGES = {"img_size": 32, "embed_dim": 16, "num_heads": (1, 2, 4, 8)}
@@ -112,11 +116,6 @@ MODULES = (
 )  # fmt: skip
 
 
-def names() -> list[str]:
-    """Every name of these modules that this version of timm lists."""
-    return [name for module in MODULES for name in timm.list_models(module=module)]
-
-
 def structure(net: Any) -> str:
     """What of a model its adaptation depends on, as one line: models of one structure differ in sizes alone."""
     spec = model_spec(net)
@@ -135,3 +134,17 @@ def structure(net: Any) -> str:
              "rotary" if getattr(net, "rope", None) is not None else "", "fixed tokens" if spec.fixed_tokens else "",
              "stem " + ", ".join(stem)]  # fmt: skip
     return "; ".join(fact for fact in facts if fact)
+
+
+@cache
+def one_of_each_class() -> dict[str, dict[str, Any]]:
+    """One method of each class, with its settings."""
+    found: dict[str, dict[str, Any]] = {}
+    seen = set[str]()
+    for name in options("method"):
+        settings = settings_of([f"method={name}", *FIT.get(name.partition("_")[0], ())]).as_config()
+        target = str(settings["method"].get("_target_"))
+        if name != "none" and target not in seen:
+            seen.add(target)
+            found[name] = {node: settings[node] for node in ("method", "also", "extra")}
+    return found

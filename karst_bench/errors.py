@@ -17,6 +17,14 @@ def nearest(word: str, valid: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+class MisfitError(UserError):
+    """What a backbone lacks for a method, and what would be needed; attaching adds which method and which model."""
+
+    def of(self, method: str, model: str) -> UserError:
+        """The whole sentence."""
+        return UserError(f"{method} cannot be attached to this {model}: {self}")
+
+
 class BusyError(UserError):
     """Another process is running this cell; a sweep passes it over and visits it again at the end."""
 

@@ -23,6 +23,7 @@ from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.adapt.weights_hash import weights_hash, weights_hashes
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Artefact
+from karst_bench.nn.named_tensors import gathered
 from karst_bench.tensors_file import TensorEntry, TensorsHeader, tensors_header
 
 FORMAT = "karst_bench-adapter-1"
@@ -66,7 +67,8 @@ class AdapterHeader:
 
 def adapter_parts(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(what was trained, by name: the methods' parameters and the head, detached, on the CPU; the metadata beside it: the
-    settings that rebuild it, the backbone it belongs to, a hash over the values).
+    settings that rebuild it, the backbone it belongs to, a hash over the values). A model that FSDP sharded is gathered tensor
+    by tensor: every process must call it.
 
     Raises: UserError on a merged model, whose trained part no longer stands apart, and where a parameter trains that is not
     the methods' or the head's: it would be lost.
@@ -78,12 +80,12 @@ def adapter_parts(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     lost = [name for name, p in net.named_parameters() if p.requires_grad and name not in live]
     if lost:
         raise UserError(
-            f"{len(lost)} parameters train that no method gave and an adapter does not hold, such as {lost[0]}; freeze them "
-            "(requires_grad_(False)), attach a method that trains them (bitfit, full), or save the whole state_dict"
+            f"{len(lost)} parameters are trained that no method added, such as {lost[0]}, and an adapter would not contain them; "
+            "freeze them (requires_grad_(False)), attach a method that trains them (bitfit, full), or save the whole state_dict"
         )
     found = {f"{ARTEFACT}{method}/{key}": tensor for method, artefact in model.artefacts.items()
              for key, tensor in artefact.tensors.items()}  # fmt: skip
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (live | found).items()}
+    tensors = {name: gathered(tensor.detach()).cpu().contiguous() for name, tensor in (live | found).items()}
     texts = _metadata(net, model)
     return tensors, texts | {"content_sha256": _content_hash(tensors, texts)}
 

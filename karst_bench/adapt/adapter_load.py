@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from karst_bench.adapt.adapter_file import AdapterHeader, live_tensors, model_name, read_adapter_header, read_tensors
-from karst_bench.adapt.attach import attach_methods
+from karst_bench.adapt.attach import adapted_model, attach_methods, detach_methods, refuse_sharded
 from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.adapt.timm_sites import model_spec
 from karst_bench.adapt.weights_hash import known_hash
@@ -28,6 +28,7 @@ def load_onto(net: nn.Module, path: str, *, allow_other_backbone: bool = False) 
 
     Raises: UserError with both values where file and model differ; the model is as it was then.
     """
+    refuse_sharded(net, "load the adapter")
     header = read_adapter_header(path)
     model: TimmAdaptedModel | None = getattr(net, "_adapted_model", None)
     if model is not None:
@@ -44,11 +45,30 @@ def load_onto(net: nn.Module, path: str, *, allow_other_backbone: bool = False) 
     if not allow_other_backbone:
         _refuse_other_weights(header, _frozen(net, rehearsed), net)
     _refuse_overflow(header, live_tensors(rehearsed), tensors)
-    if model is None:
-        model = attach_methods(net, _methods(header), artefacts=artefacts, method_settings=header.method_settings)
-        net.to(next(net.parameters()).device)
-    copy_tensors(live_tensors(model), tensors, source=str(header.path), remedy=REMEDY)
+    _fill(net, model, header, tensors, artefacts)
     return header
+
+
+def _fill(
+    net: nn.Module, model: TimmAdaptedModel | None, header: AdapterHeader, tensors: Mapping[str, Tensor],
+    artefacts: Mapping[str, Artefact],
+) -> None:  # fmt: skip
+    """Attaches where nothing is attached yet and copies the values; whatever breaks off in between is taken back."""
+    kept: dict[str, Tensor] = {}
+    told = {"source": str(header.path), "remedy": REMEDY}
+    try:
+        if model is None:
+            attach_methods(net, _methods(header), artefacts=artefacts, method_settings=header.method_settings)
+            net.to(next(net.parameters()).device)
+        live = live_tensors(adapted_model(net))
+        kept = {name: tensor.clone() for name, tensor in live.items()}
+        copy_tensors(live, tensors, **told)
+    except BaseException:
+        if kept:
+            copy_tensors(live_tensors(adapted_model(net)), kept, **told)
+        if model is None and hasattr(net, "_adapted_model"):
+            detach_methods(net)
+        raise
 
 
 def _methods(header: AdapterHeader) -> list[Method]:

@@ -5,11 +5,25 @@ from typing import Any
 
 from torch import nn
 
+from karst_bench.adapt.block_hooks import AttentionRecorder, HookedBlock
+from karst_bench.adapt.layers import AdaptedLayer
 from karst_bench.adapt.model import TimmAdaptedModel
-from karst_bench.adapt.timm_compat import is_plain_layer_norm
-from karst_bench.errors import UserError
+from karst_bench.adapt.readout import FirstToken, Readout
+from karst_bench.adapt.residual import InputRecorder, Residual
+from karst_bench.adapt.timm_compat import is_plain_layer_norm, register_notrace_module
+from karst_bench.adapt.window_tokens import PooledPrompts, WindowTokens
+from karst_bench.errors import MisfitError, UserError
 from karst_bench.methods.base import Artefact, Method, ModelSpec
 from karst_bench.nn.bias_norm import BiasTrainedNorm
+from karst_bench.nn.model_spec import STANDARD
+from karst_bench.nn.named_tensors import is_sharded
+
+# what torch.fx, by way of timm's feature extractors, takes as one operation: control flow within follows its inputs
+for module_class in (AdaptedLayer, AttentionRecorder, BiasTrainedNorm, FirstToken, HookedBlock, InputRecorder, PooledPrompts,
+                     Readout, Residual, WindowTokens):  # fmt: skip
+    register_notrace_module(module_class)
+
+FAMILIES = {"vit": "plain ViTs", "swin": "hierarchical ones such as Swin"}
 
 
 def attach_methods(
@@ -26,30 +40,43 @@ def attach_methods(
     old: TimmAdaptedModel | None = getattr(net, "_adapted_model", None)
     if old is not None and not old.merged:
         raise UserError(
-            "a method is already attached to this model; give several methods to one attach call, or take it out first: "
-            "karst_bench.detach(model)"
+            "a method is already attached to this model; name several methods in one call of attach, or take the first one out "
+            "with karst_bench.detach(model)"
         )
+    refuse_sharded(net, "attach the method")
     found = dict(artefacts or {})
+    frozen = [p for p in net.parameters() if not p.requires_grad]
+    if old is not None:
+        old.thaw()
     model = TimmAdaptedModel(net)
     try:
+        model.freeze()
         refuse_misfits(methods, model.spec)
         for method in methods:
-            if method.scored and method.name not in found and next(net.parameters()).device.type != "meta":
-                raise UserError(
-                    f"{method.name} is attached from a scoring pre-pass over training images, and there was none; give attach "
-                    "its scoring=(images, labels) batches, or use a run, which makes the pre-pass itself"
-                )
-            model.attaching = method.name
-            method.attach(model, found.get(method.name))
+            _attach(method, model, found)
         _split_bias_norms(net, model)
+        net.train(net.training)  # what was added takes the mode of the model it was added to
     except BaseException:
         model.undo()
+        for p in frozen:
+            p.requires_grad_(False)
         raise
     model.method_settings = dict(method_settings or {})
     model.artefacts = found
-    net.train(net.training)  # what was added takes the mode of the model it was added to
     net._adapted_model = model  # type: ignore[assignment]
     return model
+
+
+def _attach(method: Method, model: TimmAdaptedModel, found: Mapping[str, Artefact]) -> None:
+    if method.scored and method.name not in found and next(model.net.parameters()).device.type != "meta":
+        raise UserError(
+            f"{method.name} needs a scoring pass over training images before it is attached; give attach labelled batches, "
+            "scoring=[(images, labels), ...], or start a run, which does that pass itself"
+        )
+    try:
+        method.attach(model, found.get(method.name))
+    except MisfitError as error:
+        raise error.of(method.name, model.spec.model) from error
 
 
 def detach_methods(net: nn.Module) -> None:
@@ -58,7 +85,9 @@ def detach_methods(net: nn.Module) -> None:
     A merged model stays as it is. Raises: UserError on a model without a method.
     """
     model = adapted_model(net)
-    if not model.merged:
+    if model.merged:
+        model.thaw()
+    else:
         model.undo()
     del net._adapted_model
 
@@ -80,13 +109,14 @@ def refuse_misfits(methods: Sequence[Method], spec: ModelSpec) -> None:
     """Raises a UserError with the reason where a method cannot stand on this family or beside the others."""
     for method in methods:
         if spec.family not in method.families:
-            raise UserError(
-                f"{method.name} is defined for {' and '.join(sorted(method.families))}, the backbone is a {spec.family}; "
-                "choose another backbone or method"
-            )
+            defined = " and ".join(FAMILIES[family] for family in sorted(method.families))
+            raise MisfitError(
+                f"the method is defined for {defined}, not for {FAMILIES[spec.family]}; use another backbone or another method"
+            ).of(method.name, spec.model)
         if method.needs_cls and not spec.class_token:
-            raise UserError(f"{method.name} reads the class token, which this {spec.model} ({spec.family}) does not have; use a "
-                            "ViT with one")  # fmt: skip
+            raise MisfitError(
+                f"the method reads the class token, but this model has none; use a model with a class token, {STANDARD}"
+            ).of(method.name, spec.model)
         if not method.composable and len(methods) > 1:
             others = ", ".join(other.name for other in methods if other is not method)
             raise UserError(f"{method.name} leaves nothing frozen for {others} to adapt; run it with also=none extra=none")
@@ -94,8 +124,8 @@ def refuse_misfits(methods: Sequence[Method], spec: ModelSpec) -> None:
     grids = [method.name for method in methods if method.needs_grid]
     if len(tokens) > 1 or (tokens and grids):
         raise UserError(
-            f"{' and '.join(tokens + grids)} do not hold together: one changes the token sequence that another relies on; "
-            "attach one of them"
+            f"{' and '.join(tokens + grids)} cannot be combined: one changes the token sequence that another relies on; attach "
+            "only one of them"
         )
 
 
@@ -103,5 +133,13 @@ def adapted_model(net: nn.Module) -> TimmAdaptedModel:
     """The adapted model of a model with a method. Raises: UserError if there is none."""
     model: TimmAdaptedModel | None = getattr(net, "_adapted_model", None)
     if model is None:
-        raise UserError(f"this {type(net).__name__} carries no method; call karst_bench.attach(model, name) first")
+        inside = hasattr(getattr(net, "module", None), "_adapted_model")
+        remedy = "give the model in it, model.module" if inside else "call karst_bench.attach(model, name) first"
+        raise UserError(f"this {type(net).__name__} carries no method; {remedy}")
     return model
+
+
+def refuse_sharded(net: nn.Module, what: str) -> None:
+    """Raises a UserError on a model whose parameters FSDP has cut into pieces."""
+    if is_sharded(net.parameters()):
+        raise UserError(f"this {type(net).__name__} is sharded already; {what} before fully_shard")

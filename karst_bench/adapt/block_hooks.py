@@ -10,7 +10,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from karst_bench.errors import UserError
 from karst_bench.nn.block_hook import HookState
 from karst_bench.nn.precision import own_precision, same_precision
-from karst_bench.nn.reference import Reference
+from karst_bench.nn.reference import Reference, refuse_replica
 from karst_bench.nn.transient import Transient
 
 States = list[HookState]
@@ -42,8 +42,8 @@ class BlockHooks(nn.Module):
             states = [hook.start(self._own(hook, h)) for hook in self.hooks]
         if states is None:
             raise UserError(
-                f"block {i} of this {self._model()} was called by itself; what its methods hand from block to block starts in "
-                "block 0: call the whole model, and let set_grad_checkpointing alone recompute blocks"
+                f"block {i} of this {self._model()} was called on its own, and the attached method passes a state on from block 0; "
+                "call the whole model, and recompute blocks only with set_grad_checkpointing"
             )
         if not again and self._checkpointed():
             self._entered.states[h] = states
@@ -143,6 +143,7 @@ class HookedBlock(nn.Module):
         self.base.set_input_size(*args, **kwargs)
 
     def forward(self, h: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        refuse_replica(self)
         hooks = self.hooks
         if hooks.recorded is not None:
             return self._recording(h, hooks.recorded, *args, **kwargs)

@@ -22,7 +22,7 @@ class Journal:
 
     def set(self, owner: Any, name: str, value: Any) -> None:
         """setattr, remembered; a module's children, parameters and plain attributes alike."""
-        self._entries.append((owner, name, getattr(owner, name, Absent)))
+        self._entries.append((owner, name, _own(owner, name)))
         setattr(owner, name, value)
 
     def hook(self, handle: RemovableHandle) -> None:
@@ -68,3 +68,9 @@ class Journal:
         for module, name, wanted in self._flags:
             getattr(module, name).requires_grad_(wanted)
         self._entries, self._handles, self._flags = [], [], []
+
+
+def _own(owner: Any, name: str) -> Any:
+    """What the module itself has under this name; what its class has for all modules is left to the class."""
+    places = (vars(owner), *(vars(owner).get(kind, {}) for kind in ("_parameters", "_buffers", "_modules")))
+    return getattr(owner, name) if any(name in place for place in places) else Absent

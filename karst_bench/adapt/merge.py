@@ -13,6 +13,7 @@ from karst_bench.adapt.joined_qkv import JoinedQKV
 from karst_bench.adapt.model import TimmAdaptedModel
 from karst_bench.adapt.module_tree import ROOT
 from karst_bench.errors import UserError
+from karst_bench.nn.named_tensors import is_sharded
 
 
 def mergeable(net: nn.Module) -> bool:
@@ -24,7 +25,9 @@ def obstacle(model: TimmAdaptedModel) -> str:
     """Why the model cannot be merged, as a sentence; "" where it can."""
     if model.unmergeable:
         parts = ", ".join(model.unmergeable[:3]) + (", ..." if len(model.unmergeable) > 3 else "")
-        return f"this model cannot be merged: no plain layer computes {parts}; keep it as attached"
+        return f"this model cannot be merged: no plain layer computes {parts}; keep the method attached"
+    if is_sharded(model.net.parameters()):
+        return "this model cannot be merged: its parameters are sharded; save its adapter, and load and merge it in one process"
     for path, wrapper in model.layers.items():
         base: Any = wrapper.base
         if base.weight.dtype in (torch.bfloat16, torch.float16):
@@ -35,8 +38,8 @@ def obstacle(model: TimmAdaptedModel) -> str:
         missing = base.missing_bias() if isinstance(base, JoinedQKV) else "" if _has_bias(base) else "the layer"
         if missing and wrapper.shifts():
             return (
-                f"this model cannot be merged: {missing} of {path} has no bias to take the shift; leave this site out to merge, "
-                "or keep it as attached"
+                f"this model cannot be merged: {missing} of {path} has no bias that could take up the method's shift; leave this "
+                "site out, or keep the method attached"
             )
     return ""
 
@@ -58,7 +61,9 @@ def merge(net: nn.Module) -> nn.Module:
         if isinstance(base, JoinedQKV):
             _set(model.attention_of(path), base.filled(weight, bias))
         else:
-            model.place(path, _plain(base, weight, bias))
+            model.place(path, _plain(model.stand_ins[base][2] if base in model.stand_ins else base, weight, bias))
+    for parent, name, old in model.stand_ins.values():
+        setattr(parent, name, old)
     if hasattr(net, ROOT):
         delattr(net, ROOT)
     model.merged = True
@@ -75,6 +80,8 @@ def unmerge(net: nn.Module) -> nn.Module:
             _set(model.attention_of(path), {**wrapper.base.emptied(), "qkv": wrapper})
         else:
             model.place(path, wrapper)
+    for new, (parent, name, _) in model.stand_ins.items():
+        setattr(parent, name, new)
     if model.root is not None:
         net.add_module(ROOT, model.root)
     model.merged = False

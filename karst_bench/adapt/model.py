@@ -13,12 +13,12 @@ from karst_bench.adapt.residual import BlockInput, InputRecorder, Residual
 from karst_bench.adapt.side_blocks import BackboneCuts
 from karst_bench.adapt.timm_blocks import Half
 from karst_bench.adapt.timm_sites import classifiers, final_norms
-from karst_bench.adapt.token_verbs import TokenVerbs
+from karst_bench.adapt.token_verbs import POOLS, TokenVerbs
 from karst_bench.adapt.trained import named
-from karst_bench.errors import UserError
+from karst_bench.errors import MisfitError, UserError
 from karst_bench.methods.base import Artefact
 from karst_bench.nn.affine import Affine, RowsAffine
-from karst_bench.nn.model_spec import Site
+from karst_bench.nn.model_spec import STANDARD, Site
 from karst_bench.nn.weight_delta import WeightDelta
 
 HALVES = ("attn", "mlp")
@@ -36,15 +36,24 @@ class TimmAdaptedModel(TokenVerbs):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
-        heads = classifiers(net)
         self._residuals: dict[tuple[int, str], Residual] = {}
         self.merged = False
+        self._flags = {name: p.requires_grad for name, p in net.named_parameters()}
+        self.stand_ins: dict[nn.Module, tuple[nn.Module, str, nn.Module]] = {}  # new -> where it stands, and what stood there
         self.method_settings: dict[str, Any] = {}
         self.artefacts: dict[str, Artefact] = {}
-        for parameter in net.parameters():
+
+    def freeze(self) -> None:
+        """Freezes everything but the classifiers."""
+        for parameter in self.net.parameters():
             parameter.requires_grad_(False)
-        for head in heads.values():
+        for head in classifiers(self.net).values():
             head.requires_grad_(True)
+
+    def thaw(self) -> None:
+        """requires_grad as it was before `freeze`, by name: of a merged model, whose layers are new."""
+        for name, parameter in self.net.named_parameters():
+            parameter.requires_grad_(self._flags.get(name, True))
 
     def sites(self, *roles: str) -> list[Site]:
         """The sites of these roles, in network order. Raises: UserError for a role that does not exist."""
@@ -103,10 +112,13 @@ class TimmAdaptedModel(TokenVerbs):
     def before(self, site: Site, fn: nn.Module) -> None:
         """y = base(fn(x)); fn.fold_into(weight, bias) -> (weight, bias) of the plain layer that computes the same.
 
-        Shapes: x and fn(x) (..., d_in). Raises: UserError where the site is no whole linear layer.
+        Shapes: x and fn(x) (..., d_in). Raises: MisfitError where the site is no whole linear layer.
         """
         if site.kind != "linear" or site.rows is not None:
-            raise UserError(f"{site.name}: a map before it needs a whole linear layer; use qkv, proj, fc1 or fc2")
+            raise MisfitError(
+                f"the method changes the input of {site.role} alone, but {site.path} computes several layers from one input; use a "
+                f"model with separate ones, {STANDARD}, or sites of qkv, proj, fc1 or fc2"
+            )
         self._layer(site).before.append(self._train(fn))
 
     def readout(
@@ -132,7 +144,7 @@ class TimmAdaptedModel(TokenVerbs):
             if getattr(self.net, "attn_pool", None) is not None:
                 self._journal.set(self.net, "pool_include_prefix", True)  # the one token is no prefix
                 self._put("attn_pool", FirstToken)
-            self._guard("the final norm pools what the head reads, so that features cannot pass it; use norm=False", only_norm=True)
+            self._guard(POOLS, only_norm=True)
         if head is not None:
             new = self._train(head)
             for path in self._head_paths:
@@ -194,6 +206,7 @@ class TimmAdaptedModel(TokenVerbs):
     def replaced(self, parent: nn.Module, name: str, new: nn.Module) -> None:
         """Puts `new`, which holds the very parameters of what stands there, in its place."""
         old = getattr(parent, name)
+        self.stand_ins[new] = parent, name, old
         self._journal.set(parent, name, new)
         self._parameters.moved(((old, key), (new, key)) for key in old._parameters)
 
@@ -206,10 +219,12 @@ class TimmAdaptedModel(TokenVerbs):
     def _residual(self, block: int, half: str, reads: str) -> Residual:
         known = self._layout(block).halves.get(half)
         if known is None:
-            raise self._misfit("an adapter within a block", "its blocks add attention and MLP side by side, not in halves")
+            kind = type(self._block_module(block)).__name__
+            raise self._misfit("needs one residual branch for attention, then one for the MLP",
+                               f"a {kind} of this model computes several in parallel")  # fmt: skip
         if known.stream is None and reads != "out":
-            raise self._misfit(f"an adapter that reads {reads} in the {half} half",
-                               "the tokens that enter it are not those that leave it")  # fmt: skip
+            sublayer = "attention" if half == "attn" else "the MLP"
+            raise self._misfit(f"reads the tokens before {sublayer}", f"{sublayer} of this model pools them")
         if (block, half) not in self._residuals:
             path, recorder = self._block_path(block), self._recorder(block, known)
             self._residuals[block, half] = self._put(f"{path}.{known.drop_path}", lambda base: Residual(base, recorder))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from karst_bench.nn.noise import PartNoise
 from karst_bench.nn.precision import in_own_precision
-from karst_bench.nn.reference import Reference
+from karst_bench.nn.reference import Reference, refuse_proxy, refuse_replica
 from karst_bench.nn.transient import Transient
 
 
@@ -43,6 +43,7 @@ class BlockInput(nn.Module):
         self.seen = Transient()
 
     def forward(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        refuse_proxy(arguments[0])
         self.seen.update(block=arguments[0], norm=arguments[0])
 
 
@@ -71,6 +72,8 @@ class Residual(nn.Module):
         self.places.append((reads, position))
 
     def forward(self, u: Tensor) -> Tensor:
+        if self.recorder is not None:
+            refuse_replica(self)
         for fn, (reads, position) in zip(self.fns, self.places, strict=True):
             if position == "inside":
                 u = u + self._noised(in_own_precision(fn, self._read(reads, u)))

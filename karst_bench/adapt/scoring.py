@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from karst_bench.adapt.timm_sites import head_parameters, model_spec
+from karst_bench.errors import MisfitError
 from karst_bench.methods.base import Artefact, Method, ScoredBatch
 from karst_bench.nn.model_spec import ModelSpec, Site
 
@@ -54,7 +55,14 @@ class TimmScoringModel:
 def score_methods(net: nn.Module, methods: Sequence[Method], images_of: Callable[[int], Labelled]) -> dict[str, Artefact]:
     """What every scored method finds on an unadapted model, by method name; the model is used up by it."""
     model = TimmScoringModel(net, images_of)
-    return {method.name: method.score(model) for method in methods if method.scored}
+    return {method.name: _scored(method, model) for method in methods if method.scored}
+
+
+def _scored(method: Method, model: TimmScoringModel) -> Artefact:
+    try:
+        return method.score(model)
+    except MisfitError as error:
+        raise error.of(method.name, model.spec.model) from error
 
 
 def _keeper(seen: dict[str, Tensor], path: str) -> Callable[[nn.Module, Any], None]:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from karst_bench.adapt.timm_compat import Attention, Block, Mlp, PatchMerging, SwinTransformerBlock, is_plain_layer_norm
-from karst_bench.errors import UserError
-from karst_bench.nn.model_spec import ModelSpec
+from karst_bench.errors import MisfitError, UserError
+from karst_bench.nn.model_spec import STANDARD, ModelSpec
 
 
 class BackboneCuts:
@@ -23,14 +23,14 @@ class BackboneCuts:
         self.net, self.spec, self.r = net, spec, r
         for i, width in enumerate(spec.widths):
             if why := _unlike(net.get_submodule(spec.blocks[i])):
-                raise UserError(
-                    f"{spec.blocks[i]} of this {spec.model} ({spec.family}) cannot be narrowed for a side network: {why}; choose a "
-                    "plain ViT or Swin, or another method"
+                raise MisfitError(
+                    "the side network is made of narrow copies of the blocks, which are implemented for timm's standard ViT and "
+                    f"Swin blocks, but {spec.blocks[i]} {why}; use a standard ViT, {STANDARD}, or another method"
                 )
             if width % (r * spec.heads[i]):
                 raise UserError(
-                    f"method.r={r}: 1/{r} of the width {width} is no multiple of the {spec.heads[i]} heads of block {i} on this "
-                    f"{spec.family}; use a divisor of {width // spec.heads[i]}"
+                    f"method.r={r}: the side network would be 1/{r} as wide as the backbone, and {width} / {r} is no multiple of "
+                    f"the {spec.heads[i]} heads of block {i}; use a divisor of {width // spec.heads[i]}"
                 )
         self._channels: dict[int, Tensor] = {}
 
@@ -104,19 +104,20 @@ def _narrow_block(base: Any, width: int) -> nn.Module:
 
 
 def _unlike(block: Any) -> str:
-    """What a block has that a narrow one would lack, "" where it has nothing more."""
+    """What a narrow copy of this block would lack, "" where nothing."""
     if type(block) not in (Block, SwinTransformerBlock):
-        return f"it is a {type(block).__name__}"
-    attn, mlp = block.attn, block.mlp
+        return f"is of class {type(block).__module__.rpartition('.')[2]}.{type(block).__name__}"
+    attn, mlp, norm = block.attn, block.mlp, block.norm1
     if type(block) is Block and type(attn) is not Attention:
-        return f"its attention is a {type(attn).__name__}"
-    if type(mlp) is not Mlp or not is_plain_layer_norm(block.norm1) or block.norm1.bias is None:
-        return f"its MLP is a {type(mlp).__name__}, its norm a {type(block.norm1).__name__}"
-    extra = [name for name in ("q_norm", "k_norm", "norm") if not isinstance(getattr(attn, name, nn.Identity()), nn.Identity)]
-    extra += ["gate"] if getattr(attn, "gate", None) is not None else []
-    extra += ["mlp.norm"] if not isinstance(mlp.norm, nn.Identity) else []
-    extra += ["projections without a bias"] if any(layer.bias is None for layer in (attn.proj, mlp.fc1, mlp.fc2)) else []
-    return f"it has {', '.join(extra)}" if extra else ""
+        return f"has a {type(attn).__name__}"
+    if type(mlp) is not Mlp or not is_plain_layer_norm(norm):
+        return f"has a {type(norm if type(mlp) is Mlp else mlp).__name__}"
+    found = [name for name in ("q_norm", "k_norm", "norm") if not isinstance(getattr(attn, name, nn.Identity()), nn.Identity)]
+    found += ["a gate"] if getattr(attn, "gate", None) is not None else []
+    found += ["a norm in its MLP"] if not isinstance(mlp.norm, nn.Identity) else []
+    layers = (norm, attn.proj, mlp.fc1, mlp.fc2)
+    found += ["layers without a bias"] if any(layer.bias is None for layer in layers) else []
+    return f"has {' and '.join(found)}" if found else ""
 
 
 def _rows(layer: nn.Linear) -> Tensor:

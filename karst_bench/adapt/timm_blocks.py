@@ -60,8 +60,7 @@ class BlockLayout:
     splits: bool = False
 
 
-WINDOWED = "its attention works in windows"
-RELATIVE = "its attention has a relative position for each pair of tokens, and none for new ones"
+RELATIVE = "attention in this model has a position bias for each pair of patches and none for other tokens"
 
 BLOCKS: Mapping[tuple[str, str], BlockLayout] = {
     ("vision_transformer", "Block"): BlockLayout(splits=True),
@@ -77,11 +76,11 @@ BLOCKS: Mapping[tuple[str, str], BlockLayout] = {
     ("swin_transformer", "SwinTransformerBlock"): BlockLayout(),
     ("swin_transformer_v2", "SwinTransformerV2Block"): BlockLayout(
         {"attn": Half("drop_path1", "", False), "mlp": Half("drop_path2", "mlp", False)},
-        fixed_tokens=f"{WINDOWED}, by cosines and with positions computed for their tokens alone",
+        fixed_tokens="attention in this model works in windows, with a position bias for exactly the patches of a window",
     ),
     ("hiera", "HieraBlock"): BlockLayout(
         {"attn": Half("drop_path1", None, True), "mlp": Half("drop_path2", "norm2", True)},
-        fixed_tokens="its tokens are unrolled into mask units and pooled between stages",
+        fixed_tokens="this model groups its tokens into mask units and pools them between stages",
     ),
 }  # fmt: skip
 
@@ -92,16 +91,18 @@ def layout_of(block: nn.Module, path: str) -> BlockLayout:
     layout = BLOCKS.get((kind.__module__.removeprefix("timm.models."), kind.__name__))
     if layout is None:
         raise UserError(
-            f"{path} is a {kind.__module__}.{kind.__name__}, whose layout is not known: where its norms, weights and residual "
-            f"streams lie would have to be said in adapt/timm_blocks.py; known are {', '.join(sorted({n for _, n in BLOCKS}))}"
+            f"methods cannot be attached to {path}, a {kind.__module__}.{kind.__name__}: where to find its norms, weights and "
+            "residual branches is not described in karst_bench/adapt/timm_blocks.py; use a model with other blocks "
+            f"({', '.join(sorted({n for _, n in BLOCKS}))}), or add its description there"
         )
     if not layout.parallel:
         for name, known in (("attn", ATTENTIONS), ("mlp", tuple(MLPS))):
             part = type(getattr(block, name))
             if part.__name__ not in known or not part.__module__.startswith("timm."):
                 raise UserError(
-                    f"{path}.{name} is a {part.__module__}.{part.__name__}, whose layers are not known; known are "
-                    f"{', '.join(known)} of timm"
+                    f"methods cannot be attached to {path}.{name}, a {part.__module__}.{part.__name__}: where to find its layers "
+                    f"is not described in karst_bench/adapt/timm_blocks.py; use a model with one of timm's {', '.join(known)}, or "
+                    "add its description there"
                 )
     return layout
 

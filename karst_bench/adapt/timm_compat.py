@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import torch
 from timm.layers import GELU, LayerNorm, Mlp
-from timm.models import _registry, swin_transformer, vision_transformer
+from timm.models import _registry, register_notrace_module, swin_transformer, vision_transformer
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from timm.models.vision_transformer import Attention, Block  # Attention moved to timm.layers in 1.0.20 and stayed here
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 __all__ = [
     "Attention", "Block", "FakeTensor", "FakeTensorMode", "Mlp", "PatchMerging", "SwinTransformerBlock", "TorchDynamoException",
-    "is_plain_gelu", "is_plain_layer_norm", "renamed_checkpoint", "renamed_to",
+    "is_plain_gelu", "is_plain_layer_norm", "register_notrace_module", "renamed_checkpoint", "renamed_to",
 ]  # fmt: skip
 
 HEAD = "head.fc.weight"  # what timm's Swin filter up to 1.0.30 takes for the mark of a file with timm's own names

@@ -43,8 +43,9 @@ def kind_of(net: nn.Module) -> ModelKind:
             return found
     names = ", ".join(name for _, name in MODELS)
     raise UserError(
-        f"{type(net).__module__}.{type(net).__name__} is no model that methods can be attached to: its blocks, tokens and final "
-        f"norm would have to be said in adapt/timm_sites.py; use a timm ViT or Swin ({names}), such as vit_base_patch16_224"
+        f"methods cannot be attached to a {type(net).__module__}.{type(net).__name__}: where to find its blocks, tokens and final "
+        f"norm is not described in karst_bench/adapt/timm_sites.py; use a model of another class of timm ({names}), or add its "
+        "description there"
     )
 
 

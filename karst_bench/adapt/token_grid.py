@@ -5,7 +5,7 @@ from typing import Any, Protocol, Self
 from torch import Tensor, nn
 
 from karst_bench.adapt.journal import Journal
-from karst_bench.nn.reference import Reference
+from karst_bench.nn.reference import Reference, refuse_proxy, refuse_replica
 
 
 class Grid(Protocol):
@@ -29,8 +29,10 @@ class PatchGrid:
             journal.hook(net.patch_embed.register_forward_hook(grid.note))
         return grid
 
-    def note(self, _: nn.Module, arguments: tuple[Tensor, ...], out: Tensor) -> None:
+    def note(self, stem: nn.Module, arguments: tuple[Tensor, ...], out: Tensor) -> None:
         """Forward hook: out (B, H, W, d) of a stem that leaves flattening to the model."""
+        refuse_replica(stem)
+        refuse_proxy(out)
         self.last = (int(out.shape[1]), int(out.shape[2])) if out.ndim == 4 else None
 
     def __call__(self) -> tuple[int, int]:
@@ -51,8 +53,10 @@ class BlockGrid:
         journal.hook(block.register_forward_pre_hook(grid.note))
         return grid
 
-    def note(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    def note(self, block: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         """Forward hook of the block."""
+        refuse_replica(block)
+        refuse_proxy(arguments[0])
         self.last = int(arguments[0].shape[1]), int(arguments[0].shape[2])
 
     def __call__(self) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from karst_bench.adapt.block_hooks import AttentionRecorder, BlockHooks, HookedBlock
-from karst_bench.adapt.intermediates import INTERMEDIATES, Intermediates
+from karst_bench.adapt.intermediates import INTERMEDIATES, Features, Intermediates
 from karst_bench.adapt.module_tree import M, ModuleTree
 from karst_bench.adapt.readout import Readout
 from karst_bench.adapt.timm_compat import Attention
@@ -15,21 +15,23 @@ from karst_bench.adapt.timm_sites import classifiers
 from karst_bench.adapt.token_grid import BlockGrid, Grid, PatchGrid
 from karst_bench.adapt.trained import TrainedParameters
 from karst_bench.adapt.window_tokens import PooledPrompts, WindowTokens
-from karst_bench.errors import UserError
+from karst_bench.errors import MisfitError, UserError
 from karst_bench.nn.block_hook import BlockHook
+from karst_bench.nn.model_spec import STANDARD
 from karst_bench.nn.reference import Reference
+
+POOLS = ("with this method the final norm pools the tokens for the head and gives no feature map; call the whole model, or "
+         "forward_intermediates with norm=False")  # fmt: skip
 
 
 class TokenVerbs(ModuleTree):
-    """Part of TimmAdaptedModel. attaching: the method whose attach is under way, for messages; unmergeable: what no plain
-    layer computes."""
+    """Part of TimmAdaptedModel. unmergeable: what no plain layer computes."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
         self._head_paths = list(classifiers(net))
         self._parameters = TrainedParameters(net, self._head_paths)
         self._block_hooks: BlockHooks | None = None
-        self.attaching = ""
         self.unmergeable: list[str] = []
 
     def block_hook(self, hook: BlockHook, *, needs_attention: Collection[int] = ()) -> None:
@@ -50,7 +52,8 @@ class TokenVerbs(ModuleTree):
             if hook.added_prefix and hasattr(attn, "num_prefix_tokens"):  # rotary positions leave prefix tokens alone
                 self._journal.set(attn, "num_prefix_tokens", attn.num_prefix_tokens + hook.added_prefix)
         if hook.changes_tokens == "dropped":
-            self._guard(f"{type(hook).__name__} drops tokens on the way, which leaves no feature map", only_norm=False)
+            self._guard(f"{type(hook).__name__} drops tokens between blocks, so that no feature map is left; call the whole model",
+                        only_norm=False)  # fmt: skip
         for i in needs_attention:
             self._journal.set(self._block_module(i).attn, "fused_attn", False)  # the fused form shows no probabilities
             self._put(f"{self._block_path(i)}.attn.attn_drop", AttentionRecorder)
@@ -62,7 +65,7 @@ class TokenVerbs(ModuleTree):
         where another method pools, or where the attention takes no further token.
         """
         if self.spec.fixed_tokens:
-            raise self._misfit(type(prompts).__name__, self.spec.fixed_tokens)
+            raise self._misfit("adds tokens", self.spec.fixed_tokens)
         module, trained, grid = self._block_module(block), self._train(prompts), self.grid(block)
         wrap = partial(WindowTokens, block=module, prompts=trained, grid=grid, per_image=per_image, keep=pooled)
         tokens = self._put(f"{self._block_path(block)}.attn", wrap)
@@ -70,12 +73,13 @@ class TokenVerbs(ModuleTree):
             raise UserError(f"{type(prompts).__name__} and another method both say what the head pools; attach one of them")
         if pooled:
             self._put("norm", partial(PooledPrompts, tokens=tokens))
+            self._guard(POOLS, only_norm=True)
         self.unmergeable.append(f"{type(prompts).__name__} in block {block}")
 
     def grid(self, block: int) -> Grid:
         """() -> (rows, columns) of the patches that this block is given, in the forward pass under way."""
         if self.spec.model == "Hiera":
-            raise self._misfit("what reads patches as a grid", self.spec.fixed_tokens)
+            raise self._misfit("reads the patches as a grid", self.spec.fixed_tokens)
         if self.spec.family == "vit":
             return PatchGrid.of(self.net, self._journal)
         return BlockGrid.of(self._block_module(block), self._journal)
@@ -108,21 +112,25 @@ class TokenVerbs(ModuleTree):
             )
 
     def _refuse_hook(self, hook: BlockHook) -> None:
-        name, rotary = type(hook).__name__, getattr(self.net, "rope", None) is not None
+        does = "adds or drops tokens" if hook.changes_tokens else "follows the tokens from block to block"
         if self.spec.fixed_tokens and (hook.changes_tokens or self.spec.model == "Hiera"):
-            raise self._misfit(name, self.spec.fixed_tokens)
-        if rotary and hook.changes_tokens not in ("", "prefix"):
-            raise self._misfit(name, "rotary positions belong to the patches that are there, and it adds or drops some among them")
+            raise self._misfit(does, self.spec.fixed_tokens)
+        if getattr(self.net, "rope", None) is not None and hook.changes_tokens not in ("", "prefix"):
+            raise self._misfit(does, "the rotary position embedding of this model is that of all patches, in their order")
         for i in range(self.spec.depth if hook.uses_mid else 0):
-            if not self._layout(i).splits or type(self._block_module(i).attn) is not Attention:
-                raise self._misfit(name, "it works between attention and MLP of timm's plain ViT block alone")
+            block = self._block_module(i)
+            if not self._layout(i).splits or type(block.attn) is not Attention:
+                kind = type(block).__name__ if not self._layout(i).splits else type(block.attn).__name__
+                raise self._misfit("works between attention and MLP of timm's standard Block", f"this model is built of {kind}")
 
     def _guard(self, why: str, *, only_norm: bool) -> None:
         for call in (name for name in INTERMEDIATES if hasattr(self.net, name)):
             self._journal.set(self.net, call, Intermediates(call, Reference(self.net), why, only_norm))
+        features = Features(Reference(self.net), why)
+        self._journal.set(self.net, "forward_features", features)
+        self._journal.hook(self.net.register_forward_pre_hook(features.enter))
+        self._journal.hook(self.net.register_forward_hook(features.leave, always_call=True))
 
-    def _misfit(self, what: str, why: str) -> UserError:
-        return UserError(
-            f"{self.attaching or what} does not fit this {self.spec.model} ({self.spec.family}): {why}; choose another backbone "
-            "or method"
-        )
+    @staticmethod
+    def _misfit(does: str, but: str) -> MisfitError:
+        return MisfitError(f"the method {does}, but {but}; use a standard ViT, {STANDARD}, or another method")

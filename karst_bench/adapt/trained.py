@@ -38,7 +38,7 @@ class TrainedParameters:
         names = fnmatch.filter(self.own, pattern)
         if not names:
             raise UserError(
-                f"unfreeze({pattern!r}) fits no parameter of the backbone; its names look like {next(iter(self.own))!r}"
+                f"unfreeze({pattern!r}) matches no parameter of the backbone; its names look like {next(iter(self.own))!r}"
             )
         for name in names:
             getattr(*self.own[name]).requires_grad_(True)
@@ -56,8 +56,8 @@ class TrainedParameters:
         for group in self._groups:
             if len({id(getattr(*place)) for place in group}) > 1:
                 raise UserError(
-                    f"{type(group[0][0]).__name__}.{group[0][1]} is one parameter of {len(group)} modules, and a conversion of "
-                    "the model made several of it; convert the model before attaching"
+                    f"{type(group[0][0]).__name__}.{group[0][1]} was shared by {len(group)} modules, and a conversion of the model "
+                    "made separate parameters of it; convert the model before attaching"
                 )
         return {place for group in self._groups for place in group}
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from karst_bench.nn.named_tensors import gathered
+
 NARROWER = {torch.float32: (torch.bfloat16, torch.float16), torch.float64: (torch.float32, torch.bfloat16, torch.float16)}
 
 
@@ -22,7 +24,7 @@ def weights_hash(weights: Mapping[str, Tensor], dtype: torch.dtype | None = None
     """SHA-256 over names, shapes and the values, in this precision or their own, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(weights):
-        values = weights[name].detach().to("cpu", dtype).contiguous()
+        values = gathered(weights[name].detach()).to("cpu", dtype).contiguous()
         digest.update(f"{name} {tuple(values.shape)}\n".encode())
         if values.numel():
             digest.update(values.view(-1).view(torch.uint8).numpy().data)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from karst_bench.adapt.token_grid import Grid
-from karst_bench.nn.reference import Reference
+from karst_bench.nn.reference import Reference, refuse_replica
 from karst_bench.nn.transient import Transient
 
 
@@ -48,6 +48,7 @@ class WindowTokens(nn.Module):
         self.base.set_window_size(*args, **kwargs)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        refuse_replica(self)
         attn, (count, L, _) = self.base, x.shape
         tokens = (self.prompts(count // self.windows) if self.per_image else torch.stack([self.prompts()])).to(x.dtype)
         p = tokens.shape[1]

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from karst_bench.errors import UserError
+from karst_bench.errors import MisfitError, UserError
 from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec, ScoringModel
 from karst_bench.nn.binary import BinaryLowRank
 from karst_bench.nn.lowrank import DroppedLowRank
@@ -53,8 +53,9 @@ class Heat(Method):
         found = [torch.zeros(heads, dtype=torch.float64) for heads in spec.heads]
         projections = spec.having("proj")
         if len(projections) != spec.depth or (self.importance == "weight" and not _weights(spec) <= dict(spec.names).keys()):
-            raise UserError(f"{self.name} scores one attention with one fused projection a block, which this {spec.model} "
-                            f"({spec.family}) has not; use a method without a scoring pre-pass, such as lora")  # fmt: skip
+            raise MisfitError("the method scores the heads of one attention in each block by its fused qkv projection, and this "
+                              "model has several or keeps q, k and v apart; use a method without a scoring pass, "
+                              "such as lora")  # fmt: skip
         for batch in model.batches(self.score_batches, self.score_batch, inputs=projections):
             for layer, site in enumerate(projections):
                 if self.importance == "activation":

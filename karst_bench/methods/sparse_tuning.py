@@ -62,7 +62,7 @@ def selected(h: Tensor, attention: Tensor, *, keep: float, prefix: int) -> Tenso
     Shapes: h (B, prefix + n, d), attention (B, prefix + n) -> (B, prefix + ceil(keep n) + 1, d).
     """
     patches, a = h[:, prefix:], attention[:, prefix:]
-    best = a.topk(math.ceil(round(keep * a.shape[1], 6)), dim=1).indices
+    best = a.topk(math.ceil(round(keep * int(a.shape[1]), 6)), dim=1).indices
     kept = patches.gather(1, best[..., None].expand(-1, -1, h.shape[-1]))
     rest = a.scatter(1, best, 0.0)
     fused = (rest[:, None] @ patches).to(h.dtype)

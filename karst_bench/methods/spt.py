@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from karst_bench.errors import UserError
+from karst_bench.errors import MisfitError, UserError
 from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec, ScoringModel
 from karst_bench.nn.bottleneck import Bottleneck
 from karst_bench.nn.drop_path import DroppedBranch
@@ -149,9 +149,9 @@ class SPT(Method):
 def _rows(site: Site, sensitivity: dict[str, Tensor]) -> Tensor:
     name = f"{site.path}.weight"
     if name not in sensitivity:
-        raise UserError(
-            f"{site.name} is no weight of its own on this model, whose q, k and v stand apart, and SPT scores it; use a method "
-            "without a scoring pre-pass, such as lora"
+        raise MisfitError(
+            f"the method scores the weight of {site.name}, and this model keeps q, k and v apart; use a method without a scoring "
+            "pass, such as lora"
         )
     weight = sensitivity[name]
     return weight if site.rows is None else weight[site.rows[0] : site.rows[1]]

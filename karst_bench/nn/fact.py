@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from karst_bench.errors import UserError
+from karst_bench.errors import MisfitError
 from karst_bench.nn.lowrank import HiddenAndUp
-from karst_bench.nn.model_spec import ModelSpec, Site
+from karst_bench.nn.model_spec import STANDARD, ModelSpec, Site
 
 ROLES = ("qkv", "proj", "fc1", "fc2")
 
@@ -61,14 +61,14 @@ class FactorUpdate(nn.Module):
 def slices_of(site: Site, spec: ModelSpec) -> tuple[int, int]:
     """(o, i): how many d x d slices a layer has along its output and its input.
 
-    Raises: UserError where a width is no multiple of the block's.
+    Raises: MisfitError where a width is no multiple of the block's.
     """
     assert site.block is not None
     d = spec.widths[site.block]
     if site.d_out % d or site.d_in % d:
-        raise UserError(
-            f"{site.name} is {site.d_out} x {site.d_in}, which slices of {d} x {d} do not tile; "
-            "FacT needs layers whose sizes are whole multiples of the block's width"
+        raise MisfitError(
+            f"FacT cuts every weight into squares as wide as the block, but {site.name} is {site.d_out} x {site.d_in} in a block "
+            f"of width {d}; use a model whose layers are whole multiples of its width, {STANDARD}"
         )
     return site.d_out // d, site.d_in // d
 

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from karst_bench.errors import UserError
+from karst_bench.errors import MisfitError, UserError
 
 ROLES = (
     "embed", "embed_norm", "qkv", "q", "k", "v", "proj", "fc1", "fc2", "norm1", "norm2",
     "reduction", "reduction_norm", "final_norm",
 )  # fmt: skip
+STANDARD = "such as vit_base_patch16_224"  # a model that every method can be attached to
 EVERY_BLOCK = ("qkv", "q", "k", "v", "proj", "fc1", "fc2", "norm1", "norm2")  # roles that a block has, or its class is refused
 
 
@@ -75,6 +76,6 @@ class ModelSpec:
             if role not in ROLES:
                 raise UserError(f"site role {role!r} is unknown; the roles are {', '.join(ROLES)}")
             if role in EVERY_BLOCK and len({site.block for site in self.sites if site.role == role}) < self.depth:
-                raise UserError(f"the blocks of this {self.model} ({self.family}) have no {role} of their own, which the method "
-                                "adapts; choose another backbone, or a method of other layers")  # fmt: skip
+                raise MisfitError(f"the method adapts {role} in every block, but the blocks of this model have no {role} of their "
+                                  f"own; use a model that has it, {STANDARD}, or another method")  # fmt: skip
         return [site for site in self.sites if site.role in roles]

@@ -1,6 +1,6 @@
 """Tensors by name: saved ones into live ones, all or none."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -35,3 +35,16 @@ def refuse_misfit(
             raise UserError(
                 f"{source} does not fit: {name} has shape {saved[name]} there and {tuple(tensor.shape)} here; {remedy}"
             )
+
+
+def is_sharded(tensors: Iterable[Tensor]) -> bool:
+    """Whether some of them lie in pieces on several processes (FSDP's fully_shard)."""
+    return any(hasattr(tensor, "full_tensor") for tensor in tensors)
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that lies in pieces on several processes, all of which must ask for it; any other as it is."""
+    if not hasattr(tensor, "full_tensor"):
+        return tensor
+    whole: Tensor = tensor.full_tensor()
+    return whole

@@ -195,7 +195,7 @@ def test_inner_features_have_the_models_own_shapes_or_are_refused(label):
             continue
         assert [f.shape for f in net.forward_intermediates(images, intermediates_only=True)] == expected, name
         if name == "dtl" and hasattr(net, "get_intermediate_layers"):
-            with pytest.raises(UserError, match="use norm=False"):
+            with pytest.raises(UserError, match="with norm=False"):
                 net.get_intermediate_layers(images, norm=True)
             assert net.get_intermediate_layers(images)[0].shape == plain.get_intermediate_layers(images)[0].shape
 

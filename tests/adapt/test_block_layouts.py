@@ -65,7 +65,7 @@ def test_adapters_of_the_attention_read_what_enters_the_block(label):
 
 
 def test_what_a_block_cannot_hand_over_is_refused():
-    with pytest.raises(UserError, match="reads norm in the attn half"):
+    with pytest.raises(UserError, match="reads the tokens before attention"):
         TimmAdaptedModel(build("Hiera")).residual(0, "attn", Probe(), reads="norm")
 
 

@@ -58,7 +58,7 @@ def test_pairs_merge(attached, images, shake, pair):
 @pytest.mark.parametrize(
     ("family", "overrides", "reason"),
     [
-        ("swin", ["method=vpt_shallow"], "vpt_shallow is defined for vit"),
+        ("swin", ["method=vpt_shallow"], "to this SwinTransformer: the method is defined for plain ViTs"),
         ("vit", ["method=karst_swin_staged"], "names no rank for vit"),
         ("vit", ["method=vpt_deep", "also=dtl"], "one changes the token sequence"),
         ("vit", ["method=convpass", "also=vpt_shallow"], "one changes the token sequence"),

@@ -52,7 +52,8 @@ def fitting(attached, family, name):
         return attached(family, f"method={name}")
     except UserError as error:
         reason = str(error)
-        assert family in reason, f"a refusal names what does not fit: {reason}"
+        model = {"vit": "VisionTransformer", "swin": "SwinTransformer"}[family]
+        assert reason.startswith(f"{name} cannot be attached to this {model}: "), reason
         assert ";" in reason, f"a refusal ends with a remedy: {reason}"
         pytest.skip(reason)
 

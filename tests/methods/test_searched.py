@@ -199,7 +199,7 @@ def test_random_configurations_are_legal(settings, vit_b16, name, number):
 
 
 def test_refused_with_a_reason(settings, attached):
-    with pytest.raises(UserError, match="noah is defined for vit"):
+    with pytest.raises(UserError, match="noah cannot be attached to this SwinTransformer: the method is defined for plain ViTs"):
         attached("swin", "method=noah")
     with pytest.raises(UserError, match="3 sizes, the backbone 4 blocks"):
         attached("vit", "method=noah", "method.subnet={vpt:[1,2,3],lora:1,adapter:1}")

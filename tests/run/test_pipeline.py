@@ -180,7 +180,7 @@ def test_missing_data_and_weights_are_both_named(tmp_path: Path, monkeypatch, ca
         (["method=full", "extra=rst"], ["extra=none"]),
         (["device=cuda"], ["device=cpu"]),
         (["backbone.weights=/nowhere/x.pth"], ["/nowhere/x.pth"]),
-        (["backbone.timm_name=resnet18", "backbone.weights=none"], ["ResNet", "timm ViT or Swin"]),
+        (["backbone.timm_name=resnet18", "backbone.weights=none"], ["ResNet", "another class of timm"]),
         (["recipe.batch=0"], ["recipe.batch=0"]),
         (["recipe.lr=nan"], ["recipe.lr=nan", "number"]),
         (["method.N=0"], ["method.N=0", "at least 1"]),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.block_hooks import BlockHooks, HookedBlock
+from karst_bench.adapt.intermediates import own_features
 from karst_bench.adapt.speed.frozen_features import is_random
 from karst_bench.nn.reference import Reference
 
@@ -33,7 +34,7 @@ class CachedActivations(nn.Module):
         hooks, seen = self.hooks.module, list[Tensor]()
         hooks.recorded = seen
         try:
-            self.net.forward_features(x)
+            own_features(self.net, x)
         finally:
             hooks.recorded = None
         self.shapes = [h.shape[1:] for h in seen]

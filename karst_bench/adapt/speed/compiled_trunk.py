@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from karst_bench.adapt.intermediates import own_features
 from karst_bench.adapt.timm_compat import TorchDynamoException
 from karst_bench.adapt.timm_sites import classifier, classifiers
 from karst_bench.nn.reference import Reference
@@ -60,5 +61,5 @@ class CompiledTrunk(nn.Module):
 
 
 def _features(net: Any, x: Tensor) -> Tensor:
-    features: Tensor = net.forward_head(net.forward_features(x), pre_logits=True)
+    features: Tensor = net.forward_head(own_features(net, x), pre_logits=True)
     return features
