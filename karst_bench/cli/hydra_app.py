@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from karst_bench import __version__, compat, stopping
 from karst_bench.cli import plans, workers
-from karst_bench.cli.clusters import is_cluster
+from karst_bench.cli.clusters import LAUNCHERS, is_cluster
 from karst_bench.cli.console import attach_console
 from karst_bench.cli.outcome import BAD_INPUT, asks_for_debug, exit_code
 from karst_bench.cli.run_help import help_text
@@ -71,6 +71,8 @@ def _run(flags: list[str], words: list[str]) -> None:
 
             launch(overrides)
             return
+        if is_cluster(overrides):  # flags that ask Hydra something
+            compat.prefer_own_options("hydra/launcher", LAUNCHERS)
         if not flags and not any(HYDRAS.match(override) for override in overrides):
             _one(config.settings_of(overrides))
             return

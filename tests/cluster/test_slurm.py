@@ -74,7 +74,7 @@ def test_six_runs_one_of_which_is_killed(cluster: Slurm, sweep: Sweep) -> None:
 def test_at_its_limit_a_run_is_requeued_and_ends_with_the_same_bits(
     cluster: Slurm, sweep: Sweep, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    limit = ["hydra.launcher.timeout_min=3", "hydra.launcher.signal_delay_s=60"]
+    limit = ["hydra.launcher.timeout_min=4", "hydra.launcher.signal_delay_s=60"]
     submitting = sweep.begin(sweep.command("method=held", "seed=0", *SLURM, *limit), cluster.environment)
     calm = undisturbed(sweep, tmp_path_factory, "method=held", "seed=0")
     requeued(cluster, sweep)
