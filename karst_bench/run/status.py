@@ -253,7 +253,9 @@ def _logs(planned: Sequence[SweepCell]) -> list[str]:
     """Where the logs of what is running and what failed lie, and those of a cluster's jobs."""
     told = [cell for cell in planned if cell.state in ("running", "failed") and cell.run_id is not None]
     places = {cell.run_id: log_path(Path(cell.config["paths"]["results"]), cell.config["suite"], str(cell.run_id)) for cell in told}
-    lines = [f"  {cell.state:8}{places[cell.run_id]}  {' '.join(cell.overrides)}" for cell in told[:LOGS]]
+    shared = set(planned[0].overrides).intersection(*(cell.overrides for cell in planned)) if len(planned) > 1 else set()
+    lines = [f"  {cell.state:8}{places[cell.run_id]}  {' '.join(word for word in cell.overrides if word not in shared)}"
+             for cell in told[:LOGS]]  # fmt: skip
     lines += [f"  and {len(told) - LOGS} more in the same folders"] if len(told) > LOGS else []
     folders = {job_logs(Path(cell.config["paths"]["results"])) for cell in planned}
     lines += [f"  jobs    {folder}" for folder in sorted(folders) if folder.is_dir()]
