@@ -114,7 +114,7 @@ def _read(path: Path) -> dict[str, Any]:
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise UserError(f"{path} ({path.stat().st_size} bytes) cannot be read: {reason}; fetch it again") from error
     except Exception as error:  # weights_only refuses whatever would have to be unpickled
         raise UserError(f"{path} holds Python objects, which are never unpickled; convert it to safetensors") from error

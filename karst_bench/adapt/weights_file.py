@@ -101,7 +101,7 @@ def read_sums(root: Path) -> dict[str, WeightsEntry]:
         return {}
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, WeightsEntry])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{file}: not JSON with sums ({error}); delete it, the sums will be recorded anew") from error
 
 

@@ -41,6 +41,9 @@ def from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
         if _checksum(tensors, header[META]) != header[CHECKSUM]:
             raise ValueError("its checksum does not fit its content")
-        return tensors, json.loads(header[META])
+        meta = json.loads(header[META])
+        if not isinstance(meta, dict):
+            raise ValueError("its meta data are no object of JSON")
+        return tensors, meta
     except (SafetensorError, KeyError, TypeError, ValueError, OSError, RuntimeError, OverflowError, MemoryError) as error:
         raise CheckpointError(f"{path} is no whole checkpoint of karst_bench ({error})") from error

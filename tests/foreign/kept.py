@@ -53,7 +53,8 @@ def resumed_runs(folder: Path) -> Kind:
         pipeline.run(settings)
 
     def read(data: bytes) -> str:
-        store.path(calm.id).unlink(missing_ok=True)
+        for kind in ("runs", "failed"):
+            store.path(calm.id, kind).unlink(missing_ok=True)
         put(path := store.checkpoint_path(calm.id), data)
         with Warned() as warned:
             pipeline.run(settings)
