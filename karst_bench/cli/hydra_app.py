@@ -158,11 +158,10 @@ def _hydra(arguments: list[str], apart: bool) -> _Sweep:
     try:
         with workers.launching() if apart else nullcontext() as launch:
             task()
+            failures.raised += [] if launch is None else launch.failures()
     finally:  # --info leaves a handler on standard output
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
-    if launch is not None:
-        failures.raised += launch.failures()
     return failures
 
 

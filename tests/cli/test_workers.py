@@ -5,13 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from karst_bench import stopping
-from karst_bench.cli import workers
+from karst_bench.cli import hydra_app, workers
 from karst_bench.cli.outcome import exit_code
 from karst_bench.errors import UserError
 
@@ -127,6 +127,21 @@ def test_what_runs_raised_reaches_the_launcher(launch):
     assert code_of(child(act)) == 0
     found = {type(error): str(error) for error in launch.failures()}
     assert found == {UserError: "a bad word", RuntimeError: "ZeroDivisionError"}
+
+
+def test_a_run_that_failed_in_a_worker_fails_the_sweep(monkeypatch, tmp_path):
+    launches, real = [], workers.launching
+
+    @contextmanager
+    def watched():
+        with real() as launch:
+            launches.append(launch)
+            yield launch
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workers, "launching", watched)
+    monkeypatch.setattr(hydra_app.hydra, "main", lambda **_: lambda _: lambda: launches[0].failed(UserError("a bad word")))
+    assert hydra_app.main(["-m", "seed=0,1", "hydra/launcher=joblib", f"paths.results={tmp_path}"]) == 2
 
 
 def test_a_pool_that_the_signal_broke_is_a_stop_and_no_failure():
