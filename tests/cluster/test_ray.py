@@ -1,6 +1,7 @@
 """A real Ray on this machine."""
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -9,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sweeping import PATIENCE_S, Sweep
+import yaml
+from sweeping import PATIENCE_S, ROOT, Sweep
 
 without = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: the extra [ray]")
 pytestmark = [pytest.mark.cluster, without]
@@ -32,3 +34,11 @@ def test_six_runs_one_of_whose_workers_is_stopped(sweep: Sweep, ray_folder: Path
     sweep.let_go()
     assert driver.wait(PATIENCE_S) == 0, sweep.said()
     assert len(sweep.records()) == 6 and sorted(sweep.begun()) == [1] * 5 + [2]
+
+
+def test_the_example_is_a_cluster_by_rays_schema() -> None:
+    import jsonschema
+    import ray
+
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text())
+    jsonschema.validate(yaml.safe_load((ROOT / "examples/ray_cluster.yaml").read_text()), schema)

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from slurm import Slurm
-from sweeping import PATIENCE_S, Sweep
+from sweeping import PATIENCE_S, ROOT, Sweep
 
 pytestmark = pytest.mark.cluster
 SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.gone_s=5"]
@@ -113,3 +114,21 @@ def test_two_nodes_share_a_sweep_and_one_dies(cluster: Slurm, sweep: Sweep) -> N
     finally:
         cluster.start_node(died)
     assert len(sweep.records()) == 6 and sorted(sweep.begun()) == [1] * 5 + [2]
+
+
+def test_workers_of_the_example_requeue_themselves_at_their_limit(cluster: Slurm, sweep: Sweep) -> None:
+    """SIGTERM as --signal=TERM@180 sends it; here are no GPUs to ask for."""
+    script = sweep.folder / "workers.sbatch"
+    lines = (ROOT / "examples/workers.sbatch").read_text().splitlines(keepends=True)
+    script.write_text("".join(line for line in lines if "--gpus" not in line))
+    words = sweep.command("method=held,bitfit", "seed=0,1")[4:]
+    environment = cluster.environment | {"RUNS_PER_GPU": "2", "PYTHON": sys.executable}
+    sweep.begin(["sbatch", "--wait", "--array=0-1", "--cpus-per-task=1", "--parsable", str(script), *words], environment)
+    sweep.held()
+    for job in cluster.run("squeue", "-h", "--array", "-t", "RUNNING", "-o", "%i").split():
+        cluster.run("scancel", "--signal=TERM", job, check=False)
+    requeued(cluster, sweep)
+    cluster.wait_for(lambda: not cluster.run("squeue", "-h"), PATIENCE_S, "empty queue")
+    said = "".join(path.read_text() for path in sweep.folder.glob("karst_bench.*.log"))
+    assert len(sweep.records()) == 4, sweep.said() + said
+    assert "held on mini/digits (vit_mini, seed 0): goes on after epoch 2 of 5" in said
