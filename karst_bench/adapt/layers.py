@@ -92,7 +92,7 @@ class AdaptedLayer(nn.Module):
             y = self._folded_norm(x)
         else:
             matrix = self._matrix(x)
-            y = self.base(x) if matrix is None else matrix.view(*x.shape[:-1], -1)
+            y = self.base(x) if matrix is None else matrix.unflatten(0, x.shape[:-1])
         y = self._branched(x, y, matrix)
         axis = 1 if isinstance(self.base, nn.Conv2d) else -1
         for affine in () if fold else self.after:
