@@ -13,7 +13,7 @@ from benchmarks.phases import run
 from karst_bench.config.compose import settings_of
 from karst_bench.config.option_files import options
 
-PICTURES = 200  # files of a task; the lists name each several times, so that the disk holds them
+PICTURES = 100  # files of a split; the lists name each several times, so that the disk holds them
 
 
 def measured(tasks: Sequence[str] | None = None, shrink: int = 1, more: Sequence[str] = ()) -> dict[str, Any]:
@@ -37,10 +37,13 @@ def write_task(home: Path, test: int, classes: int) -> int:
     """A task as it lies on a disk: train800, val200 and as many test lines. Returns the last."""
     (home / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for number in range(PICTURES):
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(home / "images" / f"{number:04d}.png")
-    lines = {"train800": 800, "val200": 200, "train800val200": 1000, "test": test}
-    for name, count in lines.items():
-        text = "".join(f"images/{number % PICTURES:04d}.png {number % classes}\n" for number in range(count))
-        (home / f"{name}.txt").write_text(text)
+    lines: dict[str, list[str]] = {}
+    for part, count in {"train800": 800, "val200": 200, "test": test}.items():  # no image in two of them
+        for number in range(PICTURES):
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(home / "images" / f"{part}_{number:03d}.png")
+        shown = [number % PICTURES for number in range(count)]
+        lines[part] = [f"images/{part}_{number:03d}.png {number % classes}\n" for number in shown]
+    lines["train800val200"] = lines["train800"] + lines["val200"]
+    for name, listed in lines.items():
+        (home / f"{name}.txt").write_text("".join(listed))
     return test
