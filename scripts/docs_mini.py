@@ -29,7 +29,8 @@ SEARCHED = {
     "KARST": ("karst", "ours"), "full": ("full", "ours"),
 }  # fmt: skip
 DIFFERENCES = [("linear", "random, linear"), ("LoRA", "linear"), ("KARST", "linear"), ("KARST", "LoRA")]
-EVERY = ("digits", "cells", "location")
+EVERY = ("digits", "cells", "distance")
+BACKBONES = ("vit_mini", "swin_mini")
 
 
 def shown(estimate: Estimate | None) -> str:
@@ -54,9 +55,13 @@ def rows_of(runs: Sequence[Run], backbone: str) -> dict[tuple[str, str], MethodR
 
 
 def searched(runs: Sequence[Run]) -> str:
-    """A line per task, the mean of the nine, and what each column differs by from the probe."""
+    """For each backbone a line per task, the mean of the nine, and what the columns differ by."""
+    return "\n\n".join(f"**{backbone}**\n\n{_searched_on(runs, backbone)}" for backbone in BACKBONES)
+
+
+def _searched_on(runs: Sequence[Run], backbone: str) -> str:
     weights = [1 / len(TASKS)] * len(TASKS)
-    rows = rows_of(runs, "vit_mini")
+    rows = rows_of(runs, backbone)
     picked = {title: rows.get(key) for title, key in SEARCHED.items()}
     lines = [
         [task, *(shown(row.tasks[task].estimate if row and task in row.tasks else None) for row in picked.values())]
@@ -65,7 +70,7 @@ def searched(runs: Sequence[Run]) -> str:
     means = {title: aggregate.mean_over(row, TASKS, weights) if row else None for title, row in picked.items()}
     lines.append(["mean of nine", *(shown(mean) for mean in means.values())])
     table = tabulate(lines, headers=["task", *SEARCHED], tablefmt="pipe", colalign=["left", *["right"] * len(SEARCHED)])
-    return table + "\n\n" + "\n".join(differences(picked))
+    return "\n\n".join([table, *(["\n".join(said)] if (said := differences(picked)) else [])])
 
 
 def differences(picked: dict[str, MethodResults | None]) -> list[str]:
@@ -87,16 +92,20 @@ def differences(picked: dict[str, MethodResults | None]) -> list[str]:
 def every(runs: Sequence[Run]) -> str:
     """Every method on three tasks and both backbones, one seed, the searched probe first; below it in italics."""
     lines, notes = [], []
-    both = {backbone: rows_of(runs, backbone) for backbone in ("vit_mini", "swin_mini")}
-    methods = sorted({method for rows in both.values() for method, tuned in rows if tuned == "none"})
-    for method in ("probe", *methods):
-        key = ("linear", "ours") if method == "probe" else (method, "none")
-        line = ["linear, lr searched" if method == "probe" else f"`{method}`"]
+    both = {backbone: rows_of(runs, backbone) for backbone in BACKBONES}
+    methods = {
+        method
+        for rows in both.values()
+        for (method, tuned), row in rows.items()
+        if tuned == "ours" and set(EVERY) & set(row.tasks)
+    }
+    for method in ("linear", *sorted(methods - {"linear"})):
+        line = [f"`{method}`"]
         for rows in both.values():
-            line += [_against(rows, key, task) for task in EVERY]
+            line += [_against(rows, (method, "ours"), task) for task in EVERY]
         lines.append(line)
     for backbone, rows in both.items():
-        plain = {method: row.tasks for (method, tuned), row in rows.items() if tuned == "none"}
+        plain = {method: row.tasks for (method, tuned), row in rows.items() if tuned == "ours"}
         means = {
             m: {task: cells[task].estimate.value for task in EVERY if task in cells} for m, cells in plain.items()
         }
