@@ -48,7 +48,7 @@ def rows_of(runs: Sequence[Run], backbone: str) -> dict[tuple[str, str], MethodR
         for row in settings:
             facts = dict(row.setting)
             random = facts["weights"] == "none"
-            changed = row.layer > 0 or any(not item.startswith("weights=") for item in row.deviations)
+            changed = row.layer > 0 or any(not item.startswith(("weights=", "budget=")) for item in row.deviations)
             if random == (row.tuned == "ours_random") and not changed and row.tasks:
                 found[row.method, row.tuned] = row
     return found
