@@ -34,6 +34,7 @@ class Launch:
 
     @property
     def stop(self) -> Path:
+        """The file that says so."""
         return self.folder / "stop"
 
     def wish(self) -> int | None:

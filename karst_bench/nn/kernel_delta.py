@@ -123,6 +123,7 @@ class RecomputedProduct(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        """dx = dy dW, and what G = dy^T x gives each point through dW, which is computed again."""
         x, threshold, *points = ctx.saved_tensors
         with full_precision(dy.device.type):
             with torch.enable_grad():

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from report_records import record, write
 
-from karst_bench.config.option_files import option_config, options
+from karst_bench.config.option_files import option_config, option_defaults, options
 from karst_bench.config.sweep_files import SUITES
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
@@ -92,7 +92,7 @@ def test_every_printed_row_finds_its_method():
 def test_a_method_says_the_extra_that_its_file_chooses():
     """`about.extra` names what the defaults list overrides; labels rest on it."""
     for method in (name for name in options("method") if name != "none"):
-        chosen = suite.option_defaults("method", method).get("extra", "none")
+        chosen = option_defaults("method", method).get("extra", "none")
         assert suite.own_extra(method) == chosen, method
 
 
