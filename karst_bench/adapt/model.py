@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from karst_bench.adapt.layers import AdaptedLayer, Merge
 from karst_bench.adapt.module_tree import M
@@ -44,7 +45,10 @@ class TimmAdaptedModel(TokenVerbs):
         self.artefacts: dict[str, Artefact] = {}
 
     def freeze(self) -> None:
-        """Freezes everything but the classifiers."""
+        """Freezes everything but the classifiers; running statistics too, which no adapter file holds."""
+        for module in self.net.modules():
+            if isinstance(module, _BatchNorm):
+                self._journal.hook(module.register_forward_pre_hook(_as_in_evaluation))
         for parameter in self.net.parameters():
             parameter.requires_grad_(False)
         for head in classifiers(self.net).values():
@@ -248,3 +252,8 @@ class TimmAdaptedModel(TokenVerbs):
         if pool == "cls" and self.spec.class_token:
             return ClassToken()
         raise UserError(f"readout(pool={pool!r}) is not defined on this {self.spec.model}; use mean_patch, own or a function")
+
+
+def _as_in_evaluation(norm: nn.Module, _: Any) -> None:
+    """Forward pre-hook of a batch norm: it uses the statistics it was pre-trained with, and leaves them as they are."""
+    norm.eval()
