@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from karst_bench.adapt.layers import AdaptedLayer, Merge
 from karst_bench.adapt.module_tree import M
@@ -25,6 +24,8 @@ from karst_bench.nn.weight_delta import WeightDelta
 HALVES = ("attn", "mlp")
 READS = ("block", "norm", "out", "sum")
 POSITIONS = ("inside", "own_drop_path", "after_drop_path")
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class TimmAdaptedModel(TokenVerbs):
@@ -47,7 +48,7 @@ class TimmAdaptedModel(TokenVerbs):
     def freeze(self) -> None:
         """Freezes everything but the classifiers; running statistics too, which no adapter file holds."""
         for module in self.net.modules():
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, BATCH_NORMS):
                 self._journal.hook(module.register_forward_pre_hook(_as_in_evaluation))
         for parameter in self.net.parameters():
             parameter.requires_grad_(False)
