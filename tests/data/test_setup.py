@@ -117,7 +117,10 @@ def archive(path: Path, names: dict[str, bytes]) -> None:
             file.addfile(info, io.BytesIO(data))
 
 
-def test_archives_are_unpacked_whole_or_not_at_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("filters", [True, False], ids=["filters", "before Python 3.11.4"])
+def test_archives_are_unpacked_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filters: bool) -> None:
+    if not filters:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
     pets = dataset_of("fewshot/pets")
     assert setup.unpack(pets, tmp_path, tmp_path) == ["images.tar.gz"]
     archive(tmp_path / "images.tar.gz", {"images/a.jpg": b"1", "images/b.jpg": b"2"})
@@ -133,6 +136,12 @@ def test_archives_are_unpacked_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be unpacked"):
         setup.unpack(dataset_of("fewshot/food101"), tmp_path / "root", tmp_path)
     assert not (tmp_path / "outside.jpg").exists()
+    with tarfile.open(tmp_path / "food-101.tar.gz", "w:gz") as file:
+        link = tarfile.TarInfo("food-101")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        file.addfile(link)
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        setup.unpack(dataset_of("fewshot/food101"), tmp_path / "root", tmp_path)
 
 
 def test_missing_images_are_counted(tmp_path: Path) -> None:

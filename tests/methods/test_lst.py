@@ -83,5 +83,5 @@ def test_side_blocks_are_cut_out_by_magnitude(tiny, family):
 
 
 def test_a_width_that_heads_do_not_share_is_refused(attached):
-    with pytest.raises(UserError, match="no multiple of the 3 heads of block 0 on this vit; use a divisor of 16"):
+    with pytest.raises(UserError, match="no multiple of the 3 heads of block 0; use a divisor of 16"):
         attached("vit", "method=lst", "method.r=32")

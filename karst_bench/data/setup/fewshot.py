@@ -89,12 +89,24 @@ def unpack(dataset: Mapping[str, Any], root: Path, archives: Path) -> list[str]:
     return absent
 
 
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Files and folders of an archive, and nothing outside of the folder. Raises: tarfile.TarError."""
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(folder, filter="data")
+        return
+    for member in archive:  # Python 3.11 before 3.11.4, which some distributions still have, knows no filters
+        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+        if not inside or not (member.isfile() or member.isdir()):
+            raise tarfile.TarError(f"{member.name!r} is a link or a device, or lies outside of its folder")
+    archive.extractall(folder)
+
+
 def _unpack_one(file: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     try:
         with files.scratch(target / "unpacked") as unpacked:
             with tarfile.open(file) as archive:
-                archive.extractall(unpacked, filter="data")
+                _extract(archive, unpacked)
             for child in unpacked.iterdir():
                 if (target / child.name).exists():
                     raise UserError(
