@@ -154,7 +154,7 @@ def test_the_cells_of_another_number_of_shots_are_others(tmp_path):
 
 def test_status_counts_what_reports_count(tmp_path, capsys):
     """Reference and own; records=own is what a run would find done."""
-    words = ["status", "method=lora", "dataset=mini/digits", f"results={tmp_path}"]
+    words = ["status", "method=lora", "dataset=mini/digits", "protocol=peek10", f"results={tmp_path}"]
     assert main([*words, "tuned=ours"]) == 0
     assert "1 cells: 1 done" in capsys.readouterr().out
     assert main([*words, "tuned=ours", "records=own"]) == 0
