@@ -66,13 +66,13 @@ def begin(store: Store, run_id: str) -> Store:
 
     For the holder of the cell's lease. The cell's failures are forgotten when it begins.
     """
+    settle(store, run_id)
     note, standing = _note(store, run_id), store.path(run_id)
     over = files.sha256(standing) if standing.exists() else None
     try:
         begun = json.loads(note.read_text())
         number = int(begun["number"])
-        goes_on = begun["over"] == over  # else it was killed after it had replaced that record
-        goes_on = goes_on and 0 < number < MOST
+        goes_on = 0 < number < MOST
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         goes_on = False
     if goes_on:
@@ -89,6 +89,18 @@ def will_write(store: Store, run_id: str, image: bytes) -> None:
     folder = _folder(store)
     if folder is not None and folder.exists():
         files.write(folder / run_id, hashlib.sha256(image).hexdigest().encode())
+
+
+def settle(store: Store, run_id: str) -> None:
+    """Does what a forced run had left to do that was killed with its record just written: the files of the record that it
+    replaced follow that one. A forced run under way is left alone."""
+    standing = store.path(run_id)
+    with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        begun = json.loads(_note(store, run_id).read_text())
+        number = int(begun["number"])
+        if 0 < number < MOST and standing.exists() and begun["over"] != files.sha256(standing):
+            store.for_attempt(number).follow(run_id)
+            end(store, run_id)
 
 
 def end(store: Store, run_id: str) -> None:

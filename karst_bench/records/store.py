@@ -198,6 +198,11 @@ class Store:
             raise files.refusal(last.parent, error) from error
         return target
 
+    def follow(self, run_id: str) -> None:
+        """Of a forced run whose record stands: what the record before it has goes after that one."""
+        old = self._superseded(run_id, self.next_number(run_id) - 1)
+        self._move_products(run_id, old if old.exists() else None)
+
     def _move_products(self, run_id: str, old: Path | None) -> None:
         """Adapter and artefacts of other attempts follow their record, or vanish where it has none."""
         for folder in (self.adapter_path(run_id).parent, self.artefact_path(run_id, "any").parent):

@@ -37,7 +37,7 @@ def recall(settings: Settings, store: Store) -> RunRecord | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if record is not None:
-        store.drop_checkpoints(record.id, of_forced=False)  # of a process killed with its record just written
+        _tidy(store, record.id)
         log.info("%s", _done_already(settings.title, record, store))
     return record
 
@@ -61,13 +61,19 @@ def standing_record(prepared: "PreparedRun", store: Store) -> RunRecord | None:
         return None
     if (record := store.find(prepared.id)) is not None:
         _refuse_other_images(prepared, record)
-        store.drop_checkpoints(record.id, of_forced=False)  # of a process killed with its record just written
+        _tidy(store, record.id)
         log.info("%s", _done_already(prepared.title, record, store))
         return record
     if store.failures(prepared.id) >= ATTEMPTS:
         failed = store.path(prepared.id, "failed")
         raise UserError(f"{prepared.title}: failed {ATTEMPTS} times, see {failed}; force=true tries it again")
     return None
+
+
+def _tidy(store: Store, run_id: str) -> None:
+    """Removes or moves what a process left that was killed with its record just written."""
+    store.drop_checkpoints(run_id, of_forced=False)
+    forced.settle(store, run_id)
 
 
 def result_line(prepared: "PreparedRun", record: RunRecord, store: Store) -> str:

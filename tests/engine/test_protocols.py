@@ -11,7 +11,7 @@ from karst_bench.config.compose import settings_of
 from karst_bench.engine.meter import Meter
 from karst_bench.engine.progress import Bar, Lines, progress
 from karst_bench.engine.protocols import plan, tenths
-from karst_bench.engine.streams import Streams, seeded
+from karst_bench.engine.streams import NAMES, Streams, seeded
 from karst_bench.errors import UserError
 
 VTAB = {"train800", "val200", "train800val200", "test"}
@@ -64,6 +64,8 @@ def test_streams_are_independent_and_seeded_blocks_leave_no_trace():
     torch.rand(5, generator=a.init)
     assert torch.equal(torch.rand(4, generator=a.order), torch.rand(4, generator=b.order))
     assert a.seed_of("dropout") != Streams(4).seed_of("dropout")
+    assert len({a.seed_of(name) for name in (*NAMES, "dropout")}) == len(NAMES) + 1, "two parts would draw the same numbers"
+    assert b.seed_of("order") == 0x85f07d3d548ba091 >> 1  # printf 3:order | sha256sum, its first 16 digits
     before = torch.get_rng_state()
     with seeded(Streams(3).init):
         first = torch.rand(2)

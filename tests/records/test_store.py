@@ -92,6 +92,15 @@ def test_a_forced_run_replaces_record_and_files_in_one_step(store, record, tmp_p
     assert schema.load(tmp_path / kept[0]).adapter == f"adapters/mini/{run_id}.safetensors"
 
 
+def test_a_forced_run_under_way_is_left_alone_by_who_finds_the_cell_done(store, record, tmp_path):
+    finish(store, record, "first")
+    again = forced.begin(store, record.id)
+    again.save_adapter(record.id, {"a": torch.zeros(2)}, {})
+    before = files(tmp_path)
+    forced.settle(store, record.id)
+    assert files(tmp_path) == before and store.find(record.id).notes == ("first",)
+
+
 def test_a_stopped_forced_run_goes_on_and_an_ordinary_checkpoint_is_not_its(store, record):
     store.save_checkpoint(record.id, {}, {"of": "an ordinary run"})
     forced.begin(store, record.id).save_checkpoint(record.id, {}, {"of": "the forced one"})
@@ -128,7 +137,10 @@ def test_a_forced_run_killed_while_it_publishes_leaves_one_whole_record(store, r
         if not forced.finished(store, record.id):
             finish(forced.begin(store, record.id), record, "again")
         assert forced.finished(store, record.id)
+        forced.settle(store, record.id)  # as whoever finds it done
     assert store.read(record.id).notes == ("again",)
+    assert files(tmp_path / "adapters") == [store.read(record.id).adapter.removeprefix("adapters/")]
+    assert (tmp_path / "superseded" / "mini" / f"{record.id}.1.safetensors").exists()
     assert [path.stem for path in (tmp_path / "superseded" / "mini").glob("*.json")] == [f"{record.id}.1"]
     assert not list((tmp_path / "forced" / "commands").iterdir())
 
