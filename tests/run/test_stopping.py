@@ -293,3 +293,12 @@ def test_a_stopped_search_keeps_what_it_has_seen(mini_cache, tmp_path, monkeypat
 def test_checkpoints_are_as_frequent_as_asked(sweep, monkeypatch):
     saved = signalled(monkeypatch, watchers.Checkpoints, "save", at=0)
     assert sweep(checkpoint_s=0.0) == 0 and len(saved) == 2 * 2
+
+
+def test_where_nothing_defers_it_a_wish_ends_at_once():
+    """Composing and importing have no safe points, and nothing to save."""
+    reached = False
+    with pytest.raises(KeyboardInterrupt), stopping.listening():
+        signal.raise_signal(signal.SIGINT)
+        reached = True
+    assert not reached
