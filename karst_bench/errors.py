@@ -39,3 +39,8 @@ class DiskError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint is damaged, or of another run; whoever meets one says so and starts anew."""
+
+
+def briefly(error: BaseException) -> str:
+    """`ValueError: the first line of what it says`, for a note; at most 200 characters of it."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

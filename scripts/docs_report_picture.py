@@ -19,17 +19,26 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 WIDTH, HEIGHT = 1240, 1150
 
 
+def chromium() -> str | None:
+    """Where a Chromium lies, or None."""
+    return os.environ.get("KARST_BENCH_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def launch_arguments() -> list[str]:
+    """What a Chromium wants to hear: root cannot use its sandbox."""
+    return ["--no-sandbox"] if os.geteuid() == 0 else []
+
+
 def main() -> None:
     """Writes docs/report.png from results/report/mini/index.html."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise UserError("pip install 'karst_bench[browser]' brings what opens the page") from error
-    found = os.environ.get("KARST_BENCH_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    if (found := chromium()) is None:
         raise UserError("no Chromium here: apt-get install chromium, or KARST_BENCH_CHROMIUM=/path/to/one")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        browser = driver.chromium.launch(executable_path=found, args=launch_arguments())
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", reduced_motion="reduce")
         page.goto(PAGE.as_uri())
         page.wait_for_selector("html[data-ready=yes]")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from karst_bench import files
-from karst_bench.errors import UserError
+from karst_bench.errors import UserError, briefly
 from karst_bench.report import formats, missing, paper, results_csv, tables
 from karst_bench.report.figure_data import FewShotCurves
 from karst_bench.report.load import Run
@@ -107,7 +107,7 @@ def _draw(out: Path, shots: Iterable[tuple[str, str, FewShotCurves]], sections: 
     except (UserError, OSError):
         raise
     except Exception as error:
-        reason = f"the figures could not be drawn: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        reason = f"the figures could not be drawn: {briefly(error)}"
         log.warning("%s; the tables are whole", reason)
         return reason
     return ""

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+from karst_bench.errors import briefly
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -20,7 +22,7 @@ class Aside:
         try:
             return count()
         except Exception as error:  # whatever a counter, a foreign block or a parameter of one's own stumbles over
-            note = f"{what} could not be had: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            note = f"{what} could not be had: {briefly(error)}"
             log.warning("%s; the run goes on", note)
             self.notes.append(note)
             return otherwise

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from karst_bench import files
-from karst_bench.errors import DiskError, LostLeaseError
+from karst_bench.errors import DiskError, LostLeaseError, briefly
 from karst_bench.records import provenance
 from karst_bench.records.facts import (
     CheckResult,
@@ -106,7 +106,7 @@ def _save(prepared: PreparedRun, result: Result, store: Store) -> Saved:
 
 def _left_out(what: str, error: Exception) -> tuple[str, ...]:
     log.warning("the %s could not be written, the record is: %s", what, error)
-    reason = "" if isinstance(error, DiskError) else f": {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    reason = "" if isinstance(error, DiskError) else f": {briefly(error)}"
     return (f"the {what} could not be written{reason}",)
 
 

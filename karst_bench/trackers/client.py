@@ -21,6 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from karst_bench.errors import briefly
+
 log = logging.getLogger(__name__)
 
 KINDS = ("wandb", "tensorboard")
@@ -85,7 +87,7 @@ class Trackers:
                 what(tracker)
             except Exception as error:
                 name = getattr(tracker, "kind", type(tracker).__name__)
-                note = f"tracking by {name} failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+                note = f"tracking by {name} failed: {briefly(error)}"
                 log.warning("%s; the run goes on", note)
                 self.notes.append(note)
                 self.trackers = tuple(other for other in self.trackers if other is not tracker)

@@ -5,29 +5,27 @@ KARST_BENCH_SCREENSHOTS=DIR keeps a picture of each view.
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 from report_records import full_suite, record, write
 
 from karst_bench.report.report import write_report
+from scripts import docs_report_picture
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "results" / "report" / "mini" / "index.html"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 EVIL = "</script><img src=x onerror=alert(2)>\"'` \u202eeno"
 
 
 @pytest.fixture(scope="module")
 def chromium():
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install karst_bench[browser]")
-    found = os.environ.get("KARST_BENCH_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    if (found := docs_report_picture.chromium()) is None:
         pytest.skip("no Chromium here (apt-get install chromium): the page was not opened in a browser")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        browser = driver.chromium.launch(executable_path=found, args=docs_report_picture.launch_arguments())
         yield browser
         browser.close()
 
