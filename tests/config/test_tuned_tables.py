@@ -1,18 +1,23 @@
 """Every table of tuned=ours is one that a configuration can be composed with; one of others is checked to the last value."""
 
 import pytest
+import yaml
 
 from karst_bench.config.compose import settings_of
 from karst_bench.errors import UserError
 from karst_bench.files import packaged
 
-OURS = sorted(path.stem for path in (packaged("conf") / "tuned" / "ours").iterdir() if path.suffix == ".yaml")
+TABLES = packaged("conf") / "tuned" / "ours"
+OURS = sorted(path.stem for path in TABLES.iterdir() if path.suffix == ".yaml")
 
 
 @pytest.mark.parametrize("method", OURS)
 def test_a_searched_table_is_used_on_its_backbone(method: str):
-    settings = settings_of([f"method={method}", "dataset=mini/digits", "backbone=vit_mini", "tuned=ours"])
-    assert settings.tuned["listed"] and settings.tuned["values"] == {"recipe.lr": settings.recipe.lr}
+    table = yaml.safe_load((TABLES / f"{method}.yaml").read_text())
+    on_vit = next(part for part in table["searched"] if part["backbone"]["name"] == "vit_mini")["values"]
+    for dataset in {"mini/digits", "mini/fs_glyphs"} & on_vit.keys():
+        settings = settings_of([f"method={method}", f"dataset={dataset}", "backbone=vit_mini", "tuned=ours"])
+        assert settings.tuned["listed"] and settings.tuned["values"] == {"recipe.lr": settings.recipe.lr} == on_vit[dataset]
 
 
 TABLE = """

@@ -75,7 +75,11 @@ def facts_of(name, weights):
 def test_a_searched_table_names_backbones_as_they_are(path):
     for part in OmegaConf.to_container(OmegaConf.load(path))["searched"]:
         assert part["backbone"] == facts_of(part["backbone"]["name"], part["backbone"]["weights"])
-        assert {"split", "epochs", "commit"} <= part["provenance"].keys()
+        searches = [value for key, value in part.items() if key.endswith("provenance")]
+        assert searches
+        for search in searches:
+            shared = search.get("shared_with")
+            assert (path.parent / f"{shared}.yaml").is_file() if shared else {"split", "epochs", "commit"} <= search.keys()
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
