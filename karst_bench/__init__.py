@@ -176,11 +176,11 @@ def export(model: "nn.Module", path: str | Path, *, format: str = "onnx") -> flo
     Raises: UserError where torch cannot follow the model, a package is missing, or the logits differ by more than 1e-4.
     """
     from karst_bench.adapt.export_program import export_program
+    from karst_bench.adapt.timm_sites import input_size
 
     if format not in ("onnx", "torch"):
         raise UserError(f"format={format!r} is unknown; use onnx or torch")
-    rows, columns = model.patch_embed.img_size  # type: ignore[union-attr, misc]
-    return export_program(model, Path(path), form=format, size=(rows, columns), about={})
+    return export_program(model, Path(path), form=format, size=input_size(model), about={})
 
 
 def save_peft(model: "nn.Module", folder: str | Path) -> Path:

@@ -14,7 +14,7 @@ class Journal:
     """Sets attributes of a model's modules and keeps what stood there before; `undo` puts it back, the last one first."""
 
     def __init__(self, net: nn.Module) -> None:
-        self._entries: list[tuple[Any, str, Any]] = []
+        self._entries: list[tuple[Any, str, Any, bool]] = []
         self._handles: list[RemovableHandle] = []
         self._asleep: tuple[list[tuple[Any, str, Any]], list[tuple[nn.Module, str, bool]], list[tuple[Any, int, Any]]] = [], [], []
         self._flags = [(module, name, p.requires_grad) for module in net.modules()
@@ -22,7 +22,7 @@ class Journal:
 
     def set(self, owner: Any, name: str, value: Any) -> None:
         """setattr, remembered; a module's children, parameters and plain attributes alike."""
-        self._entries.append((owner, name, _own(owner, name)))
+        self._entries.append((owner, name, _own(owner, name), name in vars(owner)))
         setattr(owner, name, value)
 
     def hook(self, handle: RemovableHandle) -> None:
@@ -35,9 +35,9 @@ class Journal:
                  if isinstance(p := getattr(module, name, None), nn.Parameter)]  # fmt: skip
         hooks = [(handle, handle.hooks_dict_ref()) for handle in self._handles]
         self._asleep = [], flags, [(found, handle.id, found.pop(handle.id)) for handle, found in hooks if found is not None]
-        for owner, name, value in reversed(self._entries):
+        for owner, name, value, plain in reversed(self._entries):
             self._asleep[0].append((owner, name, getattr(owner, name)))
-            self._put(owner, name, value)
+            self._put(owner, name, value, plain=plain)
         for module, name, wanted in self._flags:
             getattr(module, name).requires_grad_(wanted)
 
@@ -53,18 +53,18 @@ class Journal:
         self._asleep = [], [], []
 
     @staticmethod
-    def _put(owner: Any, name: str, value: Any) -> None:
-        if value is Absent:
+    def _put(owner: Any, name: str, value: Any, *, plain: bool) -> None:
+        if value is Absent or plain:  # an attribute that a child had replaced would come back as a child that is None
             delattr(owner, name)
-        else:
+        if value is not Absent:
             setattr(owner, name, value)
 
     def undo(self) -> None:
         """The modules, attributes and requires_grad of before; values that training changed stay as they are."""
         for handle in self._handles:
             handle.remove()
-        for owner, name, value in reversed(self._entries):
-            self._put(owner, name, value)
+        for owner, name, value, plain in reversed(self._entries):
+            self._put(owner, name, value, plain=plain)
         for module, name, wanted in self._flags:
             getattr(module, name).requires_grad_(wanted)
         self._entries, self._handles, self._flags = [], [], []

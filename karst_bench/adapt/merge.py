@@ -116,4 +116,6 @@ def _plain(base: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
 
 def _set(owner: nn.Module, values: dict[str, Any]) -> None:
     for name, value in values.items():
+        if name == "qkv" and value is None:  # timm's own, where q, k and v stand apart, is no child
+            delattr(owner, name)
         setattr(owner, name, value)

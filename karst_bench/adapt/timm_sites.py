@@ -101,6 +101,14 @@ def model_spec(net: Any) -> ModelSpec:
     )  # fmt: skip
 
 
+def input_size(net: Any) -> tuple[int, int]:
+    """Rows and columns of the images that a model takes as it stands. Raises: UserError for a model of another class."""
+    kind_of(net)
+    given = getattr(net.patch_embed, "img_size", None)
+    rows, columns = (cells * _patch(net) for cells in _grid(net)) if given is None else given
+    return int(rows), int(columns)
+
+
 def producer_path(path: str, family: str) -> str | None:
     """The path of the module whose output is the input of the block layer at `path` as it stands; None where none is."""
     for layer, before in PRODUCERS.items():

@@ -10,7 +10,7 @@ from karst_bench.errors import MisfitError, UserError
 from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec, ScoringModel
 from karst_bench.nn.binary import BinaryLowRank
 from karst_bench.nn.lowrank import DroppedLowRank
-from karst_bench.nn.model_spec import Site
+from karst_bench.nn.model_spec import STANDARD, Site
 
 IMPORTANCE = ("activation", "weight")
 SCOPES = ("network", "layer")
@@ -50,6 +50,7 @@ class Heat(Method):
     def score(self, model: ScoringModel) -> Artefact:
         """`importance/<layer>` (heads,) in float64, and the numbers of the heads that are kept, by layer."""
         spec = model.spec
+        _refuse_grouped(spec)
         found = [torch.zeros(heads, dtype=torch.float64) for heads in spec.heads]
         projections = spec.having("proj")
         if len(projections) != spec.depth or (self.importance == "weight" and not _weights(spec) <= dict(spec.names).keys()):
@@ -74,6 +75,7 @@ class Heat(Method):
         return Artefact({f"importance/{layer}": importance for layer, importance in enumerate(found)}, {"kept": kept})
 
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
+        _refuse_grouped(model.spec)
         self._found = artefact
         for site in model.sites("q", "v"):
             update = BinaryLowRank(site.d_out, site.d_in, r=self.r, s=self.s, rows=self._rows(site))
@@ -100,6 +102,12 @@ class Heat(Method):
         assert site.rows is not None
         bounds = [site.head_rows()[head] for head in self._heads(site)]
         return torch.cat([torch.arange(start - site.rows[0], stop - site.rows[0]) for start, stop in bounds])
+
+
+def _refuse_grouped(spec: ModelSpec) -> None:
+    if any(site.rows is None for site in spec.having("q", "v")):
+        raise MisfitError("the method keeps or drops a head of q and v together, but in this model several heads of q share one of "
+                          f"v; use a standard ViT, {STANDARD}, or a method without heads, such as lora")  # fmt: skip
 
 
 def _weights(spec: ModelSpec) -> set[str]:

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from karst_bench.errors import UserError
+from karst_bench.errors import MisfitError, UserError
 from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
 from karst_bench.nn.block_hook import BlockHook
 from karst_bench.nn.dense_adapter import DenseAdapter
@@ -95,6 +95,8 @@ class SparseTuning(Method):
 
     def attach(self, model: AdaptedModel, artefact: Artefact | None) -> None:
         spec = model.spec
+        if spec.depth < 2:
+            raise MisfitError("the method drops tokens at quarters of the depth, but this model has one block; use a deeper one")
         cuts = tuple(dict.fromkeys(max(1, spec.depth * quarter // 4) for quarter in (1, 2, 3)))
         adapters = [DenseAdapter(d, h=self.h, m=self.m, init=self.init) for d in spec.widths]
         hook = TokenSelection(adapters, cuts, keep=self.keep, prefix=spec.prefix_tokens, embedding=self.embedding)

@@ -32,4 +32,5 @@ def refuse_proxy(value: Any) -> None:
     """Raises a UserError where torch.fx traces through a hook, which would keep a symbol instead of a tensor."""
     if isinstance(value, Proxy):
         raise UserError("torch.fx cannot follow this method, which looks at what enters a block in each forward pass; use "
-                        "forward_intermediates, torch.jit.trace or torch.export")  # fmt: skip
+                        "forward_intermediates, torch.jit.trace or torch.export, and call model.eval() anew if you were in "
+                        "evaluation: torchvision's tracer does not put the mode back when it fails")  # fmt: skip

@@ -88,6 +88,17 @@ def test_an_exception_anywhere_in_attach_takes_everything_back(label, names, mon
     attach(net, "lora", images)
 
 
+def test_what_was_a_plain_attribute_is_no_child_afterwards():
+    """EVA-02's `qkv` is a plain None, and a child in its place while a method is attached."""
+    net = build(LABELS[2])
+    before = picture(net)
+    karst_bench.detach(karst_bench.attach(net, "lora"))
+    assert picture(net) == before
+    karst_bench.merge(karst_bench.attach(net, "lora"))
+    assert {path: own for path, (_, own, *_) in picture(net).items()} == {path: own for path, (_, own, *_) in before.items()}
+    assert karst_bench.unmerge(net)(images_for(LABELS[2])).isfinite().all()
+
+
 STAGES = [
     (attaching, "TimmAdaptedModel"), (TimmAdaptedModel, "freeze"), (attaching, "refuse_misfits"), (Journal, "hook"),
     (attaching, "_split_bias_norms"), (nn.Module, "train"), (TimmAdaptedModel, "add_delta"), (TimmAdaptedModel, "block_hook"),

@@ -100,7 +100,7 @@ def test_spt_finds_a_planted_weight(tiny, settings):
     assert 5 * 48 + 4 in found.tensors["blocks.1.attn.qkv[k]"].tolist()
     method = built(settings, "method=spt_lora", "method.budget=140")
     assert "blocks.3.norm2.bias" in method.chosen(spec, sensitivity).facts["vectors"]
-    with pytest.raises(UserError, match="no weight has a gradient"):
+    with pytest.raises(UserError, match="no weight of the backbone has a gradient"):
         method.chosen(spec, {name: torch.zeros_like(value) for name, value in sensitivity.items()})
 
 
