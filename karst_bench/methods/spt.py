@@ -64,9 +64,10 @@ class SPT(Method):
         owners += [(name, sensitivity[name], None) for name in _vectors(spec)]
         flat = torch.cat([values.reshape(-1) for _, values, _ in owners])
         if not flat.any():
-            raise UserError(f"{self.name}: no weight of the backbone has a gradient: the head is zero, as timm starts those of some "
-                            "models, or there is no image; draw the head first, for instance with torch.nn.init.trunc_normal_("
-                            "model.get_classifier().weight, std=0.02)")  # fmt: skip
+            raise UserError(
+                f"{self.name}: no weight of the backbone has a gradient: the head is zero, as timm starts those of some models, or "
+                "there is no image; draw the head first, as torch.nn.init.trunc_normal_(model.get_classifier().weight, std=0.02)"
+            )
         owner = torch.repeat_interleave(torch.arange(len(owners)), torch.tensor([v.numel() for _, v, _ in owners]))
         starts = torch.tensor([0, *(v.numel() for _, v, _ in owners)]).cumsum(0)
         most = min(4 * self.budget, int(flat.count_nonzero()))
