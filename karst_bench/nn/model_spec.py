@@ -77,7 +77,7 @@ class ModelSpec:
                 raise UserError(f"site role {role!r} is unknown; the roles are {', '.join(ROLES)}")
             if role in EVERY_BLOCK and len({site.block for site in self.sites if site.role == role}) < self.depth:
                 raise MisfitError(
-                    f"the method adapts {role} in every block, but the blocks of this model have no {role} of their own; use a model "
-                    f"that has it, {STANDARD}, other sites where the method lets you choose, or another method"
+                    f"the method adapts {role} in every block, but the blocks of this model have no {role} of their own; use a "
+                    f"model that has it, {STANDARD}, other sites where the method lets you choose, or another method"
                 )
         return [site for site in self.sites if site.role in roles]
