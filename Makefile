@@ -52,7 +52,7 @@ status: $(STAMP)  ## which cells of a suite are done, running, failed or missing
 bench: $(STAMP)  ## what a step costs, against the frozen backbone, in one process
 	$(RUN) -m benchmarks out=outputs/benchmarks  # without out= the committed figures are replaced
 
-chaos: $(STAMP)  ## stops sweeps in every phase and checks that nothing is lost (KARST_BENCH_STOPS=300)
+chaos: $(STAMP)  ## stops sweeps in every phase and checks that nothing is lost (KARST_BENCH_STOPS=300, KARST_BENCH_SEED=20261126)
 	$(RUN) -m pytest -m slow tests/run/test_chaos.py -s
 
 fuzz: $(STAMP)  ## reads files of strangers, bent at random, and prints what became of them (COUNT=60 of each kind)

@@ -142,20 +142,24 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor
 
 def kept_bytes(net: nn.Module, images: Tensor) -> dict[str, int]:
     """Bytes that a step in bf16 keeps: activations and cast or merged weights for backward, each storage once, and parameters."""
-    kept: dict[int, tuple[Tensor, int]] = {}
+    kept: dict[int, Tensor] = {}
     with FakeTensorMode(allow_non_fake_inputs=True):
         moved(net, "cuda")
         own = {t.untyped_storage()._cdata for t in [*net.parameters(), *net.buffers()]}
 
-        def keep(tensor: Tensor) -> Tensor:
+        def keep(tensor: Tensor) -> None:
+            """Nothing is handed to the graph, which never runs backward."""
             storage = tensor.untyped_storage()
             if storage._cdata not in own:
-                kept.setdefault(storage._cdata, (tensor, storage.nbytes()))
-            return tensor
+                kept.setdefault(storage._cdata, tensor)
 
         x = images.cuda()
-        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-        with hooks, bf16_products(), patch.object(nn.functional, "scaled_dot_product_attention", fused_attention):
-            net(x)
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing)
+        try:
+            with hooks, bf16_products(), patch.object(nn.functional, "scaled_dot_product_attention", fused_attention):
+                net(x)
+            total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+        finally:
+            kept.clear()  # the graph's nodes hold `keep`: with a node's own output in it the graph would live for ever
         parameters = sum(p.numel() * p.element_size() for p in net.parameters())
-    return {"kept_bytes": sum(size for _, size in kept.values()), "parameter_bytes": parameters}
+    return {"kept_bytes": total, "parameter_bytes": parameters}

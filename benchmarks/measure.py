@@ -118,18 +118,21 @@ def saved_bytes(net: nn.Module, x: Tensor, *, autocast: bool) -> dict[str, int]:
     seen: dict[int, tuple[str, int]] = {}
     kept: list[Any] = []
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> None:
+        """Nothing is handed to the graph, which never runs backward."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kind = "weights" if {tuple(tensor.shape), tuple(tensor.shape[::-1])} & shapes else "activations"
             seen.setdefault(storage.data_ptr(), (kind, storage.nbytes()))
             kept.append(tensor)  # a freed storage's address would be given out again
-        return tensor
 
     net.train()
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooks, torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=autocast):
-        net(x)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing)
+    try:
+        with hooks, torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=autocast):
+            net(x)
+    finally:
+        kept.clear()  # the graph's nodes hold `keep`: with a node's own output in it the graph would live for ever
     total = {"weights": 0, "activations": 0}
     for kind, size in seen.values():
         total[kind] += size

@@ -89,9 +89,13 @@ def link_once(source: Path, target: Path) -> bool:
 
 def _copy_once(source: Path, target: Path) -> None:
     """For file systems without hard links: the lease of the cell, not the link, then keeps two writers apart."""
-    copy = source.with_name(source.name + ".copy")
-    shutil.copyfile(source, copy)
-    copy.replace(target)
+    copy = _beside(target)
+    try:
+        _write_all(copy, source.read_bytes())
+        copy.replace(target)
+    finally:
+        with suppress(OSError):
+            copy.unlink()
 
 
 def write(path: Path, data: bytes, *, once: bool = False, setting: str = "paths.results") -> bool:
@@ -162,6 +166,14 @@ def scratch(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """In one step: whoever comes to a folder that is being removed finds none. What cannot be removed stays."""
+    with suppress(OSError):
+        path.rename(_beside(path))
+    for left in path.parent.glob(f".{path.name}.*.tmp"):  # those of killed processes too
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _beside(path: Path) -> Path:

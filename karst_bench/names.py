@@ -22,6 +22,11 @@ def hidden_character(text: str) -> str | None:
     return next((f"U+{ord(c):04X}" for c in found), None)
 
 
+def escaped(text: str) -> str:
+    """The text with what is not seen, or turns others around, as escapes: what somebody else wrote, for a terminal."""
+    return "".join(c if hidden_character(c) is None else c.encode("unicode_escape").decode() for c in text)
+
+
 def texts(node: Any, where: str) -> Iterator[tuple[str, str]]:
     """(dotted key, text) of every text in a configuration, keys of mappings too."""
     if isinstance(node, Mapping):

@@ -2,11 +2,12 @@
 
 Each fault of planted_faults.toml is put into a copy of this repository, and the tests that should object run there, in a
 process forked from one that has imported torch and timm. Printed: caught, or SURVIVED. Exit code 1 where one survived,
-2 where a line of the list is no longer in its file, or its tests fail (or do not exist) without the fault.
+2 where a line of the list is no longer in its file, or its tests fail (or do not exist) without the fault, or hang with it.
 """
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import tomllib
@@ -19,7 +20,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("karst_bench", "conf", "tests", "results", "scripts", "benchmarks", "docs", "pyproject.toml", "README.md")
-PASSED, FAILED = 0, 1
+PASSED, FAILED, NOT_SURE = 0, 1, 1000
+LIMIT_S = 900  # of the tests of one fault
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def result(root: Path, tests: Sequence[str]) -> int:
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     code = int(pytest.ExitCode.INTERNAL_ERROR)
+    signal.alarm(LIMIT_S)
     try:
         imported = "ignore::pytest.PytestAssertRewriteWarning"  # torch's import brought plug-ins of pytest along
         code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", imported, *tests]))
@@ -94,11 +97,13 @@ def main(words: Sequence[str]) -> int:
                 sure[fault.tests] = result(root, fault.tests) == PASSED
             try:
                 with fault.planted(root):
-                    code = result(root, fault.tests) if sure[fault.tests] else -1
+                    code = result(root, fault.tests) if sure[fault.tests] else NOT_SURE
+                    code = FAILED if code in (-signal.SIGABRT, -signal.SIGSEGV) else code  # it wrote where it must not
             except ValueError as error:
                 print(f"no fault: {error}", flush=True)
-                code = -1
-            said = {PASSED: "SURVIVED", FAILED: "caught  ", -1: "not sure: its tests fail without it"}
+                code = NOT_SURE
+            said = {PASSED: "SURVIVED", FAILED: "caught  ", NOT_SURE: "not sure: its tests fail without it",
+                    -signal.SIGALRM: "hangs   "}  # fmt: skip
             print(said.get(code, f"pytest ended with {code}"), fault.title, flush=True)
             codes.append(code)
     print(f"{codes.count(FAILED)} of {len(codes)} caught, {codes.count(PASSED)} survived")

@@ -1,6 +1,8 @@
 """The benchmark programs run, on the smallest ViT, and their page and plot show what they wrote."""
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,9 @@ import torch
 
 from benchmarks import evaluation, gpu, memory, page, plot, session, steps
 from benchmarks.__main__ import main
-from benchmarks.fake_gpu import cuda_without_a_driver
-from benchmarks.measure import interleaved, summary
-from benchmarks.rows import Case
+from benchmarks.fake_gpu import cuda_without_a_driver, kept_bytes
+from benchmarks.measure import interleaved, saved_bytes, summary
+from benchmarks.rows import Case, full
 
 MACHINE = {"cpu": "C", "capability": "none", "threads": 1, "torch": "0", "gpu": "none"}
 SMALL = Case("vit_tiny_patch16_224", 1, 1)
@@ -74,6 +76,20 @@ def test_memory_is_counted_without_weights(tmp_path: Path) -> None:
     (tmp_path / "memory.json").write_text(json.dumps({"machine": MACHINE, "what": "memory", "rows": rows}))
     page.write(tmp_path)
     assert "| KARST, all tokens " in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_what_is_only_looked_at_is_not_kept_alive(on_gpu: bool) -> None:
+    """A graph whose nodes save their own outputs held the model of each row."""
+    if on_gpu and not cuda_without_a_driver():
+        pytest.skip("this torch asks a CUDA driver, or was built for none")
+    net, x = full(SMALL), torch.zeros(1, 3, 224, 224)
+    kept = kept_bytes(net, x) if on_gpu else saved_bytes(net, x, autocast=False)
+    assert min(kept.values()) > 0
+    values = [weakref.ref(p) for p in net.parameters()]
+    del net
+    gc.collect()
+    assert [value for value in values if value() is not None] == []
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import threading
 import time
 from pathlib import Path
@@ -55,6 +56,23 @@ def test_folders_of_killed_writers_go_and_those_of_living_ones_stay(tmp_path: Pa
     with files.scratch(tmp_path / "entry") as scratch:
         assert scratch.is_dir() and not dead.exists() and alive.is_dir()
     assert not scratch.exists()
+
+
+def test_without_hard_links_what_is_written_once_is_whole_on_disk_and_nothing_beside_it(tmp_path: Path, monkeypatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    synced: list[bool] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(stat.S_ISREG(os.fstat(handle).st_mode)), real(handle)))
+    assert files.write(tmp_path / "record", b"1", once=True) and not files.write(tmp_path / "record", b"2", once=True)
+    assert (tmp_path / "record").read_bytes() == b"1" and names(tmp_path) == ["record"]
+    assert sum(synced) == 3, "both of what was written, and the copy"
+    monkeypatch.setattr(Path, "replace", no_links)
+    with pytest.raises(UserError):
+        files.write(tmp_path / "other", b"1", once=True)
+    assert names(tmp_path) == ["record"]
 
 
 def test_a_refused_write_names_the_key_that_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ def build_backbone(
         config = hub_config(name)
         name, arguments = config["architecture"], {**(config.get("model_args") or {}), **arguments}
     arguments |= _input_side(name, backbone, arguments)
+    _check_side(backbone.get("input_size"), arguments)
     try:
         with torch.device(device):
             net: nn.Module = timm.create_model(
@@ -55,6 +56,14 @@ def _input_side(name: str, backbone: Mapping[str, Any], arguments: Mapping[str, 
         return {}
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     return {} if config is None or config.input_size[-1] == side else {"img_size": int(side)}
+
+
+def _check_side(side: int | None, arguments: Mapping[str, Any]) -> None:
+    own = arguments.get("img_size")
+    fixed = isinstance(own, int) and not arguments.get("dynamic_img_size") and arguments.get("strict_img_size", True)
+    if fixed and side is not None and own != side:
+        raise UserError(f"backbone.input_size={side} is not the backbone.model_args.img_size={own} that it is built for;"
+                        f" give backbone.model_args.img_size={side} too")  # fmt: skip
 
 
 def draw_head(net: nn.Module) -> None:

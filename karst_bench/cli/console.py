@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 
+from karst_bench.names import escaped
+
 LOGGER = "karst_bench"
 COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 
@@ -17,7 +19,7 @@ class Console(logging.Handler):
             terminal = sys.stderr.isatty()
             kind = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
             colour = COLOURS.get(record.levelno, "") if terminal and "NO_COLOR" not in os.environ else ""
-            line = f"{colour}{kind}{self.format(record)}{colour and chr(27) + '[0m'}"
+            line = f"{colour}{kind}{escaped(self.format(record))}{colour and chr(27) + '[0m'}"
             print(f"\r\x1b[K{line}" if terminal else line, file=sys.stderr, flush=True)
         except Exception:
             self.handleError(record)

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from karst_bench import stopping
 from karst_bench.errors import BusyError, UserError
+from karst_bench.names import escaped
 from karst_bench.stopping import Stopped, StoppedAtOnce
 
 DONE, FAILED, BAD_INPUT, BUSY, STOPPED = 0, 1, 2, 3, 130
@@ -32,12 +33,12 @@ def exit_code(act: Callable[[], object], *, debug: bool) -> int:
     except UserError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {escaped(str(error))}", file=sys.stderr)
         return BUSY if isinstance(error, BusyError) else BAD_INPUT
     except Exception as error:
         if debug:
             raise
-        print(f"error: {type(error).__name__}: {error}\ndebug=true shows the traceback", file=sys.stderr)
+        print(f"error: {type(error).__name__}: {escaped(str(error))}\ndebug=true shows the traceback", file=sys.stderr)
         return FAILED
 
 

@@ -17,7 +17,7 @@ SHARED = {
     "recipe.epochs": (1, 100_000),
     "recipe.batch": (1, 1_000_000),
     "backbone.input_size": (1, 4096),
-    "backbone.model_args.depth": (0, 1000),
+    "backbone.model_args.depth": (1, 1000),
     "dataset.classes": (1, 1_000_000),
 }
 GROUPS = ("method", "also", "extra", "regularizer")

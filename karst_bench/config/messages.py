@@ -96,6 +96,9 @@ def _unknown_key(key: str, text: str, overrides: Sequence[str], compose: Compose
     if "could not be converted" in text or "Value '" in text:
         return f"{key}: {text.splitlines()[0]}"
     keys = list(keys_of(compose(_choices(overrides))))
+    if key in keys:
+        given = next((word for word in overrides if word.partition("=")[0] == key), key)
+        return f"{given} is no value of {key}: {text.splitlines()[0]}"
     parent = key.rpartition(".")[0]
     siblings = [k for k in keys if k.startswith(f"{parent}.")] if parent else []
     shown = f" Keys of {parent}: {', '.join(k.removeprefix(parent + '.') for k in siblings)}" if siblings else ""

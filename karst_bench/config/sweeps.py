@@ -37,7 +37,8 @@ def expand(overrides: Sequence[str]) -> list[str]:
     """
     inlined = _inline(plain_words(overrides))
     expanded = [_expanded(override) for override in inlined]
-    if expanded != list(overrides) and MULTIRUN not in expanded and any("," in s for s in expanded):
+    several = any("," in word and word != written for word, written in zip(expanded, inlined, strict=True))
+    if several and MULTIRUN not in expanded:
         expanded.insert(0, MULTIRUN)
     jobs = 1
     for override in _parsed(expanded):

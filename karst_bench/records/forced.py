@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -31,7 +30,10 @@ def forced_command(root: Path, words: Sequence[str]) -> Iterator[None]:
     """Within, what a forced cell of these words finishes is noted; whatever ends the block by raising leaves the notes."""
     key = hashlib.sha256(json.dumps(sorted(words)).encode()).hexdigest()[:16]
     folder = root / "forced" / "commands" / key
-    if done := _done(folder):
+    if (done := _done(folder)) and not (folder / WORDS).exists():
+        files.remove_folder(folder)  # nobody began it: what is left of one that was removed
+        done = 0
+    if done:
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / WORDS).stat().st_mtime))
         log.info("force=true goes on with what these words began on %s, %d done since; remove %s to run all again",
                  began, done, folder)  # fmt: skip
@@ -45,7 +47,7 @@ def forced_command(root: Path, words: Sequence[str]) -> Iterator[None]:
         os.environ.pop(VARIABLE)
         if before is not None:
             os.environ[VARIABLE] = before
-    shutil.rmtree(folder, ignore_errors=True)
+    files.remove_folder(folder)  # half of it would be a command that goes on
 
 
 def finished(store: Store, run_id: str) -> bool:
@@ -93,14 +95,15 @@ def will_write(store: Store, run_id: str, image: bytes) -> None:
 
 def settle(store: Store, run_id: str) -> None:
     """Does what a forced run had left to do that was killed with its record just written: the files of the record that it
-    replaced follow that one. A forced run under way is left alone."""
-    standing = store.path(run_id)
+    replaced follow that one, its checkpoints go. A forced run under way is left alone, one that began meanwhile too."""
+    note, standing = _note(store, run_id), store.path(run_id)
     with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        begun = json.loads(_note(store, run_id).read_text())
+        begun = json.loads(text := note.read_text())
         number = int(begun["number"])
         if 0 < number < MOST and standing.exists() and begun["over"] != files.sha256(standing):
             store.for_attempt(number).follow(run_id)
-            end(store, run_id)
+            if note.read_text() == text:
+                end(store, run_id)
 
 
 def end(store: Store, run_id: str) -> None:

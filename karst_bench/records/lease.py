@@ -10,6 +10,7 @@ since its last beat, or when it has not beaten for `lease_s` (other machines). A
 never two machines' clocks.
 """
 
+import errno
 import hashlib
 import os
 import platform
@@ -21,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from karst_bench import files
+from karst_bench.errors import LostLeaseError
 
 LEASE_S = 300.0
 BEATS_PER_LEASE = 10
@@ -95,6 +97,18 @@ class Lease:
 
     def __exit__(self, *exception: object) -> None:
         self.release()
+
+
+def refuse_if_lost(lease: Lease | None, path: Path) -> None:
+    """Asked before `path` is written. Raises: LostLeaseError; DiskError where the file server does not answer."""
+    try:
+        held = lease is None or lease.held()
+    except OSError as error:
+        raise files.refusal(path, error) from error
+    if not held:
+        raise LostLeaseError(
+            f"the lease of this cell was lost, as if this machine had slept, and another worker has it; {path} is not written"
+        )
 
 
 class Leases:
@@ -204,21 +218,28 @@ class Leases:
         return up_s is not None and self._silent(file, max(up_s, 2 * self.lease_s / BEATS_PER_LEASE))
 
     def _silent(self, file: Path, since_s: float | None = None) -> bool:
-        """Whether that file was not touched for so long, by default for a lease, or is gone."""
+        """Whether that file was not touched for so long, by default for a lease, or is gone; False where nobody can tell."""
         try:
             return self._server_time() - file.stat().st_mtime > (self.lease_s if since_s is None else since_s)
         except FileNotFoundError:
             return True
+        except OSError:
+            return False
 
     def _server_time(self) -> float:
-        """The clock of the file system, by touching a file there; this machine's own where the folder is read-only."""
-        mark = self.folder / f".clock.{os.getpid()}.{threading.get_ident()}"
+        """The clock of the file system, by touching a file there; this machine's own for who may only look.
+
+        Raises: OSError where the disk is full or the server does not answer.
+        """
+        mark = self.folder / f".clock.{secrets.token_hex(8)}"
         try:
             mark.touch()
             os.utime(mark)
             return mark.stat().st_mtime
-        except OSError:
-            return time.time()
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                return time.time()
+            raise
         finally:
             with suppress(OSError):
                 mark.unlink()

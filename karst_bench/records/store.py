@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from karst_bench import files
-from karst_bench.errors import CheckpointError, LostLeaseError, UserError
+from karst_bench.errors import CheckpointError, DiskError, UserError
 from karst_bench.records import record as schema
 from karst_bench.records.agreement import check_id
-from karst_bench.records.lease import Lease
+from karst_bench.records.lease import Lease, refuse_if_lost
 from karst_bench.records.record import FailedRun, RunRecord
 from karst_bench.records.strict_json import RecordError
 from karst_bench.tensors_file import to_safetensors
@@ -145,24 +145,26 @@ class Store:
         from karst_bench.records import forced
 
         path, data = self.path(record.id), schema.dumps(record).encode()
-        self._ask_lease(path)
+        refuse_if_lost(self.lease, path)
         if self.attempt:
             old = self._kept(path)
             forced.will_write(self, record.id, data)
             files.write(path, data)
             self._move_products(record.id, old)
-            forced.end(self, record.id)
         elif not files.write(path, data, once=True):
             raise UserError(f"record {record.id} exists already at {path}; force=true replaces it and keeps the old one")
-        self.retire_failure(record.id)
+        with suppress(DiskError):  # the record stands
+            self.retire_failure(record.id)
         self.drop_checkpoints(record.id)
+        if self.attempt:
+            forced.end(self, record.id)  # last: until then, whoever finds the record does what is left
         return path
 
     def fail(self, failed: FailedRun) -> Path:
         """Keep the failure of a cell apart from the results, counting the attempts; the next failure replaces it."""
         counted = replace(failed, attempts=self.failures(failed.id) + 1)
         path = self.path(failed.id, "failed")
-        self._ask_lease(path)
+        refuse_if_lost(self.lease, path)
         files.write(path, schema.dumps(counted).encode())
         return path
 
@@ -199,9 +201,12 @@ class Store:
         return target
 
     def follow(self, run_id: str) -> None:
-        """Of a forced run whose record stands: what the record before it has goes after that one."""
+        """Of a forced run whose record stands: what the record before it has goes after that one, its own checkpoints go."""
         old = self._superseded(run_id, self.next_number(run_id) - 1)
         self._move_products(run_id, old if old.exists() else None)
+        for path in self.checkpoint_path(run_id).parent.glob(f"{run_id}{self.attempt}.*safetensors"):
+            with suppress(OSError):
+                path.unlink()
 
     def _move_products(self, run_id: str, old: Path | None) -> None:
         """Adapter and artefacts of other attempts follow their record, or vanish where it has none."""
@@ -217,19 +222,13 @@ class Store:
                     else:
                         product.replace(old.with_suffix(f".{stage}.safetensors" if stage else ".safetensors"))
 
-    def _ask_lease(self, path: Path) -> None:
-        if self.lease is not None and not self.lease.held():
-            raise LostLeaseError(
-                f"the lease of this cell was lost, as if this machine had slept, and another worker has it; {path} is not written"
-            )
-
     def save_adapter(
         self, run_id: str, tensors: "Mapping[str, torch.Tensor]", about: Mapping[str, str]
     ) -> tuple[str, str]:
         """Write the trained tensors; returns (the path relative to the results folder, its SHA-256) for the record."""
         path = self.adapter_path(run_id)
         image = to_safetensors({name: tensor.contiguous() for name, tensor in tensors.items()}, about)
-        self._ask_lease(path)
+        refuse_if_lost(self.lease, path)
         files.write(path, image)
         return path.relative_to(self.root).as_posix(), hashlib.sha256(image).hexdigest()
 
@@ -238,7 +237,7 @@ class Store:
         was replaced keeps its own; returns (the path relative to the results folder, its SHA-256) for the record."""
         sha256 = hashlib.sha256(image).hexdigest()
         path = self.root / "predictions" / self.suite / f"{run_id}.{sha256[:8]}.safetensors"
-        self._ask_lease(path)
+        refuse_if_lost(self.lease, path)
         files.write(path, image)
         return path.relative_to(self.root).as_posix(), sha256
 
@@ -267,7 +266,7 @@ class Store:
         from karst_bench.records import checkpoint_file
 
         image = checkpoint_file.to_bytes(tensors, meta)
-        self._ask_lease(path)
+        refuse_if_lost(self.lease, path)
         files.write(path, image)
 
     def _read_state(self, path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, Any]] | None":

@@ -71,6 +71,7 @@ def _leased(prepared: PreparedRun, store: Store, threads: int, watchers: Sequenc
     if lease is None:
         raise BusyError(f"{prepared.title}: another process is running this cell ({prepared.id})")
     with lease, run_log(settings.paths.results, settings.suite, prepared.id):
+        store.check_writable()  # writing beside it, a client of a file server forgets that it saw no record there
         if (record := standing_record(prepared, store)) is not None:  # its last holder may have finished a moment ago
             return record
         store = store.under(lease)

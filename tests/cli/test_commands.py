@@ -202,6 +202,7 @@ def _raise(error: BaseException) -> None:
     ("error", "code", "said"),
     [
         (UserError("x is not y"), 2, "error: x is not y\n"),
+        (UserError("m\u202ex is\x1b[2J\nno name\u00e9"), 2, "error: m\\u202ex is\\x1b[2J\nno name\u00e9\n"),
         (ValueError("odd"), 1, "error: ValueError: odd\ndebug=true shows the traceback\n"),
         (KeyboardInterrupt("the same command continues"), 130, "stopped; the same command continues\n"),
     ],

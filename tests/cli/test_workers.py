@@ -104,9 +104,14 @@ def test_a_worker_ends_with_its_launcher():
         os.write(says, b"r")
         wait_for_a_safe_point()
 
+    def worker() -> None:
+        workers.this_worker().work(run)
+        time.sleep(60)
+        os.write(says, b"still here")
+
     def launcher() -> int:
         with workers.launching():
-            child(lambda: (workers.this_worker().work(run), time.sleep(1000)))
+            child(worker)
             time.sleep(1000)
         return 0
 

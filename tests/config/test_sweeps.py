@@ -106,6 +106,11 @@ def test_task_groups_are_spelt_out(asked, count):
     assert expanded[0] == MULTIRUN and len(jobs(expanded)) == count
 
 
+def test_a_comma_within_one_value_makes_no_sweep():
+    words = ["method=lora", "dataset=mini/digits", "backbone.model_args={depth:2,num_heads:2}", "method.r=1000000000"]
+    assert MULTIRUN not in quiet(words) and len(jobs(quiet(words))) == 1
+
+
 def test_options_of_any_group_are_globbed():
     assert len(axes(quiet(["experiment=glob(table3/*)"]))["experiment"]) > 2
     assert axes(quiet(["backbone=glob(*_mini)"])) == {"backbone": ["swin_mini", "vit_mini"]}

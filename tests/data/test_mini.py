@@ -156,6 +156,12 @@ def test_a_damaged_cache_is_drawn_again(
     assert str(path) in caplog.text
 
 
+def test_images_are_drawn_where_no_cache_can_be(cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "mini").write_text("no folder")
+    assert np.array_equal(pixels(load("digits", tmp_path), "test"), pixels(load("digits", cache), "test"))
+    assert "cannot be written" in caplog.text
+
+
 def test_another_size_is_the_same_image_resized(cache: Path):
     task = load("fs_flowers", cache, size=48)
     images = pixels(task, "val")

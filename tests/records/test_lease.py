@@ -1,5 +1,6 @@
 """Leases: never two workers on one cell, never a cell nobody can have."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -140,6 +141,19 @@ def test_ages_are_the_file_servers_whatever_this_machines_clock_says(tmp_path, m
     monkeypatch.setattr(lease_module.time, "time", lambda: wrong)
     leases = Leases(tmp_path, lease_s=300)
     assert leases.holder("alive") and leases.holder("dead") is None
+
+
+def test_nobody_is_dead_by_this_machines_clock_where_the_disk_is_full(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "leases" / f"{CELL}.00.own"
+    file.parent.mkdir()
+    file.write_text("elsewhere 1 1 -\n")
+    wrong = time.time() + 3600
+    monkeypatch.setattr(lease_module.time, "time", lambda: wrong)
+    monkeypatch.setattr(lease_module.Path, "touch", full)
+    assert Leases(tmp_path, lease_s=300).holder(CELL) == file
 
 
 @pytest.mark.parametrize(

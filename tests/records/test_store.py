@@ -1,8 +1,10 @@
 """The results folder: write-once, failures apart, nothing half written whatever the disk does."""
 
+import contextlib
 import errno
 import hashlib
 import os
+import signal
 import stat
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -12,7 +14,7 @@ import torch
 from msgspec.structs import replace
 from safetensors.torch import save
 
-from karst_bench.errors import LostLeaseError, UserError
+from karst_bench.errors import DiskError, LostLeaseError, UserError
 from karst_bench.records import forced
 from karst_bench.records import record as schema
 from karst_bench.records import store as store_module
@@ -111,15 +113,17 @@ def test_a_stopped_forced_run_goes_on_and_an_ordinary_checkpoint_is_not_its(stor
     assert forced.begin(store, record.id).resumable(record.id) is None
 
 
-@pytest.mark.parametrize("step", ["will_write", "write", "move", "end"])
+@pytest.mark.parametrize("step", ["will_write", "write", "move", "drop", "end"])
 def test_a_forced_run_killed_while_it_publishes_leaves_one_whole_record(store, record, tmp_path, monkeypatch, step):
     """Killed at each step in turn, then run again under the same command: the old record or the new one, never none."""
     finish(store, record, "first")
     places = {"will_write": (forced, "will_write"), "write": (store_module.files, "write"),
-              "move": (Store, "_move_products"), "end": (forced, "end")}  # fmt: skip
+              "move": (Store, "_move_products"), "drop": (Store, "drop_checkpoints"), "end": (forced, "end")}  # fmt: skip
     with pytest.raises(KeyboardInterrupt), forced.forced_command(tmp_path, ["force=true"]):
         again = forced.begin(store, record.id)
         relative, sha256 = again.save_adapter(record.id, {"a": torch.ones(2)}, {"id": "again"})
+        again.save_checkpoint(record.id, {}, {})
+        again.save_checkpoint(f"{record.id}.supernet", {}, {})
 
         def killed(*arguments, **_):
             if step != "write" or arguments[0] == store.path(record.id):
@@ -133,7 +137,7 @@ def test_a_forced_run_killed_while_it_publishes_leaves_one_whole_record(store, r
     standing = store.read(record.id)
     assert hashlib.sha256((tmp_path / standing.adapter).read_bytes()).hexdigest() == standing.adapter_sha256
     with forced.forced_command(tmp_path, ["force=true"]):
-        assert forced.finished(store, record.id) == (step in ("move", "end"))
+        assert forced.finished(store, record.id) == (step in ("move", "drop", "end"))
         if not forced.finished(store, record.id):
             finish(forced.begin(store, record.id), record, "again")
         assert forced.finished(store, record.id)
@@ -142,7 +146,8 @@ def test_a_forced_run_killed_while_it_publishes_leaves_one_whole_record(store, r
     assert files(tmp_path / "adapters") == [store.read(record.id).adapter.removeprefix("adapters/")]
     assert (tmp_path / "superseded" / "mini" / f"{record.id}.1.safetensors").exists()
     assert [path.stem for path in (tmp_path / "superseded" / "mini").glob("*.json")] == [f"{record.id}.1"]
-    assert not list((tmp_path / "forced" / "commands").iterdir())
+    assert not list((tmp_path / "forced" / "commands").iterdir()) and not files(tmp_path / "checkpoints")
+    assert not files(tmp_path / "forced" / "runs")
 
 
 def test_a_finished_command_forces_anew_and_a_worker_behind_is_told(store, record, tmp_path):
@@ -155,11 +160,59 @@ def test_a_finished_command_forces_anew_and_a_worker_behind_is_told(store, recor
     assert not forced.finished(store, record.id)
 
 
+def test_a_command_killed_while_its_notes_went_begins_anew(store, record, tmp_path, monkeypatch):
+    store.write(record)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), forced.forced_command(tmp_path, ["force=true"]):
+        forced.begin(store, record.id).write(replace(record, notes=("again",)))
+        patch.setattr(store_module.files.shutil, "rmtree", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    with forced.forced_command(tmp_path, ["force=true"]):
+        assert not forced.finished(store, record.id)
+    assert not list((tmp_path / "forced" / "commands").iterdir())
+
+
+def test_notes_of_a_command_that_nobody_began_are_none(store, record, tmp_path):
+    store.write(record)
+    with contextlib.suppress(UserError), forced.forced_command(tmp_path, ["force=true"]):
+        forced.begin(store, record.id).write(replace(record, notes=("again",)))
+        raise UserError("stopped")
+    (words,) = (tmp_path / "forced" / "commands").rglob(forced.WORDS)
+    words.unlink()
+    with forced.forced_command(tmp_path, ["force=true"]):
+        assert not forced.finished(store, record.id)
+
+
+def test_a_record_stands_where_the_failure_before_it_cannot_be_moved(store, record, failure, monkeypatch):
+    store.fail(failure)
+    assert failure.id == record.id
+
+    def link(source, target):
+        if "superseded" in str(target):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        os.link(source, target)
+        return True
+
+    monkeypatch.setattr(store_module.files, "link_once", link)
+    store.write(record)
+    assert store.read(record.id) == record
+
+
 class Lost:
     """A lease that another worker took over."""
 
     def held(self):
         return False
+
+
+class Unheard:
+    """A lease on a file server that does not answer."""
+
+    def held(self):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_file_server_that_does_not_answer_is_a_disk_error(store, record):
+    with pytest.raises(DiskError, match="Input/output error"):
+        store.under(Unheard()).save_checkpoint(record.id, {}, {})
 
 
 def test_who_lost_the_lease_writes_nothing(store, record, failure, tmp_path):

@@ -86,7 +86,10 @@ def test_a_broken_server_costs_nothing_and_the_run_is_kept(server, follow, recor
 def test_all_runs_of_a_process_share_one_patience_and_gather_no_processes(record, tmp_path, monkeypatch, caplog):
     """Trackers that hang until they are let go, in a sweep of seven runs: one line, one wait, four processes online."""
     program, gate = tmp_path / "worker.py", tmp_path / "gate"
-    program.write_text(f"import os, sys, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\nprint(sys.argv[2])\n")
+    program.write_text(
+        "import os, sys, time\nparent = os.getppid()\n"
+        f"while not os.path.exists({str(gate)!r}) and os.getppid() == parent: time.sleep(0.01)\nprint(sys.argv[2])\n"
+    )
     waits, real = [], client.threading.Thread.join
     monkeypatch.setattr(client, "PROGRAM", program)
     monkeypatch.setattr(client, "PATIENCE", client.Patience(0.05))

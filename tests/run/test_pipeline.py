@@ -25,7 +25,7 @@ from karst_bench.records.store import Store
 from karst_bench.run import pipeline, training
 from karst_bench.run.commands import act
 from karst_bench.run.lookup import ATTEMPTS, memory_path, recall
-from karst_bench.run.prepare import prepare
+from karst_bench.run.prepare import PreparedRun, prepare
 from karst_bench.run.recording import header_of
 from karst_bench.run.watchers import StopSignals
 
@@ -134,11 +134,31 @@ def test_a_diverging_run_is_a_failed_record_and_is_not_tried_for_ever(words, tmp
     assert not files(tmp_path / "results" / "runs", "*.json")
 
 
-def test_protocols_say_what_they_looked_at(words) -> None:
+def test_protocols_say_what_they_looked_at(words, monkeypatch) -> None:
     peek = pipeline.run(settings_of(words("method=linear", "recipe.epochs=3", "protocol=peek10"))).metrics
     assert peek.test_top1_peak_pct >= peek.test_top1_last_pct
+    real, asked = PreparedRun.batches, set()
+
+    def watched(prepared, split, *, train=False, **named):
+        asked.add((split, train))
+        return real(prepared, split, train=train, **named)
+
+    monkeypatch.setattr(PreparedRun, "batches", watched)
     val = pipeline.run(settings_of(words("method=linear", "protocol=val"))).metrics
     assert val.test_top1_last_pct is None and val.train_n == 800 and val.val_n == 200
+    assert asked == {("train800", True), ("val200", False)}
+    asked.clear()
+    last = pipeline.run(settings_of(words("method=linear", "protocol=last"))).metrics
+    assert last.test_n != last.train_n == 1000
+    assert asked == {("train800val200", True), ("test", False)}
+
+
+def test_a_record_of_a_moment_ago_is_seen_through_a_file_servers_memory(words, monkeypatch) -> None:
+    """A client that saw no record goes on seeing none until it writes into that folder itself."""
+    did: list[str] = []
+    monkeypatch.setattr(Store, "check_writable", lambda _: did.append("write"))
+    monkeypatch.setattr(pipeline, "standing_record", lambda *_: did.append("look") or (did if "look" in did[:-1] else None))
+    assert pipeline.run(settings_of(words("method=linear"))) == ["write", "look", "write", "look"]
 
 
 def test_few_shot_chooses_on_val_and_tests_once(words) -> None:
@@ -181,6 +201,7 @@ def test_missing_data_and_weights_are_both_named(tmp_path: Path, monkeypatch, ca
         (["device=cuda"], ["device=cpu"]),
         (["backbone.weights=/nowhere/x.pth"], ["/nowhere/x.pth"]),
         (["backbone.timm_name=resnet18", "backbone.weights=none"], ["ResNet", "another class of timm"]),
+        (["backbone.input_size=33", "backbone.weights=none"], ["input_size=33", "img_size=32"]),
         (["recipe.batch=0"], ["recipe.batch=0"]),
         (["recipe.lr=nan"], ["recipe.lr=nan", "number"]),
         (["method.N=0"], ["method.N=0", "at least 1"]),

@@ -190,6 +190,14 @@ def test_a_bent_protocol_is_refused(words, word):
         tuning.search([*words, word])
 
 
+@pytest.mark.parametrize("bent", [{"train": "all"}, {"final": "test"}, {"checks": "test"}])
+def test_a_protocol_that_reads_more_than_train_and_val_is_refused_whatever_its_name(bent):
+    protocol = {"name": "val", "train": "fit", "checks": "val", "final": "val"}
+    tuning.refuse_test(protocol)
+    with pytest.raises(UserError, match="more than train and val"):
+        tuning.refuse_test(protocol | bent)
+
+
 def test_a_look_at_the_test_split_stops_the_search(words, monkeypatch):
     monkeypatch.setattr(tuning, "run", lambda settings, watchers: watchers[0].on_check(1, "test", 99.0))
     with pytest.raises(RuntimeError, match="shown the split test"):

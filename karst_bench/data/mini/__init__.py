@@ -143,8 +143,11 @@ def _cached(task: str, generator: Generator, sizes: dict[str, int], difficulty: 
         except Exception as error:  # whatever bytes of others make zipfile and numpy raise
             log.warning("%s is damaged (%s); its images are drawn again", path, error)
     arrays = {split: draw(task, generator, split, n, difficulty) for split, n in sizes.items()}
-    with files.stream(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+    try:
+        with files.stream(path) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        log.warning("%s cannot be written (%s); every run draws its images itself", path, error.strerror)
     return arrays
 
 
