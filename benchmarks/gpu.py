@@ -27,7 +27,6 @@ from karst_bench.config.option_files import options
 from karst_bench.engine.captured import CapturedForward, CudaRecorder, Recorder
 from karst_bench.errors import UserError
 
-BATCHES = (32, 64)
 STEPS = ("floor", "floor again (A/A)", "LoRA qkv r 8, ours", "LoRA qkv r 8, peft", "LoRA on four linears r 8, ours",
          "LoRA on four linears r 8, peft", "KARST, published arithmetic (a)", "KARST, ours, all tokens", "KARST, ours",
          "KARST, nothing made again", "KARST, ours, recompute", "full")  # fmt: skip

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from benchmarks import gpu, many_runs, memory, page, plot, tasks19
-from benchmarks.__main__ import RESULTS, write_result
+from benchmarks.asked import RESULTS
+from benchmarks.measuring import write_result
 from benchmarks.rows import Case
 from karst_bench.cli.app import call
 

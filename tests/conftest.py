@@ -22,10 +22,17 @@ CLASSES = 5
 ONE_BLOCK = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 1, "num_heads": 3}
 
 
+def pytest_configure() -> None:
+    """Imports make no garbage, but millions of objects: walking them again and again is a sixth of importing timm."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """What the libraries hold lives as long as the process: the garbage collector need not walk it again and again."""
+    """What the libraries hold lives as long as the process; of the tests' own, the youngest alone are walked often."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:

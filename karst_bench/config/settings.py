@@ -109,9 +109,14 @@ class Settings:
     @property
     def title(self) -> str:
         """`lora+vpt_deep on vtab/pets (vit_b16, seed 0)`."""
-        names = [self.method["name"], *([self.also["name"]] if self.also["name"] != "none" else [])]
-        names += [self.regularizer["name"]] if self.regularizer["name"] != "none" else []
-        return f"{'+'.join(names)} on {self.dataset['name']} ({self.backbone['name']}, seed {self.seed})"
+        return run_title(vars(self))
+
+
+def run_title(config: Mapping[str, Any]) -> str:
+    """What a configuration's run is called, resolved or as a record holds it, which may be older than also= or regularizer=."""
+    chosen = [(config.get(node) or {}).get("name", "none") for node in ("also", "regularizer")]
+    names = [config["method"]["name"], *(name for name in chosen if name != "none")]
+    return f"{'+'.join(names)} on {config['dataset']['name']} ({config['backbone']['name']}, seed {config['seed']})"
 
 
 def resolve(cfg: DictConfig) -> Settings:

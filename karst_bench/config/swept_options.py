@@ -16,7 +16,7 @@ from karst_bench.errors import UserError
 
 def left_to_runs(overrides: Sequence[str]) -> list[str]:
     """The words with keys below a group as choices, where an option of any group is swept."""
-    if not _swept_groups(overrides):
+    if not any(key in GROUPS for key in axes(overrides)):
         return list(overrides)
     return [_choice(word) if _is_below(word) and not is_swept(word) else word for word in overrides]
 
@@ -33,27 +33,26 @@ def check_swept_options(overrides: Sequence[str]) -> None:
     """
     if not any(map(_is_below, overrides)):
         return
-    for group in _swept_groups(overrides):
-        failed = {option: error for option in axes(overrides)[group] if (error := _error(overrides, group, option))}
+    first = jobs(overrides)[0]
+    for group, swept in axes(overrides).items():
+        if group not in GROUPS:
+            continue
+        failed = {option: error for option in swept if (error := _error(first, group, option))}
         if failed:
-            taken = ",".join(option for option in axes(overrides)[group] if option not in failed)
+            taken = ",".join(option for option in swept if option not in failed)
             hint = f" These words hold for {group}={taken}: run the others apart, without them" if taken else ""
             raise UserError(f"{group}={','.join(failed)}: {next(iter(failed.values()))}.{hint}")
 
 
-def _error(overrides: Sequence[str], group: str, option: str) -> str:
+def _error(first: Sequence[str], group: str, option: str) -> str:
     """Why the first run does not compose with that option; nothing where it does."""
-    words = [f"{group}={option}" if key_of(word) == group else word for word in jobs(overrides)[0]]
+    words = [f"{group}={option}" if key_of(word) == group else word for word in first]
     try:
         with friendly(words, composed, options):
             composed(words)
     except UserError as error:
         return str(error).rstrip(".")
     return ""
-
-
-def _swept_groups(overrides: Sequence[str]) -> list[str]:
-    return [key for key in axes(overrides) if key in GROUPS]
 
 
 def _is_below(word: str) -> bool:

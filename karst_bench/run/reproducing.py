@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from karst_bench.config.compose import compose
-from karst_bench.config.settings import Settings, resolve
+from karst_bench.config.settings import Settings, resolve, run_title
 from karst_bench.errors import UserError
 from karst_bench.records import record as schema
 from karst_bench.records.facts import Provenance
@@ -78,8 +78,7 @@ class Reproduced:
     def text(self) -> str:
         """The verdict, and what was not the same around the two runs."""
         (split, before), (_, now) = self.recorded.metrics.accuracy(), self.here.metrics.accuracy()
-        config = self.recorded.config
-        title = f"{config['method']['name']} on {config['dataset']['name']} ({config['backbone']['name']}, seed {config['seed']})"
+        title = run_title(self.recorded.config)
         lines = [f"{self.recorded.id}  {title}: {split} top-1 recorded {before:.2f} %, here {now:.2f} %: {self.verdict}"]
         lines += [f"    {line}" for line in _surroundings(self.recorded.provenance, self.here.provenance)]
         return "\n".join(lines)

@@ -1,5 +1,6 @@
 """What a sweep would run: its cells, which are done, running, failed or missing, and how long the rest will take."""
 
+import shlex
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from karst_bench.config.compose import settings_of
 from karst_bench.config.sweeps import axes, expand, jobs
 from karst_bench.config.swept_options import check_swept_options
+from karst_bench.config.words import key_of
 from karst_bench.errors import UserError
 from karst_bench.records.identity import INPUT, cell_key
 from karst_bench.records.lease import Leases
@@ -131,7 +133,7 @@ def _configs(planned: Sequence[Sequence[str]], swept: Mapping[str, Sequence[str]
     changes: dict[str, Flat] = {}
     for position, override in enumerate(base_job):
         key = override.partition("=")[0]
-        for choice in swept.get(key, ())[1:]:
+        for choice in swept.get(key_of(override), ())[1:]:
             job = [*base_job[:position], f"{key}={choice}", *base_job[position + 1 :]]
             changes[f"{key}={choice}"] = _difference(base, _flat(settings_of(job).as_config()))
     tuned = any(word.startswith("tuned=") and word != "tuned=none" for job in planned for word in job)
@@ -178,7 +180,7 @@ def listing(planned: Sequence[SweepCell], workers: int = 1) -> str:
     lines = []
     for cell in planned:
         value = "" if cell.value is None else f"{cell.value:.1f} %"
-        lines.append(f"{cell.state:8}{value:>8}{_clock(cell.seconds):>9}  {' '.join(cell.overrides)}")
+        lines.append(f"{cell.state:8}{value:>8}{_clock(cell.seconds):>9}  {shlex.join(cell.overrides)}")
     said = dict.fromkeys(line for cell in planned for line in cell.config["tuned"].get("said", ()))
     return "\n".join([*lines, "", totals(planned), *_on_workers(planned, workers), *said])
 
@@ -235,15 +237,15 @@ def matrix(overrides: Sequence[str], planned: Sequence[SweepCell]) -> str:
     row_keys = [
         key for key in given_of[0] if key not in ("dataset", *REPEATS) and len({given[key] for given in given_of}) > 1
     ]
-    boxes: dict[str, dict[str, list[SweepCell]]] = defaultdict(lambda: defaultdict(list))
+    boxes: dict[tuple[str, ...], dict[str, list[SweepCell]]] = defaultdict(lambda: defaultdict(list))
     for cell, given in zip(planned, given_of, strict=True):
-        row = " ".join(f"{key}={given[key]}" for key in row_keys) or f"method={cell.config['method']['name']}"
+        row = tuple(f"{key}={given[key]}" for key in row_keys) or (f"method={cell.config['method']['name']}",)
         boxes[row][str(cell.config["dataset"]["name"])].append(cell)
     columns = list(dict.fromkeys(str(cell.config["dataset"]["name"]) for cell in planned))
-    width = max(len(row) for row in boxes)
+    width = max(len(" ".join(row)) for row in boxes)
     names = [column.split("/")[-1][:11] for column in columns]
     lines = [" " * width + "".join(f"{name:>12}" for name in names)]
-    lines += [f"{row:{width}}" + "".join(f"{_box(found[c]):>12}" for c in columns) for row, found in boxes.items()]
+    lines += [f"{' '.join(row):{width}}" + "".join(f"{_box(found[c]):>12}" for c in columns) for row, found in boxes.items()]
     gaps = [gap for row, found in boxes.items() if (gap := _gap(overrides, row, found, len(columns)))]
     logs = _logs(planned)
     return "\n".join([*lines, "", totals(planned), *logs, *(["", "Fill the gaps:", *gaps] if gaps else [])])
@@ -269,12 +271,12 @@ def _box(found: Sequence[SweepCell]) -> str:
     return f"{sum(cell.state == 'done' for cell in found)}/{len(found)}{marks}" if found else "-"
 
 
-def _gap(overrides: Sequence[str], row: str, found: Mapping[str, Sequence[SweepCell]], columns: int) -> str:
-    """The command that fills what a row lacks; the rest of the sweep's words stay as they were."""
+def _gap(overrides: Sequence[str], row: Sequence[str], found: Mapping[str, Sequence[SweepCell]], columns: int) -> str:
+    """The command that fills what a row lacks, as a shell reads it; the rest of the sweep's words stay as they were."""
     open_datasets = [name for name, box in found.items() if any(c.state in ("missing", "failed") for c in box)]
     if not open_datasets:
         return ""
     narrowed = [f"dataset={','.join(open_datasets)}"] if len(open_datasets) < columns else []
-    mine = {word.partition("=")[0] for word in (*row.split(), *narrowed)}
-    words = [word for word in overrides if word.partition("=")[0] not in mine]
-    return f"  karst-bench run -m {' '.join([*words, *row.split(), *narrowed])}"
+    mine = {key_of(word) for word in (*row, *narrowed)}
+    words = [word for word in overrides if key_of(word) not in mine]
+    return f"  karst-bench run -m {shlex.join([*words, *row, *narrowed])}"

@@ -74,6 +74,14 @@ def test_a_difference_is_judged_by_the_recorded_seeds(
     assert said in found.text
 
 
+def test_a_run_is_called_as_where_it_trained(again: Reproduced) -> None:
+    config = again.recorded.config | {"also": {"name": "ssf"}, "regularizer": {"name": "pace"}}
+    found = Reproduced(replace(again.recorded, config=config), again.here, ())
+    assert settings_of([*WORDS, "also=ssf", "regularizer=pace"]).title in found.text
+    older = {key: value for key, value in config.items() if key not in ("also", "regularizer")}
+    assert f"  {config['method']['name']} on " in Reproduced(replace(again.recorded, config=older), again.here, ()).text
+
+
 def test_what_is_not_the_same_around_the_runs_is_said(again: Reproduced) -> None:
     elsewhere = replace(again.here, provenance=replace(again.here.provenance, cpu_model="another", threads=7, commit="c" * 40))
     lines = Reproduced(again.recorded, elsewhere, ()).text.splitlines()[1:]

@@ -1,6 +1,7 @@
 """Plans: which cells of a sweep are done, and what is said of the others."""
 
 import random
+import shlex
 
 import pytest
 
@@ -109,6 +110,22 @@ def test_assembled_configurations_are_the_composed_ones():
     )
     for cell in random.Random(0).sample(planned, 6):
         assert cell.config == settings_of(list(cell.overrides)).as_config()
+
+
+def test_a_key_swept_with_plus_signs_differs_from_cell_to_cell():
+    cells = sweep_cells(["method=lora", "dataset=mini/digits", "++method.r=1,2", "backbone.model_args={depth:1},{depth:2}"])
+    assert [(cell.config["method"]["r"], cell.config["backbone"]["model_args"]["depth"]) for cell in cells] == [
+        (1, 1), (1, 2), (2, 1), (2, 2)]  # fmt: skip
+
+
+def test_a_shell_reads_the_commands_as_they_were_typed(tmp_path):
+    swept = ["method=lora", "dataset=mini/digits", "backbone.model_args={depth: 1, num_heads: 3},{depth: 2}"]
+    kept = ["backbone.tag='one (block)'", f"paths.results='{tmp_path}/my results'"]
+    cells = sweep_cells([*swept, *kept])
+    assert [list(shlex.split(line)[2:]) for line in listing(cells).splitlines()[:2]] == [list(cell.overrides) for cell in cells]
+    gaps = [shlex.split(line) for line in matrix([*swept, *kept], cells).partition("Fill the gaps:\n")[2].splitlines()]
+    assert [gap[:3] for gap in gaps] == [["karst-bench", "run", "-m"]] * 2
+    assert [[planned.config for planned in sweep_cells(gap[3:])] for gap in gaps] == [[cell.config] for cell in cells]
 
 
 def test_a_finished_sweep_has_no_gaps(words, tmp_path):

@@ -1,6 +1,7 @@
 """The records of a report in little room: what many of them share (configuration groups, machine, weights) stands once."""
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -94,7 +95,7 @@ def command(run: Run) -> str:
     words += [] if run.shots is None else [f"dataset.shots={run.shots}", f"dataset.split_seed={run.split_seed or 0}"]
     words += [f"protocol={run.protocol}"] if run.protocol != _usual_protocol(run.dataset) else []
     typed = [_word(item, run) for item in run.deviations if not item.startswith("protocol=")]
-    return " ".join(["karst-bench run", *words, *typed, f"seed={run.seed}"]) if all(typed) else ""
+    return f"karst-bench run {shlex.join([*words, *typed, f'seed={run.seed}'])}" if all(typed) else ""
 
 
 @cache
