@@ -151,9 +151,12 @@ def folder(path: Path) -> Iterator[Path]:
     """
     with scratch(path) as temporary:
         yield temporary
-        if not path.exists():
+        try:
             temporary.rename(path)
-            sync_folder(path.parent)
+        except OSError:
+            if not path.is_dir():
+                raise
+        sync_folder(path.parent)
 
 
 @contextmanager

@@ -79,18 +79,21 @@ def weights_sha256(path: Path | None, root: Path | None = None) -> str | None:
 def check_weights(root: Path, file: Path) -> str:
     """The SHA-256 of `file`, computed anew; recorded in <root>/SHA256SUMS.json when the file is first seen.
 
-    Raises: UserError if the file is not the one that was recorded, with both hashes.
+    Raises: UserError if the file is not the one that was recorded, with both hashes; DiskError where nothing can be recorded.
     """
     if not file.is_file():
         raise UserError(f"{file}: there is no such weights file; `karst-bench weights fetch TAG` fetches it")
     name, status, found = _name(file, root), file.stat(), files.sha256(file)
-    with files.locked(root / f".{SUMS}.lock"):
-        known = read_sums(root)
-        if name in known:
-            _refuse_change(file, root, known[name], found)
-        known[name] = WeightsEntry(found, status.st_size, status.st_mtime_ns)
-        text = msgspec.json.format(msgspec.json.encode(known, order="sorted"), indent=1) + b"\n"
-        files.write(root / SUMS, text, setting="paths.weights")
+    try:
+        with files.locked(root / f".{SUMS}.lock"):
+            known = read_sums(root)
+            if name in known:
+                _refuse_change(file, root, known[name], found)
+            known[name] = WeightsEntry(found, status.st_size, status.st_mtime_ns)
+            text = msgspec.json.format(msgspec.json.encode(known, order="sorted"), indent=1) + b"\n"
+            files.write(root / SUMS, text, setting="paths.weights")
+    except OSError as error:
+        raise files.refusal(root / SUMS, error, setting="paths.weights") from error
     return found
 
 

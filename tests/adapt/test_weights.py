@@ -13,8 +13,8 @@ from small import SWIN, VIT
 from karst_bench import files
 from karst_bench.adapt.backbone import build_backbone, own_values
 from karst_bench.adapt.weights import load_weights
-from karst_bench.adapt.weights_file import SUFFIXES, check_weights, find_weights, present_weights, weights_sha256
-from karst_bench.errors import UserError
+from karst_bench.adapt.weights_file import SUFFIXES, SUMS, check_weights, find_weights, present_weights, weights_sha256
+from karst_bench.errors import DiskError, UserError
 
 TAG = "vit_base_patch16_224.orig_in21k"
 
@@ -62,6 +62,14 @@ def test_a_recorded_file_is_not_read_again(tmp_path, monkeypatch):
     expected = check_weights(tmp_path, path)
     monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("read"))
     assert weights_sha256(path, tmp_path) == expected
+
+
+def test_a_folder_that_takes_no_sums_is_a_sentence(tmp_path):
+    path = tmp_path / f"{TAG}.npz"
+    path.write_bytes(b"weights")
+    (tmp_path / f".{SUMS}.lock").mkdir()
+    with pytest.raises(DiskError, match=r"paths\.weights="):
+        check_weights(tmp_path, path)
 
 
 def built(backbone, seed, **more):

@@ -4,6 +4,7 @@ import logging
 import runpy
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -210,6 +211,13 @@ def _raise(error: BaseException) -> None:
 def test_how_an_act_ends(error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(lambda: _raise(error), debug=False) == code
     assert capsys.readouterr().err == said
+
+
+def test_ctrl_c_while_libraries_are_imported_is_a_sentence() -> None:
+    """Nothing listens yet; the process still ends by the signal."""
+    program = "import os, signal, karst_bench.cli as cli; os.kill(os.getpid(), signal.SIGINT)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "stopped; nothing had begun\n")
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -15,6 +15,8 @@ REFUSED = {
     "method.sigma=1e300": "method.sigma",
     "recipe.epochs=1000000000": "must be at most 100000",
     "recipe.batch=100000000": "must be at most 1000000",
+    "recipe.batch=0": "recipe.batch=0 must be at least 1",
+    "threads=0": "threads=0 must be at least 1",
     "backbone.input_size=100000": "must be at most 4096",
     "backbone.model_args={depth:100000000}": "must be at most 1000",
     "backbone.model_args={depth:0}": "must be at least 1",

@@ -170,9 +170,9 @@ def test_few_shot_chooses_on_val_and_tests_once(words) -> None:
 
 def test_a_sweep_writes_its_records_and_then_nothing(words, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    sweep = ["-m", *words("method=lora,linear", "seed=0,1")]
+    sweep = ["-m", *words("method=lora,linear")]
     assert main(sweep) == 0
-    assert len(files(tmp_path / "results", "*.json")) == 4
+    assert len(files(tmp_path / "results", "*.json")) == 2
     monkeypatch.setattr(training, "fit", lambda *a, **k: pytest.fail("trained again"))
     assert main(sweep) == 0
 
@@ -202,10 +202,8 @@ def test_missing_data_and_weights_are_both_named(tmp_path: Path, monkeypatch, ca
         (["backbone.weights=/nowhere/x.pth"], ["/nowhere/x.pth"]),
         (["backbone.timm_name=resnet18", "backbone.weights=none"], ["ResNet", "another class of timm"]),
         (["backbone.input_size=33", "backbone.weights=none"], ["input_size=33", "img_size=32"]),
-        (["recipe.batch=0"], ["recipe.batch=0"]),
         (["recipe.lr=nan"], ["recipe.lr=nan", "number"]),
         (["method.N=0"], ["method.N=0", "at least 1"]),
-        (["threads=0"], ["threads=0"]),
         (["action=evaluate"], ["adapter="]),
     ],
 )

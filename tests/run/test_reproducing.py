@@ -26,9 +26,10 @@ def places(results: Path, cache: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, mini_cache: Path) -> Path:
     """A folder with the record of one short run."""
     results = tmp_path_factory.mktemp("recorded")
+    (results / "cache").symlink_to(mini_cache)
     run(settings_of([*WORDS, *places(results / "results", results / "cache")]))
     return results / "results" / "runs" / "mini"
 

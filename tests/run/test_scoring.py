@@ -85,7 +85,8 @@ def test_a_plain_method_has_no_stage(plain_words, tmp_path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_describe_says_the_budget_and_no_artefact(capsys, method) -> None:
-    result = act(settings_of([f"method={method}", "backbone=vit_b16", "action=describe"]))
+    backbone = "vit_b16" if method == "heat" else "vit_mini"
+    result = act(settings_of([f"method={method}", f"backbone={backbone}", "action=describe"]))
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
     assert result["artefact"] is None
     assert result["trainable_params"] == (1_179_648 if method == "heat" else 400_000)
