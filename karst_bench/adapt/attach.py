@@ -1,7 +1,6 @@
 """Puts methods onto an unmodified timm ViT or Swin, and finds what was put there."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import nn
 
@@ -28,7 +27,7 @@ FAMILIES = {"vit": "plain ViTs", "swin": "hierarchical ones such as Swin"}
 
 def attach_methods(
     net: nn.Module, methods: Sequence[Method], *, artefacts: Mapping[str, Artefact] | None = None,
-    method_settings: Mapping[str, Any] | None = None,
+    method_settings: Mapping[str, object] | None = None,
 ) -> TimmAdaptedModel:  # fmt: skip
     """Freezes the backbone, attaches the methods in order and returns the adapted model, which is also kept on the model.
 

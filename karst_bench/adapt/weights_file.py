@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -29,7 +28,7 @@ def present_weights(tag: str, root: Path) -> Path | None:
     return next((place for place in _places(tag, root) if place.is_file()), None)
 
 
-def find_weights(backbone: Mapping[str, Any], root: Path) -> Path | None:
+def find_weights(backbone: Mapping[str, object], root: Path) -> Path | None:
     """The file of backbone.weights: None for `none`, a given path, or for `pretrained` the package's or paths.weights'.
 
     Raises: UserError naming every place that was looked at and the command that fetches the weights.

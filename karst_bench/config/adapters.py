@@ -35,7 +35,7 @@ def adapter_words(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
     return [*_method_words(spec, given), *_other_words(about, given)]
 
 
-def _refuse_disagreement(path: Path, cfg: DictConfig, spec: Mapping[str, Any], given: Set[str]) -> None:
+def _refuse_disagreement(path: Path, cfg: DictConfig, spec: Mapping[str, object], given: Set[str]) -> None:
     for node in NODES:
         stored = _group(spec, node)
         for word in sorted(given) if stored else ():
@@ -52,7 +52,7 @@ def _refuse_disagreement(path: Path, cfg: DictConfig, spec: Mapping[str, Any], g
                 )
 
 
-def _method_words(spec: Mapping[str, Any], given: Set[str]) -> list[str]:
+def _method_words(spec: Mapping[str, object], given: Set[str]) -> list[str]:
     """`method=lora also=none extra=none`, so that titles name what is used; values come from the file itself."""
     words = []
     for node in NODES:
@@ -63,7 +63,7 @@ def _method_words(spec: Mapping[str, Any], given: Set[str]) -> list[str]:
     return words
 
 
-def _other_words(about: Mapping[str, Any], given: Set[str]) -> list[str]:
+def _other_words(about: Mapping[str, object], given: Set[str]) -> list[str]:
     words = []
     for node in ("backbone", "dataset"):
         said = _group(about, node)
@@ -78,7 +78,7 @@ def _other_words(about: Mapping[str, Any], given: Set[str]) -> list[str]:
     return words
 
 
-def _group(said: Mapping[str, Any], node: str) -> dict[str, Any]:
+def _group(said: Mapping[str, object], node: str) -> dict[str, Any]:
     found = said.get(node)
     return found if isinstance(found, dict) else {}
 

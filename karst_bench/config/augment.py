@@ -38,7 +38,7 @@ def with_augment(cfg: DictConfig, given: Set[str]) -> DictConfig:
     return cfg
 
 
-def exact_name(values: Mapping[str, Any]) -> str:
+def exact_name(values: Mapping[str, object]) -> str:
     """The name of a file of conf/augment that has these very values; else the name given, and 8 digits of their SHA-256."""
     name = str(values["name"])
     file = config_dir() / "augment" / f"{name}.yaml"
@@ -47,12 +47,12 @@ def exact_name(values: Mapping[str, Any]) -> str:
     return f"{name}-{hashlib.sha256(_canonical(values).encode()).hexdigest()[:8]}"
 
 
-def _canonical(values: Mapping[str, Any]) -> str:
+def _canonical(values: Mapping[str, object]) -> str:
     """One text per meaning: 1 and 1.0 are equal."""
     return re.sub(r"(?<![0-9.])([0-9]+)\.0(?![0-9])", r"\1", json.dumps(values, sort_keys=True))
 
 
-def check_augment(values: Mapping[str, Any]) -> None:
+def check_augment(values: Mapping[str, object]) -> None:
     """Raises: UserError for a missing or unknown key, or a value out of its range: which, both values, what is allowed."""
     if odd := sorted(values.keys() ^ set(KEYS)):
         raise UserError(f"augment={values.get('name')}: {', '.join(odd)} missing or unknown; its keys are {', '.join(KEYS)}")
@@ -73,7 +73,7 @@ def check_augment(values: Mapping[str, Any]) -> None:
         )
 
 
-def _number(values: Mapping[str, Any], key: str, least: float, most: float, meaning: str) -> None:
+def _number(values: Mapping[str, object], key: str, least: float, most: float, meaning: str) -> None:
     value = values[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise UserError(f"augment.{key}={value} must be {meaning}")

@@ -34,7 +34,7 @@ class TunedEntry:
 
     kind: str
     source: str | None
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     setting: Mapping[str, str]
     lacks: str | None
     missing: str | None
@@ -82,7 +82,7 @@ def backbone_facts(backbone: Any) -> dict[str, Any]:
             "weights": str(backbone["weights"])}  # fmt: skip
 
 
-def same_backbone(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+def same_backbone(first: Mapping[str, object], second: Mapping[str, object]) -> bool:
     """Whether two `backbone_facts` are of one backbone, whatever it is called."""
     return all(first.get(key) == second.get(key) for key in ("timm_name", "model_args", "weights"))
 
@@ -99,7 +99,7 @@ def _part(path: Path, table: Mapping[Any, Any], kind: str, cfg: DictConfig, fami
     return next((part["values"] for part in table["searched"] if same_backbone(part["backbone"], wanted)), {})
 
 
-def _backbone_text(facts: Mapping[str, Any]) -> str:
+def _backbone_text(facts: Mapping[str, object]) -> str:
     weights = str(facts["weights"])
     return f"{facts['name']} ({'random' if weights == 'none' else weights} weights)"
 
@@ -158,12 +158,12 @@ def _said(entry: TunedEntry, given: set[str]) -> list[str]:
     return lines
 
 
-def _lists(part: Mapping[str, Any], suite: str) -> bool:
+def _lists(part: Mapping[str, object], suite: str) -> bool:
     """Whether a table has values for datasets of this suite; then one that is not among them has no setting either."""
     return any(str(name).startswith(f"{suite}/") for name in part)
 
 
-def _of_shots(entry: Any, shots: int | None) -> Mapping[str, Any] | None:
+def _of_shots(entry: Any, shots: int | None) -> Mapping[str, object] | None:
     """An entry's values; of one that is keyed by shots, those of this number, None where it has none."""
     if isinstance(entry, Mapping) and entry and all(isinstance(key, int) for key in entry):
         entry = entry.get(shots)

@@ -23,7 +23,7 @@ class State(TypedDict):
     meta: dict[str, Any]
 
 
-def new_state(tensors: Mapping[str, Tensor] | None = None, meta: Mapping[str, Any] | None = None) -> State:
+def new_state(tensors: Mapping[str, Tensor] | None = None, meta: Mapping[str, object] | None = None) -> State:
     """A state of these tensors and meta data, empty where not given."""
     return State(tensors=dict(tensors or {}), meta=dict(meta or {}))
 

@@ -76,7 +76,7 @@ class SearchStages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     train: TrainStage | None = None
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], *, retrains: bool) -> "SearchStages":
+    def of(cls, values: Mapping[str, object], *, retrains: bool) -> "SearchStages":
         """The stages from their plain values. Raises: UserError for a key, a value or a split that cannot be."""
         try:
             stages = msgspec.convert(values, cls)

@@ -64,7 +64,7 @@ def _digest(facts: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(config: Mapping[str, object]) -> dict[str, Any]:
     facts: dict[str, Any] = {node: without_later(node, config.get(node)) for node in NODES}
     facts |= {key: config.get(key) for key in SCALARS}
     facts["regularizer"] = _chosen(config.get("regularizer"))
@@ -74,14 +74,14 @@ def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def deciding_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+def deciding_facts(config: Mapping[str, object]) -> dict[str, Any]:
     """What of a configuration decides the numbers of its run, in one form per meaning; ids are hashes over it."""
     found: dict[str, Any] = _canonical(_facts(config) | {"backbone": _pick(config.get("backbone"), BACKBONE + INPUT)})
     return found
 
 
 def identify(
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     *,
     weights_sha256: str | None,
     list_sha256: str,
@@ -117,7 +117,7 @@ def recomputed_id(record: "RunHeader") -> str:
     )
 
 
-def cell_key(config: Mapping[str, Any]) -> str:
+def cell_key(config: Mapping[str, object]) -> str:
     """The 16 hex digits of a planned cell: as `identify`, but from the config alone, before weights and data are read."""
     facts = _facts(config)
     facts["backbone"] |= _pick(config.get("backbone"), ("weights",))

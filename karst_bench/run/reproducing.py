@@ -156,7 +156,7 @@ def recorded_settings(recorded: RunRecord, words: Sequence[str] = ()) -> Setting
     return settings
 
 
-def _other_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _other_facts(before: Mapping[str, object], now: Mapping[str, object]) -> str:
     """The groups of a configuration that decide its numbers and are not the same in both."""
     first, second = deciding_facts(before), deciding_facts(now)
     return ", ".join(key for key in sorted(first | second) if first.get(key) != second.get(key))

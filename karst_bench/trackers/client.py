@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from karst_bench.errors import briefly
 
@@ -52,13 +52,13 @@ PATIENCE, FEEDING = Patience(PATIENCE_S), Patience(FEEDING_S)
 class Tracker(Protocol):
     """What the pipeline tells a tracker; no call blocks for long or raises."""
 
-    def start(self, config: Mapping[str, Any], run_id: str, resumed: bool = False) -> None:
+    def start(self, config: Mapping[str, object], run_id: str, resumed: bool = False) -> None:
         """A run begins (or goes on, if `resumed`) under that id."""
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def log(self, row: Mapping[str, object]) -> None:
         """One epoch: {"epoch": 3, "train_loss": ..., "lr": ..., "val_top1_pct": ...}."""
 
-    def finish(self, record: Mapping[str, Any] | None, adapter: Path | None = None) -> None:
+    def finish(self, record: Mapping[str, object] | None, adapter: Path | None = None) -> None:
         """The run ended with that record (done or failed), or was interrupted (None)."""
 
 
@@ -69,15 +69,15 @@ class Trackers:
         self.trackers = tuple(trackers)
         self.notes: list[str] = []
 
-    def start(self, config: Mapping[str, Any], run_id: str, resumed: bool = False) -> None:
+    def start(self, config: Mapping[str, object], run_id: str, resumed: bool = False) -> None:
         """See Tracker."""
         self._tell(lambda tracker: tracker.start(config, run_id, resumed))
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def log(self, row: Mapping[str, object]) -> None:
         """See Tracker."""
         self._tell(lambda tracker: tracker.log(row))
 
-    def finish(self, record: Mapping[str, Any] | None, adapter: Path | None = None) -> None:
+    def finish(self, record: Mapping[str, object] | None, adapter: Path | None = None) -> None:
         """See Tracker."""
         self._tell(lambda tracker: tracker.finish(record, adapter))
 
@@ -93,7 +93,7 @@ class Trackers:
                 self.trackers = tuple(other for other in self.trackers if other is not tracker)
 
 
-def build_trackers(settings: Mapping[str, Any] | None) -> Trackers:
+def build_trackers(settings: Mapping[str, object] | None) -> Trackers:
     """The trackers of a `tracker` config node: {kind: its settings}, kinds as in KINDS; `none` and null mean none.
 
     Raises: ValueError for an unknown kind.
@@ -120,7 +120,7 @@ class TrackerClient:
     finishing: ClassVar[list[threading.Thread]] = []
     told: ClassVar[set[str]] = set()
 
-    def __init__(self, kind: str, settings: Mapping[str, Any], patience: Patience | None = None) -> None:
+    def __init__(self, kind: str, settings: Mapping[str, object], patience: Patience | None = None) -> None:
         self.kind, self.settings, self.patience = kind, dict(settings), patience or PATIENCE
         if kind == "wandb" and (own := os.environ.get("WANDB_DIR")):
             self.settings["folder"] = own  # W&B's own variable says where its files go
@@ -129,7 +129,7 @@ class TrackerClient:
         self._thread: threading.Thread | None = None
         self._fed, self._late = threading.Event(), threading.Event()
 
-    def start(self, config: Mapping[str, Any], run_id: str, resumed: bool = False) -> None:
+    def start(self, config: Mapping[str, object], run_id: str, resumed: bool = False) -> None:
         """See Tracker. Paths stay here: they say more about the machine than about the run."""
         shown = {key: value for key, value in config.items() if key not in ("paths", "tracker")}
         self._run_id = run_id
@@ -140,11 +140,11 @@ class TrackerClient:
         self._thread.start()
         self._put("start", config=shown, id=run_id, resumed=resumed)
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def log(self, row: Mapping[str, object]) -> None:
         """See Tracker."""
         self._put("log", row=dict(row))
 
-    def finish(self, record: Mapping[str, Any] | None, adapter: Path | None = None) -> None:
+    def finish(self, record: Mapping[str, object] | None, adapter: Path | None = None) -> None:
         """See Tracker. A tracker that needs longer than there is patience goes on by itself; what it says then is logged."""
         if self._thread is None:
             return
@@ -164,7 +164,7 @@ class TrackerClient:
             log.warning("%s: %s", self.kind, self._outcome)
         self._thread = None
 
-    def _put(self, event: str, **content: Any) -> None:
+    def _put(self, event: str, **content: object) -> None:
         self._events.put(json.dumps({"event": event} | content, default=str))
 
     def _feed(self) -> None:

@@ -73,20 +73,18 @@ def reference(case, tiny):
 
 @torch.no_grad()
 def test_start(case, tiny, images, record_property):
+    """It counts as its formula says, all of that trains, and the model starts where the method claims it does."""
+    counted = counts(case.net, case.methods)
+    assert counted["trainable_params"] == sum(method.expected_params(case.model.spec) for method in case.methods)
+    assert counted["head_params"] == sum(p.numel() for p in case.net.get_classifier().parameters())
+    live = {id(p) for p in case.net.parameters() if p.requires_grad}
+    assert live == {id(p) for p in (case.model.trained() | case.model.head()).values()}
     drift = (case.net(images) - reference(case, tiny)(images)).abs().max().item()
     record_property("drift_at_init", drift)
     if all(method.identity_at_init for method in case.methods):
         assert drift < 1e-5
     else:
         assert 0 < drift < float("inf"), "a start that does move nothing is the identity: say so"
-
-
-def test_count(case):
-    counted = counts(case.net, case.methods)
-    assert counted["trainable_params"] == sum(method.expected_params(case.model.spec) for method in case.methods)
-    assert counted["head_params"] == sum(p.numel() for p in case.net.get_classifier().parameters())
-    live = {id(p) for p in case.net.parameters() if p.requires_grad}
-    assert live == {id(p) for p in (case.model.trained() | case.model.head()).values()}
 
 
 def test_training(small, images, train):
@@ -110,13 +108,15 @@ def _taken_away(case, name):
 
 @pytest.mark.usefixtures("fake_cuda")
 def test_a_gpu_is_never_waited_for(small, images):
-    """Forward and backward read no value on the host, and nothing that they make lies on the CPU.
+    """Forward and backward read no value on the host, and nothing that they make lies on the CPU; in bf16, as on a GPU, the ViT's
+    forward, as both families' backward is followed without precision.
 
     Nor does a norm's backward want the bias's gradient without the weight's, which CUDA cannot always give.
     """
     for method in small.methods:
         method.before_step(0, 1)
-    assert not forward(copy.deepcopy(small.net), images).on_cpu
+    if family_of(small) == "vit":
+        assert not forward(copy.deepcopy(small.net), images).on_cpu
     watched, grads = forward_and_backward(small.net, images, methods=small.methods)
     assert not watched.on_cpu
     assert all(grad is not None and grad.device.type == "meta" for grad in grads)
@@ -125,24 +125,24 @@ def test_a_gpu_is_never_waited_for(small, images):
 
 
 @torch.no_grad()
-def test_merge(case, images, tiny, shake):
-    shake(case)
-    if not mergeable(case.net):
+def test_merge(small, images, tiny, shake):
+    net = shake(small).net
+    if not mergeable(net):
         with pytest.raises(UserError, match="cannot be merged"):
-            merge(case.net)
+            merge(net)
         return
-    state = {name: t.clone() for name, t in case.net.state_dict().items()}
-    adapted = case.net(images)
-    merged = merge(case.net)(images)
+    state = {name: t.clone() for name, t in net.state_dict().items()}
+    adapted = net(images)
+    merged = merge(net)(images)
     assert (merged - adapted).abs().max() <= 1e-4 * max(1.0, adapted.abs().max().item())
-    plain = tiny(family_of(case))
-    assert list(plain.state_dict()) == list(case.net.state_dict()), "a merged model has timm's own keys"
-    plain.load_state_dict(case.net.state_dict())
+    plain = tiny(family_of(small), shallow=small.shallow)
+    assert list(plain.state_dict()) == list(net.state_dict()), "a merged model has timm's own keys"
+    plain.load_state_dict(net.state_dict())
     assert torch.equal(plain(images), merged)
-    unmerge(case.net)
-    assert state.keys() == case.net.state_dict().keys()
-    assert all(torch.equal(t, state[name]) for name, t in case.net.state_dict().items()), "bit by bit"
-    assert torch.equal(case.net(images), adapted)
+    unmerge(net)
+    assert state.keys() == net.state_dict().keys()
+    assert all(torch.equal(t, state[name]) for name, t in net.state_dict().items()), "bit by bit"
+    assert torch.equal(net(images), adapted)
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -124,7 +123,7 @@ class Staging:
 
 
 @contextmanager
-def staging(home: Path, plan: Mapping[str, Any]) -> Iterator[Staging]:
+def staging(home: Path, plan: Mapping[str, object]) -> Iterator[Staging]:
     """A folder to fill, which becomes `home` when the block ends well. plan: what is being made, as JSON values.
 
     Where a broken-off run with the same plan left something, it is gone on with; what another plan left is removed.

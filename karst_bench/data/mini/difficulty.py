@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Self
 
 from karst_bench.errors import UserError
 
@@ -22,7 +22,7 @@ class Difficulty:
     fineness: float
 
     @classmethod
-    def of(cls, dataset: Mapping[str, Any]) -> Self:
+    def of(cls, dataset: Mapping[str, object]) -> Self:
         """The `difficulty` of a dataset node. Raises: UserError for other names, or values outside their range."""
         given, names = dataset.get("difficulty"), [field.name for field in fields(cls)]
         if not isinstance(given, Mapping) or sorted(map(str, given)) != sorted(names):
