@@ -200,7 +200,7 @@ def test_missing_data_and_weights_are_both_named(tmp_path: Path, monkeypatch, ca
         (["method=full", "extra=rst"], ["extra=none"]),
         (["device=cuda"], ["device=cpu"]),
         (["backbone.weights=/nowhere/x.pth"], ["/nowhere/x.pth"]),
-        (["backbone.timm_name=resnet18", "backbone.weights=none", "backbone.input_size=32"], ["ResNet", "another class of timm"]),
+        (["backbone.timm_name=resnet18", "backbone.weights=none"], ["ResNet", "another class of timm"]),
         (["backbone.input_size=33", "backbone.weights=none"], ["input_size=33", "img_size=32"]),
         (["recipe.lr=nan"], ["recipe.lr=nan", "number"]),
         (["method.N=0"], ["method.N=0", "at least 1"]),
