@@ -61,8 +61,13 @@ class AdapterHeader:
     @property
     def method(self) -> str:
         """`karst`, or `lora+vpt_deep`."""
-        return "+".join(self.method_settings[node]["name"] for node in ("method", "also", "extra")
-                        if self.method_settings[node]["name"] != "none")  # fmt: skip
+        return attached_names(self.method_settings)
+
+
+def attached_names(method_settings: Mapping[str, Any]) -> str:
+    """What such settings attach, as one word: `karst`, or `lora+vpt_deep`."""
+    names = [method_settings[node]["name"] for node in ("method", "also", "extra")]
+    return "+".join(name for name in names if name != "none")
 
 
 def adapter_parts(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,7 +11,7 @@ from hydra import compose, initialize
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.version import VersionBase
-from torch import nn
+from omegaconf.basecontainer import BaseContainer
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel
 from zoo import HYPER, same
@@ -45,14 +46,23 @@ def gradients(net, images):
     return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
 
 
-def test_a_users_hydra_is_left_alone():
+def test_a_users_hydra_and_logging_are_left_alone():
     ConfigStore.instance().store(name="base_schema", node={"mine": 1})
-    kept = dict(ConfigStore.instance().repo)
+    kept, resolvers = dict(ConfigStore.instance().repo), dict(BaseContainer._resolvers)
+    loggers = logging.root.level, list(logging.root.handlers), logging.getLogger("hydra").level, torch.get_num_threads()
     with initialize(version_base="1.2", config_path=None):
-        karst_bench.attach(build(VIT), "lora", also="vpt_deep")
+        karst_bench.attach(build(VIT), "lora", also="vpt_deep", seed=1)
         assert GlobalHydra.instance().is_initialized() and VersionBase.instance().version_base.base_version == "1.2"
         assert compose("base_schema").mine == 1 and ConfigStore.instance().repo == kept
-    assert not GlobalHydra.instance().is_initialized()
+    assert not GlobalHydra.instance().is_initialized() and BaseContainer._resolvers == resolvers
+    assert loggers == (logging.root.level, logging.root.handlers, logging.getLogger("hydra").level, torch.get_num_threads())
+    assert not logging.getLogger("karst_bench").handlers and logging.getLogger("karst_bench").propagate
+
+
+def test_a_seed_of_ones_own_leaves_torchs_generator_alone():
+    net, before = build(VIT), torch.get_rng_state()
+    karst_bench.attach(net, "lora", seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_attach_in_threads_is_attach():
@@ -68,11 +78,13 @@ EACH_VERB = ("lora", "ssf", "adaptformer", "fact_tt", "dtl", "vpt_deep", "sparse
 REST = [name for name in METHODS if name not in (*EACH_VERB, *SCORED)]
 
 
-@pytest.mark.parametrize(
-    ("label", "dtype"),
-    [(VIT, torch.bfloat16), (SWIN_NET, torch.bfloat16), *(pytest.param(net, torch.float16, marks=SLOW) for net in (VIT, SWIN_NET))],
-)
-@pytest.mark.parametrize("names", [EACH_VERB, pytest.param(REST, marks=SLOW)], ids=["few", "rest"])
+HALF = [(VIT, torch.bfloat16, EACH_VERB), (VIT, torch.float16, ("lora", "ssf", "dtl")),
+        (SWIN_NET, torch.bfloat16, ("ssf", "vpt_deep"))]  # fmt: skip
+ALL_HALF = [pytest.param(label, dtype, [*EACH_VERB, *REST], marks=SLOW, id=f"all-{label}-{dtype}")
+            for label in (VIT, SWIN_NET) for dtype in (torch.bfloat16, torch.float16)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("label", "dtype", "names"), [*HALF, *ALL_HALF])
 def test_a_model_in_half_precision_trains_beside_methods_in_full(label, dtype, names):
     """Logits near those of the model in float32 and gradients of what trains, which stays in float32."""
     images, tolerance = images_for(label, 2), 0.02 if dtype == torch.float16 else 0.1
@@ -97,7 +109,7 @@ def test_a_model_in_half_precision_trains_beside_methods_in_full(label, dtype, n
 )
 def test_blocks_may_be_computed_again_in_backward(label, names):
     images = images_for(label)
-    for name in (*names, "adaptformer", "lora", "convpass"):
+    for name in (*names, "adaptformer", "convpass"):
         net = attached(build(label), name, images)
         expected = gradients(net, images)
         net.set_grad_checkpointing(True)
@@ -138,6 +150,8 @@ def test_the_grid_is_that_of_the_image(name):
 @pytest.mark.filterwarnings("ignore")  # timm's own, of resampling
 @pytest.mark.parametrize("label", [SWIN_NET, "Swin V2", "BEiT", "DINOv3"])
 def test_a_models_input_size_may_change_after_attaching(label):
+    if not hasattr(build(label), "set_input_size"):
+        pytest.skip("this timm's model keeps its size")
     for name in ("vpt_deep", "dtl_plus", "convpass", "lora", "ssf"):
         net = build(label)
         try:
@@ -186,7 +200,7 @@ def test_a_model_is_copied_averaged_and_saved_whole(label, names):
 def test_inner_features_have_the_models_own_shapes_or_are_refused(label):
     images, plain = images_for(label), build(label)
     expected = [f.shape for f in plain.forward_intermediates(images, intermediates_only=True)]
-    for name in ("vpt_deep", "vpt_shallow", "noah", "dtl", "lst", "lora", "adaptformer", "sparse_tuning"):
+    for name in ("vpt_deep", "vpt_shallow", "noah", "dtl", "sparse_tuning"):
         net = build(label)
         try:
             attached(net, name, images)
@@ -227,35 +241,3 @@ def test_what_trains_is_known_after_a_conversion_made_new_parameters(tmp_path):
         torch.__future__.set_overwrite_module_params_on_conversion(False)
     assert set(other._adapted_model.trained()) == names
     assert all(p.requires_grad for p in other._adapted_model.trained().values())
-
-
-class InterruptedAttachError(Exception):
-    """What a method's attach may raise besides a refusal."""
-
-
-def test_an_exception_in_attach_leaves_the_model_as_it_was(monkeypatch):
-    from karst_bench.methods.lora import LoRA
-
-    def breaks(self, model, artefact):
-        model.residual(0, "mlp", nn.Linear(32, 32))
-        model.unfreeze("*.bias")
-        raise InterruptedAttachError
-
-    net, images = build(VIT), images_for(VIT)
-    keys, logits = list(net.state_dict()), net(images)
-    monkeypatch.setattr(LoRA, "attach", breaks)
-    with pytest.raises(InterruptedAttachError):
-        karst_bench.attach(net, "lora")
-    monkeypatch.undo()
-    assert list(net.state_dict()) == keys and all(p.requires_grad for p in net.parameters())
-    same(net(images), logits)
-    karst_bench.attach(net, "lora")
-
-
-def test_a_merged_model_can_be_attached_to():
-    net, images = attached(build(VIT), "lora", images_for(VIT)), images_for(VIT)
-    logits = karst_bench.merge(net)(images)
-    karst_bench.attach(net, "karst", m=4).eval()
-    same(net(images), logits)
-    karst_bench.detach(net)
-    same(net(images), logits)

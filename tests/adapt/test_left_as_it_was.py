@@ -147,7 +147,7 @@ def test_a_merged_model_is_plain_and_takes_every_method(label, names):
         attach(net, "lora", images)
 
 
-@pytest.mark.parametrize(("label", "names"), CASES[:2])
+@pytest.mark.parametrize(("label", "names"), [(LABELS[0], ("lora", "bitfit", "dtl_plus")), CASES[1]])
 def test_a_refused_load_leaves_a_model_that_can_be_attached_to(label, names, tmp_path, monkeypatch):
     """Another shape, another backbone's weights, and a copy that breaks off."""
     images, path = images_for(label), tmp_path / "adapter.safetensors"

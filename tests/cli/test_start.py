@@ -169,6 +169,7 @@ def test_a_training_run_says_what_it_is_before_torch_is_imported(tmp_path: Path)
     assert "lora on mini/digits (vit_mini" in first and second.startswith("IMPORTED t")
 
 
+@pytest.mark.slow  # tests/test_layers.py says where these packages may be imported, tests/adapt/test_anywhere.py what stays
 def test_the_api_needs_no_optional_package_and_leaves_a_host_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("mine: 1\n")
     python(HOST, str(tmp_path), str(tmp_path / "a.safetensors"))

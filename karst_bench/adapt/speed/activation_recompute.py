@@ -64,11 +64,7 @@ class NormRecorder:
     def __call__(self, norm: Any, arguments: tuple[Tensor, ...], y: Tensor) -> None:
         if not torch.is_grad_enabled():
             return
-        shape, eps, dtype = (
-            norm.normalized_shape,
-            norm.eps,
-            y.dtype,
-        )  # autocast's choice of precision is repeated by hand
+        shape, eps, dtype = norm.normalized_shape, norm.eps, y.dtype  # autocast's choice of precision is repeated by hand
 
         def redo(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
             return F.layer_norm(x.to(dtype), shape, weight, bias, eps)
