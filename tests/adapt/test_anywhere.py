@@ -49,6 +49,7 @@ def gradients(net, images):
 def test_a_users_hydra_and_logging_are_left_alone():
     ConfigStore.instance().store(name="base_schema", node={"mine": 1})
     kept = dict(ConfigStore.instance().repo)
+    karst_bench.attach(build(VIT), "linear")  # imports what attaching imports
     with initialize(version_base="1.2", config_path=None):
         before = _of_the_process()
         karst_bench.attach(build(VIT), "lora", also="vpt_deep", seed=1)
