@@ -83,11 +83,17 @@ def search(_: Evidence) -> str:
 def _searched(table: Any) -> Iterator[tuple[str, list[Any], Any]]:
     """Backbone, values per task and provenance of each search of a tuned table, in either of its two layouts."""
     for part in table.get("searched", ()):
-        yield part["backbone"]["name"], list(part["values"].values()), part["provenance"]
+        if values := _whole_tasks(part["values"]):
+            yield part["backbone"]["name"], values, part["provenance"]
     for part in (table, *(table[family] for family in ("vit", "swin") if family in table)):
-        values = [value for key, value in part.items() if str(key).startswith("mini/")]
+        values = _whole_tasks(part)
         if values:
             yield part["provenance"]["backbone"], values, part["provenance"]
+
+
+def _whole_tasks(values: Any) -> list[Any]:
+    """The values of tasks with all their images: few-shot ones are searched apart."""
+    return [value for key, value in values.items() if str(key).startswith("mini/") and not str(key).startswith("mini/fs_")]
 
 
 def trust(seen: Evidence) -> str:
