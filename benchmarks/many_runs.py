@@ -44,7 +44,9 @@ def side_by_side(
     start = time.perf_counter()
     failed = sweep(home / f"{processes}_{environment is not None}", processes, runs, more, environment)
     wall = time.perf_counter() - start
-    return {"failed": failed} if failed else {"wall_s": round(wall, 1), "runs_per_hour": round(3600 * runs / wall)}
+    row: dict[str, Any] = {"failed": failed} if failed else {"wall_s": round(wall, 1), "runs_per_hour": round(3600 * runs / wall)}
+    print(f"  {processes} processes{', MPS' if environment else ''}: {row}", flush=True)  # not lost where time runs out
+    return row
 
 
 def sweep(
@@ -56,7 +58,8 @@ def sweep(
     seeds = ",".join(map(str, range(runs)))
     command = [sys.executable, "-m", "karst_bench", "run", "-m", *RUN, f"seed={seeds}", *where, *launcher, *more]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
-    own = {"OMP_NUM_THREADS": threads, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    paths = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {"OMP_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, env=os.environ | own | (environment or {}), capture_output=True, text=True, check=False)
     made = len(list(results.glob("runs/**/*.json")))
     if done.returncode or made < runs:

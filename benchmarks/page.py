@@ -43,7 +43,7 @@ def _about(result: Mapping[str, Any]) -> str:
 
 def _table(name: str, result: Mapping[str, Any]) -> str:
     rows: Mapping[str, Mapping[str, Any]] = result["rows"]
-    if name in ("phases", "gpu_long_run", "gpu_tasks19"):
+    if name.startswith(("phases", "gpu_long_run", "gpu_tasks19")):
         shown_phases = {key: title for key, title in PHASES.items() if any(key in values for values in rows.values())}
         lines = [[row, *(values.get(key, "") for key in shown_phases)] for row, values in rows.items()]
         return _aligned(lines, [*shown_phases.values()])

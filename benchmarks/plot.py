@@ -54,7 +54,8 @@ def _bars(panel: Axes, result: dict[str, Any]) -> None:
     panel.axvline(1.0, color="black", linewidth=0.8)
     panel.set_xlim(0, 1.12 * max(ratios.values()))
     depth = f", {result['depth']} blocks" if result["depth"] else ""
-    panel.set_title(f"{result['model']}{depth}, batch {result['batch']}, {result['precision']}", fontsize=9)
+    where = f" ({result['machine']['gpu']})" if clock == "wall" else ""
+    panel.set_title(f"{result['model']}{depth}, batch {result['batch']}, {result['precision']}{where}", fontsize=9)
     panel.set_xlabel(f"step / floor (median, {'CPU time' if clock == 'cpu' else 'wall time on the GPU'})")
 
 

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from tabulate import tabulate
 
@@ -83,7 +84,7 @@ def differences(picked: dict[str, MethodResults | None]) -> list[str]:
         pairs = [zip(one.tasks[task].scores, two.tasks[task].scores, strict=False) for task in TASKS]
         gaps = [[a - b for a, b in pair] for pair in pairs]
         mean = intervals.average_interval(gaps, [1 / len(TASKS)] * len(TASKS))
-        by_task = {task: sum(gap) / len(gap) for task, gap in zip(TASKS, gaps, strict=True)}
+        by_task = {task: fmean(gap) for task, gap in zip(TASKS, gaps, strict=True)}
         low = min(by_task, key=lambda task: by_task[task])
         lines.append(f"- {first} minus {second}: {shown(mean)} points; smallest on {low}, {by_task[low]:+.1f}.")
     return lines
@@ -130,8 +131,8 @@ def _against(rows: dict[tuple[str, str], MethodResults], key: tuple[str, str], t
 
 
 def _first(row: MethodResults, task: str) -> float:
-    """The run with seed 0, which every method has."""
-    return next(float(run.last or 0.0) for run in row.tasks[task].runs if run.seed == 0)
+    """The run with the lowest seed: 0 of nearly every method."""
+    return float(min(row.tasks[task].runs, key=lambda run: run.seed).last or 0.0)
 
 
 TABLES: dict[str, Callable[[Sequence[Run]], str]] = {"searched": searched, "every": every}

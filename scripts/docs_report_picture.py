@@ -43,7 +43,7 @@ def main() -> None:
         page.goto(PAGE.as_uri())
         page.wait_for_selector("html[data-ready=yes]")
         page.evaluate("window.scrollTo(0, document.getElementById('figures').offsetTop - 60)")
-        page.locator('#plot-costs a.mark[aria-label^="karst ["]').first.hover()
+        page.locator('#plot-costs a.mark[aria-label^="karst ["]').first.focus()
         files.write(PICTURE, page.screenshot(), once=False)
         browser.close()
     print(f"wrote {PICTURE.relative_to(ROOT)}")

@@ -45,6 +45,11 @@ class SweepFile:
     table: TableLayout | None
     contrasts: tuple[str, ...] = ()
 
+    @property
+    def tuned(self) -> str:
+        """How the values of its rows were tuned."""
+        return self.axes.get("tuned", ("none",))[0]
+
     def values(self, axis: str) -> tuple[str, ...]:
         """The values of an axis. Raises: UserError where the file has no such axis."""
         if axis not in self.axes:

@@ -1,6 +1,7 @@
 """Calibration and classes, from what a model said of each image."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def answers_facts(top1: Array, probability: Array, label: Array, classes: int) -
     bins = reliability_bins(top1, probability, label)
     return {
         "ece_pct": expected_calibration_error(bins),
-        "mean_per_class_pct": sum(known) / len(known),
+        "mean_per_class_pct": fmean(known),
         "per_class_pct": tuple(per_class),
         "reliability": bins,
         "confusion": tuple(map(tuple, confusion.tolist())) if classes <= MOST_CLASSES else (),

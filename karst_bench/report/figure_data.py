@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from karst_bench.report.experiment import Facts
 from karst_bench.report.footnotes import Footnotes
 from karst_bench.report.statistics import aggregate, compare
 from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMethod
@@ -128,13 +129,21 @@ class AblationGrid:
     left_out: list[str]
 
 
-def ablation_grid(ours: ResultsByMethod, suite: Suite, method: str) -> AblationGrid:
-    """All N, m, r of a method that agree in everything else, over the tasks that give most points x tasks."""
-    families: dict[tuple[tuple[str, str], ...], list[MethodResults]] = {}
-    for results in ours.get(method, []):
-        if results.tasks and results.tuned == "none" and all(axis in results.runs[0].hyper for axis in AXES):
+def _families(settings: Sequence[MethodResults]) -> dict[str, dict[Facts, list[MethodResults]]]:
+    """{how it was tuned: {all but N, m and r: settings}}."""
+    found: dict[str, dict[Facts, list[MethodResults]]] = {}
+    for results in settings:
+        if results.tasks and all(axis in results.runs[0].hyper for axis in AXES):
             rest = tuple(item for item in results.setting if item[0] not in {f"method.{axis}" for axis in AXES})
-            families.setdefault(rest, []).append(results)
+            found.setdefault(results.tuned, {}).setdefault(rest, []).append(results)
+    return found
+
+
+def ablation_grid(ours: ResultsByMethod, suite: Suite, method: str) -> AblationGrid:
+    """All N, m, r of a method that agree in everything else, over the tasks that give most points x tasks; tuned as the suite's
+    sweeps plan, else not tuned."""
+    found = _families(ours.get(method, []))
+    families = found.get(suite.tuned) or found.get("none", {})
     if not families:
         return AblationGrid([], "", [])
     _, members = max(

@@ -57,8 +57,8 @@ def table_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[Ga
     gaps = []
     seeds, (backbone,) = tuple(map(int, sweep.values("seed"))), sweep.values("backbone")
     for row in buildable(sweep):
-        results = planned_result(ours.get(row.method, []))
-        words = row.words + (f" tuned={results.tuned}" if results and results.tuned != "none" else "")
+        results = planned_result(ours.get(row.method, []), sweep.tuned)
+        words = row.words + tuned_word(results.tuned if results else sweep.tuned)
         by_seeds: dict[tuple[int, ...], list[str]] = {}
         for task in suite.tasks:
             by_seeds.setdefault(aggregate.missing_seeds(results, task.task, seeds), []).append(task.option)
@@ -70,10 +70,16 @@ def table_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[Ga
     return gaps
 
 
-def planned_result(settings: Sequence[MethodResults]) -> MethodResults | None:
-    """The row that a sweep fills: the default configuration, else the tuned one that deviates in nothing; of another, no command
-    of the sweep would fill a cell."""
-    return next((row for row in settings if row.layer == 0 and row.tasks and not row.deviations), None)
+def tuned_word(tuned: str) -> str:
+    """What a command says of it."""
+    return "" if tuned == "none" else f" tuned={tuned}"
+
+
+def planned_result(settings: Sequence[MethodResults], tuned: str) -> MethodResults | None:
+    """The row that a sweep fills: tuned as it plans and deviating in nothing; where it plans no tuning, the tuned one too if
+    there is no other. Of another, no command of the sweep would fill a cell."""
+    plain = [row for row in settings if row.layer == 0 and row.tasks and not row.deviations]
+    return next((row for row in plain if tuned in ("none", row.tuned)), None)
 
 
 def few_shot_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[Gap]:
@@ -81,7 +87,7 @@ def few_shot_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list
     gaps = []
     (backbone,) = sweep.values("backbone")
     for row in buildable(sweep):
-        results = planned_result([setting for setting in ours.get(row.method, []) if setting.tuned == "none"])
+        results = planned_result([setting for setting in ours.get(row.method, []) if setting.tuned == sweep.tuned], sweep.tuned)
         have = results.tasks if results else {}
         by_shots: dict[tuple[str, ...], list[str]] = {}
         for dataset in suite.few_shot_sets:
@@ -90,7 +96,7 @@ def few_shot_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list
         for shots, datasets in by_shots.items():
             if shots:
                 axes = f"{row.words} dataset.shots={','.join(shots)} "
-                axes += f"dataset.split_seed={','.join(sweep.values('dataset.split_seed'))}"
+                axes += f"dataset.split_seed={','.join(sweep.values('dataset.split_seed'))}{tuned_word(sweep.tuned)}"
                 gaps.append(Gap(row.method, tuple(datasets), (0,), axes, backbone))
     return gaps
 
@@ -103,24 +109,24 @@ def kernel_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[G
     open_cells: dict[tuple[tuple[str, ...], tuple[int, ...]], list[str]] = {}
     for n in sweep.values("method.N"):
         wanted = held | {"method.N": n}
-        results = next((row for row in ours.get(method, []) if _swept(row, wanted)), None)
+        results = next((row for row in ours.get(method, []) if _swept(row, wanted, sweep.tuned)), None)
         by_seeds: dict[tuple[int, ...], list[str]] = {}
         for task in suite.tasks:
             by_seeds.setdefault(aggregate.missing_seeds(results, task.task, seeds), []).append(task.option)
         for lacking, names in by_seeds.items():
             if lacking:
                 open_cells.setdefault((tuple(names), lacking), []).append(n)
-    words = " ".join(f"{key}={value}" for key, value in held.items())
+    words = " ".join(f"{key}={value}" for key, value in held.items()) + tuned_word(sweep.tuned)
     return [
         Gap(method, names, lacking, f"method={method} method.N={','.join(counts)} {words}".rstrip(), backbone)
         for (names, lacking), counts in open_cells.items()
     ]
 
 
-def _swept(row: MethodResults, wanted: Mapping[str, str]) -> bool:
-    """Whether a row is the default configuration but for the values that the sweep gives."""
+def _swept(row: MethodResults, wanted: Mapping[str, str], tuned: str) -> bool:
+    """Whether a row is the default configuration, tuned as the sweep plans, but for the values that the sweep gives."""
     others = [said for said in row.deviations if f"method.{said.partition('=')[0]}" not in wanted] if row.tasks else ["no run"]
-    return row.tuned == "none" and not others and wanted.items() <= dict(row.setting).items()
+    return row.tuned == tuned and not others and wanted.items() <= dict(row.setting).items()
 
 
 def missing_page(gaps: Mapping[str, list[Gap]], suite: str, absent: Mapping[str, list[str]]) -> str:

@@ -70,10 +70,11 @@ def place_runs(runs: Iterable[Run], suite: Suite, named: Sequence[str] = ()) -> 
         seen, backbones = suite.of_table(sweep), sweep.values("backbone")
         options = {task.option for task in seen.tasks}
         fitting = [run for run in tested if run.dataset in options and run.backbone in backbones and run.shots is None]
-        found[sweep.name] = aggregate.method_results(r for r in fitting if sweep.table and r.protocol in sweep.table.protocols)
+        printed = [r for r in fitting if sweep.table and r.protocol in sweep.table.protocols]
+        found[sweep.name] = aggregate.method_results(printed, planned=sweep.tuned)
         first, extra, _ = tables.table_rows(sweep, seen, found[sweep.name])
         shown[sweep.name] = [*first, *extra]
-    few = aggregate.method_results(run for run in tested if not named and in_figure(run, suite))
+    few = aggregate.method_results((run for run in tested if not named and in_figure(run, suite)), planned=suite.tuned)
     shown[FEW_SHOT] = [settings[0] for settings in few.values()]
     told = {place_of(run) for rows in shown.values() for results in rows for run in _told(results)}
     wanted = [run for run in (*tested, *(r for r in on_val if r.last is not None)) if not named or run.dataset in named]

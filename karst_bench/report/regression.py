@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from scipy import stats
 from tabulate import tabulate
@@ -100,7 +101,7 @@ def compared(first: tuple[list[Run], list[str]], second: tuple[list[Run], list[s
     groups: dict[tuple[str, str, Facts], list[list[float]]] = {}
     for cell in shared:
         x, y = ({run.repeat: float(run.last or 0.0) for run in side[cell]} for side in sides)
-        gaps = compare.paired_differences(y, x) or [sum(y.values()) / len(y) - sum(x.values()) / len(x)]
+        gaps = compare.paired_differences(y, x) or [fmean(y.values()) - fmean(x.values())]
         groups.setdefault((cell[0], cell[1], _of_method(cell)), []).append(gaps)
     changes = [_change(f"{method} on {backbone}", gaps) for (method, backbone, _), gaps in groups.items()]
     alone = (len(sides[0].keys() - sides[1].keys()), len(sides[1].keys() - sides[0].keys()))
@@ -154,7 +155,7 @@ def _change(method: str, gaps: Sequence[Sequence[float]]) -> MethodChange:
     equal = [1 / len(gaps)] * len(gaps)
     change, over = intervals.average_interval(gaps, equal), "seeds"
     if change.n < 2 and len(gaps) > 1:  # one seed: the cells themselves say how far a change scatters
-        change, over = intervals.mean_interval([sum(values) / len(values) for values in gaps]), "cells"
+        change, over = intervals.mean_interval([fmean(values) for values in gaps]), "cells"
     every = [value for values in gaps for value in values]
     sure = change.high is not None and change.high < 0
     exact = change.high is None and len(every) > 1 and max(every) == min(every) < 0  # the same loss everywhere is no scatter

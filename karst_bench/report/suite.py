@@ -69,6 +69,11 @@ class Suite:
         return [1 / len(self.tasks)] * len(self.tasks)
 
     @property
+    def tuned(self) -> str:
+        """How the values of its tables' rows were tuned: of the first rows of each method."""
+        return self.sweeps[MAIN].tuned if MAIN in self.sweeps else "none"
+
+    @property
     def tables(self) -> list[SweepFile]:
         """The sweeps that are printed as tables, by name; those of Table I's tasks first."""
         found = [sweep for _, sweep in sorted(self.sweeps.items()) if sweep.table is not None]

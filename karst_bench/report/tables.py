@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -119,7 +120,7 @@ def paper_cells(name: str, printed: Mapping[Any, Any], wrong: list[PrintedMean],
             cells[misprint.column] = replace(cells[misprint.column], recomputed=misprint.recomputed)
     for group, members in suite.groups.items():
         if set(members) <= set(cells):
-            cells[group] = TableCell(value=sum(printed[task] for task in members) / len(members))
+            cells[group] = TableCell(value=fmean(printed[task] for task in members))
     if "task_avg" in cells and "params_m" in cells:
         cells["ppt"] = TableCell(value=compare.ppt(printed["task_avg"], 1e6 * printed["params_m"]), digits=3)
     return cells

@@ -66,34 +66,34 @@ def missing(seen: Evidence) -> str:
 
 
 def search(_: Evidence) -> str:
-    """What the search of learning rates chose and what it cost in runs, from conf/tuned/ours."""
+    """What the searches of learning rates chose and what they cost in runs, from conf/tuned/ours."""
     lines, total = [], 0
     for path in sorted(TUNED.glob("*.yaml")):
-        for backbone, values, provenance in _searched(load_yaml(path)):
+        for backbone, where, values, provenance in _searched(load_yaml(path)):
             tried = {str(rate): scores for rate, scores in provenance.get("val_top1_pct", {}).items()}
+            shared = provenance.get("shared_with")
             chosen = ", ".join(f"{rate:g}" for rate in sorted({float(value["recipe.lr"]) for value in values}))
             runs = sum(len(scores) for scores in tried.values())
             total += runs
-            lines.append([f"`{path.stem}`", backbone, chosen, " ".join(tried), str(runs)])
-    text = "One learning rate a method and backbone: the best mean of val200 over three tasks, one seed. No test split was read."
-    heads = ["method", "backbone", "chosen", "tried", "runs"]
-    return "\n".join([text, "", grid(heads, lines, 2), "", f"{total} runs in all."])
+            seen = f"none: as `{shared}`" if shared else " ".join(tried)
+            lines.append([f"`{path.stem}`", backbone, where, chosen, seen, str(runs)])
+    text = ("One learning rate a method and backbone: the best mean of val200 over three tasks, one seed; for the few-shot sets "
+            "the best mean of val over both at 4 shots of the first split. No test split chose anything.")  # fmt: skip
+    heads = ["method", "backbone", "for", "chosen", "tried", "runs"]
+    return "\n".join([text, "", grid(heads, lines, 3), "", f"{total} runs in all."])
 
 
-def _searched(table: Any) -> Iterator[tuple[str, list[Any], Any]]:
-    """Backbone, values per task and provenance of each search of a tuned table, in either of its two layouts."""
+def _searched(table: Any) -> Iterator[tuple[str, str, list[Any], Any]]:
+    """Backbone, tasks or few-shot sets, their values and provenance of each search of a tuned table, in either of its layouts."""
     for part in table.get("searched", ()):
-        if values := _whole_tasks(part["values"]):
-            yield part["backbone"]["name"], values, part["provenance"]
+        for where, key, few_shot in (("tasks", "provenance", False), ("few-shot", "few_shot_provenance", True)):
+            if key in part:
+                values = [value for name, value in part["values"].items() if name.startswith("mini/fs_") == few_shot]
+                yield part["backbone"]["name"], where, values, part[key]
     for part in (table, *(table[family] for family in ("vit", "swin") if family in table)):
-        values = _whole_tasks(part)
+        values = [value for key, value in part.items() if str(key).startswith("mini/")]
         if values:
-            yield part["provenance"]["backbone"], values, part["provenance"]
-
-
-def _whole_tasks(values: Any) -> list[Any]:
-    """The values of tasks with all their images: few-shot ones are searched apart."""
-    return [value for key, value in values.items() if str(key).startswith("mini/") and not str(key).startswith("mini/fs_")]
+            yield part["provenance"]["backbone"], "tasks", values, part["provenance"]
 
 
 def trust(seen: Evidence) -> str:

@@ -76,6 +76,14 @@ def test_table_one_covers_the_suites():
     )
 
 
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "figure2", "figure3", "ablate_N", "ablate_m", "ablate_r"])
+def test_what_is_printed_of_the_embedded_suite_runs_at_searched_rates(name):
+    """VTAB's rates are the methods' own; another choice on the command line holds on both."""
+    assert "tuned=ours" in quiet([f"sweep={name}", "suite=mini"]) and "tuned=none" in quiet([f"sweep={name}"])
+    own = quiet([f"sweep={name}", "suite=mini", "tuned=none"])
+    assert "tuned=none" in own and "tuned=ours" not in own
+
+
 def test_the_command_line_replaces_an_axis():
     expanded = quiet(["sweep=table1", "suite=mini", "method=karst", "seed=7,8"])
     assert axes(expanded)["seed"] == ["7", "8"] and "method=karst" in expanded

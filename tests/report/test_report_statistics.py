@@ -50,6 +50,11 @@ def test_average_of_two_tasks_is_welch():
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
+def test_an_average_is_rounded_once():
+    """So that no processor's order of summing shows in a table."""
+    assert intervals.weighted_sum([1.0, 1.0, 1.0], [1e16, 1.0, -1e16]) == 1.0
+
+
 def test_average_without_spread_or_with_one_seed():
     assert intervals.average_interval([[70.0, 70.0], [80.0, 80.0]], [0.5, 0.5]).half is None
     single = intervals.average_interval([[70.0], [80.0, 81.0]], [0.5, 0.5])

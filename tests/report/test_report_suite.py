@@ -101,6 +101,19 @@ def test_the_words_of_a_planned_row_run_what_it_is_called():
     assert rows["karst"] == "method=karst" and rows["fact_tk+rst_scalar"] == "method=fact_tk extra=rst_scalar"
 
 
+def test_the_rows_that_a_sweep_plans_are_those_it_shows_and_finds_missing(tmp_path):
+    """Of the embedded suite those at searched rates: a run at the defaults fills no planned cell."""
+    searched = {"config__tuned": {"name": "ours", "values": {"recipe.lr": 0.03}, "listed": True}, "config__recipe__lr": 0.03}
+    for seed, changes in ((0, {}), (1, searched)):
+        write(tmp_path / "runs" / "mini", record("lora", "digits", seed, suite="mini", **changes))
+    report = report_of("mini", tmp_path)
+    assert "lora [tuned=ours]" in map(label, table_of(report, "table1").rows)
+    with (tmp_path / "report" / "mini" / "missing.csv").open() as file:
+        lacking = [row for row in csv.DictReader(file) if row["method"] == "lora"]
+    digits = next(row for row in lacking if row["table"] == "table1" and row["dataset"] == "mini/digits")
+    assert "tuned=ours" in digits["command"] and "seed=0,2" in digits["command"]
+
+
 def test_a_printed_row_that_nobody_planned_is_shown_and_drawn(tmp_path, monkeypatch):
     shutil.copytree(packaged("results/paper"), tmp_path / "paper")
     file = tmp_path / "paper" / "table1_vit_b16.csv"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -83,8 +83,11 @@ WIDEST = 60  # characters of the deviations in a row's name
 ResultsByMethod = Mapping[str, list[MethodResults]]  # a method's rows, the default configuration first
 
 
-def method_results(runs: Iterable[Run], *, full_names: bool = False) -> ResultsByMethod:
-    """Method -> its results, one entry for each setting and case (see `row_order`), with the cells of `runs_by_cell`."""
+def method_results(runs: Iterable[Run], *, full_names: bool = False, planned: str = "none") -> ResultsByMethod:
+    """Method -> its results, one entry for each setting and case (see `row_order`), with the cells of `runs_by_cell`.
+
+    planned: how the values of the rows that come first were tuned.
+    """
     by_setting: dict[tuple[str, str, Facts], list[Run]] = {}
     for (method, tuned), members in _grouped(runs).items():
         for run, setting in _joined(members):
@@ -92,7 +95,8 @@ def method_results(runs: Iterable[Run], *, full_names: bool = False) -> ResultsB
     found: dict[str, list[MethodResults]] = {}
     for (method, tuned, setting), members in by_setting.items():
         found.setdefault(method, []).extend(_layers(method, tuned, setting, runs_by_cell(members, full_names)))
-    return {method: labelled(sorted(found[method], key=row_order)) for method in sorted(found) if found[method]}
+    order = partial(row_order, planned=planned)
+    return {method: labelled(sorted(found[method], key=order)) for method in sorted(found) if found[method]}
 
 
 def _grouped(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
@@ -137,11 +141,12 @@ def _layers(method: str, tuned: str, setting: Facts, cells: Mapping[str, list[Ru
     return found
 
 
-def row_order(results: MethodResults) -> tuple[bool, bool, int, int, int, Facts]:
-    """Sort key of the rows of one method: the default configuration first, then untuned ones that deviate, tuned ones after
-    them; among equals the most frequent case, most tasks and most runs first."""
+def row_order(results: MethodResults, planned: str = "none") -> tuple[bool, bool, bool, int, int, int, Facts]:
+    """Sort key of the rows of one method: those tuned as planned first, then untuned ones, others after them; of each kind the
+    default configuration before those that deviate; among equals the most frequent case, most tasks and most runs first."""
     deviating = bool(results.tasks) and bool(results.deviations)
-    return results.tuned != "none", deviating, results.layer, -len(results.tasks), -len(results.runs), results.setting
+    tuned, size = (results.tuned != planned, results.tuned != "none"), (-len(results.tasks), -len(results.runs))
+    return *tuned, deviating, results.layer, *size, results.setting
 
 
 def labelled(rows: list[MethodResults]) -> list[MethodResults]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 from scipy import stats
@@ -91,7 +92,7 @@ def seeds_test(differences: Scores, weights: Sequence[float]) -> tuple[float, fl
 
 def tasks_test(differences: Scores) -> float:
     """Wilcoxon's signed-rank test over the task means of the differences, two-sided; 1 where all are zero."""
-    means = np.array([np.mean(values) for values in differences])
+    means = np.array([fmean(values) for values in differences])
     if not np.any(means):
         return 1.0
     exact = len(means) <= 50 and np.all(means != 0) and len(np.unique(np.abs(means))) == len(means)
@@ -108,11 +109,11 @@ def compare_pair(
     differences = []
     for x, y in zip(*scores, strict=True):
         shared = paired_differences(x, y)
-        differences.append(shared or [float(np.mean(list(x.values())) - np.mean(list(y.values())))])
+        differences.append(shared or [fmean(x.values()) - fmean(y.values())])
     fewest = min(len(x.keys() & y.keys()) for x, y in zip(*scores, strict=True))
     value, low, high, p_seeds = seeds_test(differences, weights)
     flat = intervals.average_interval(differences, [1 / len(differences)] * len(differences))
-    over_tasks = intervals.mean_interval([float(np.mean(values)) for values in differences]).half
+    over_tasks = intervals.mean_interval([fmean(values) for values in differences]).half
     first, second = ([list(cell.values()) for cell in side] for side in scores)
     chance = probability_of_improvement(first, second)
     chance_low, chance_high = improvement_interval(first, second, rng)

@@ -7,6 +7,8 @@ holds at n = 3, 5, 10.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import fsum
+from statistics import fmean
 
 import numpy as np
 from scipy import stats
@@ -33,12 +35,17 @@ class Estimate:
 def mean_interval(scores: Sequence[float]) -> Estimate:
     """Mean of the seeds of one cell with Student's t interval: mean +- t(0.975, n - 1) s / sqrt(n)."""
     values = np.asarray(scores, dtype=float)
-    n, mean = len(values), float(np.mean(values))
+    n, mean = len(values), fmean(scores)
     if n < 2 or not np.ptp(values):
         return Estimate(mean, n)
     spread = float(stats.sem(values))
     low, high = stats.t.interval(LEVEL, n - 1, loc=mean, scale=spread)
     return Estimate(mean, n, float(low), float(high))
+
+
+def weighted_sum(weights: Sequence[float], values: Sequence[float]) -> float:
+    """sum_t w_t v_t, rounded once: a product of arrays sums in an order of the processor's, and tables must not differ by it."""
+    return fsum(w * v for w, v in zip(weights, values, strict=True))
 
 
 def satterthwaite(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> tuple[float, float, float]:
@@ -51,12 +58,12 @@ def satterthwaite(groups: Sequence[Sequence[float]], weights: Sequence[float]) -
     sizes = np.array([len(group) for group in groups])
     if sizes.min() < 2:
         raise ValueError(f"an interval needs two seeds in every task, got {sizes.min()} in one")
-    means = np.array([np.mean(group) for group in groups])
+    means = [fmean(group) for group in groups]
     weight = np.asarray(weights, dtype=float)
     parts = weight**2 * np.array([np.var(group, ddof=1) for group in groups]) / sizes
     variance = float(parts.sum())
     dof = variance**2 / float((parts**2 / (sizes - 1)).sum()) if variance > 0 else float(sizes.sum() - len(sizes))
-    return float(weight @ means), float(np.sqrt(variance)), dof
+    return weighted_sum(weights, means), float(np.sqrt(variance)), dof
 
 
 def average_interval(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Estimate:
@@ -66,7 +73,7 @@ def average_interval(groups: Sequence[Sequence[float]], weights: Sequence[float]
     """
     n = min(len(group) for group in groups)
     if n < 2:
-        return Estimate(float(np.dot(weights, [np.mean(group) for group in groups])), n)
+        return Estimate(weighted_sum(weights, [fmean(group) for group in groups]), n)
     mean, spread, dof = satterthwaite(groups, weights)
     if spread == 0:
         return Estimate(mean, n)
@@ -80,7 +87,7 @@ def per_seed_interval(groups: Sequence[Sequence[float]], weights: Sequence[float
     Holds when a seed moves all tasks together, at the price of t(0.975, 2) = 4.3 at n = 3. Needs equal n.
     """
     matrix = np.array(groups, dtype=float)
-    return mean_interval(np.asarray(weights, dtype=float) @ matrix)
+    return mean_interval([weighted_sum(weights, column) for column in matrix.T])
 
 
 def interquartile_mean(groups: Sequence[Sequence[float]]) -> float:
