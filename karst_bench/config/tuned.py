@@ -136,6 +136,15 @@ def with_tuned(cfg: DictConfig, entry: TunedEntry | None, given: set[str]) -> Di
     return cfg
 
 
+def with_searched(config: Mapping[str, Any], kind: str, given: set[str]) -> dict[str, Any]:
+    """A resolved configuration of tuned=none with what a search found for it, as tuned=KIND composes it where nothing else is
+    derived from a value that was searched. Raises: UserError as `tuned_entry`."""
+    cfg = OmegaConf.create({**config, "tuned": {"name": kind}})
+    found = OmegaConf.to_container(with_tuned(cfg, tuned_entry(cfg), given))
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
 def _named(key: str, given: set[str]) -> bool:
     """Whether the words gave this key, or a part of its value by a longer name."""
     return key in given or ("." in key and any(word.startswith(f"{key}.") for word in given))

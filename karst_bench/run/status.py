@@ -11,7 +11,8 @@ from typing import Any
 from karst_bench.config.compose import settings_of
 from karst_bench.config.sweeps import axes, expand, jobs
 from karst_bench.config.swept_options import check_swept_options
-from karst_bench.config.words import key_of
+from karst_bench.config.tuned import PAPER, with_searched
+from karst_bench.config.words import given_keys, key_of
 from karst_bench.errors import UserError
 from karst_bench.records.identity import INPUT, cell_key
 from karst_bench.records.lease import Leases
@@ -123,7 +124,32 @@ def _estimate(config: Mapping[str, Any], rates: Mapping[tuple[str, ...], float])
 
 
 def _configs(planned: Sequence[Sequence[str]], swept: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """The configuration of each job, composing only the first job and its neighbours along each axis.
+    """The configuration of each job. Values that a search found are put in after the rest was assembled, where one cell of each
+    recipe (and of each method of which it found values) shows that this is what composing gives; else each cell is composed."""
+    words = {word for job in planned for word in job if word.startswith("tuned=")}
+    kind = next(iter(words), "tuned=none").removeprefix("tuned=")
+    if len(words) != 1 or kind in ("none", PAPER):
+        return _assembled_configs(planned, swept)
+    untuned = [["tuned=none" if word in words else word for word in job] for job in planned]
+    searched: dict[tuple[str, ...], Flat] = {}
+    holds: dict[tuple[str, ...], bool] = {}
+    found = []
+    for job, plain in zip(planned, _assembled_configs(untuned, swept), strict=True):
+        base, alike = _flat(plain), tuple(word for word in job if not word.startswith("seed="))
+        if alike not in searched:
+            searched[alike] = _difference(base, _flat(with_searched(plain, kind, given_keys(job))))
+        made = _changed(base, searched[alike])
+        own = plain["method"]["name"] if any(path[0] == "method" for path in searched[alike]) else ""
+        if not holds.get(like := (plain["recipe"]["name"], own)):
+            whole = settings_of(job).as_config()
+            holds.setdefault(like, whole == made)
+            made = whole
+        found.append(made)
+    return found
+
+
+def _assembled_configs(planned: Sequence[Sequence[str]], swept: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """The same, composing only the first job and its neighbours along each axis.
 
     Composing 855 cells takes minutes, their 37 neighbours seconds. A cell is the first one with the changes of each of
     its values; where two values change one key differently, or values are tuned per cell, it is composed in full.
@@ -147,7 +173,11 @@ def _assembled(job: Sequence[str], base: Flat, changes: Mapping[str, Flat], tune
             if tuned or (path in merged and merged[path] != value):
                 return settings_of(job).as_config()
             merged[path] = value
-    return _nested({path: value for path, value in (base | merged).items() if value is not ABSENT})
+    return _changed(base, merged)
+
+
+def _changed(base: Flat, changes: Flat) -> dict[str, Any]:
+    return _nested({path: value for path, value in (base | changes).items() if value is not ABSENT})
 
 
 def _flat(node: Any, path: tuple[str, ...] = ()) -> Flat:

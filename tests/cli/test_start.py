@@ -151,7 +151,7 @@ def test_a_plan_composes_one_cell_and_its_neighbours(
     monkeypatch.chdir(tmp_path)
     main(["status", *words.split()])
     lengths = [len(values) for values in axes(expand(words.split())).values()]
-    assert len(composed) == 1 + sum(length - 1 for length in lengths)
+    assert len(composed) == 1 + sum(length - 1 for length in lengths) + 1  # and one with the rate that was searched
 
 
 def test_a_file_is_parsed_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:

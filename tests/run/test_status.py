@@ -103,10 +103,11 @@ def test_another_input_size_is_another_cell(words, tmp_path):
     assert sweep_cells(words)[0].state == "missing"
 
 
-def test_assembled_configurations_are_the_composed_ones():
-    """The short cut over the axes gives what composing every cell would."""
+@pytest.mark.parametrize("tuned", ["none", "ours", "none,ours"])
+def test_assembled_configurations_are_the_composed_ones(tuned):
+    """The short cuts over the axes and for searched values give what composing every cell would."""
     planned = sweep_cells(
-        ["method=karst,lora,linear,full,fact_tk", "dataset=mini/digits,mini/fs_glyphs,vtab/svhn", "seed=0,1"]
+        ["method=karst,lora,linear,full,fact_tk", "dataset=mini/digits,mini/fs_glyphs,vtab/svhn", "seed=0,1", f"tuned={tuned}"]
     )
     for cell in random.Random(0).sample(planned, 6):
         assert cell.config == settings_of(list(cell.overrides)).as_config()
