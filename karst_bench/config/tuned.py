@@ -139,10 +139,11 @@ def with_tuned(cfg: DictConfig, entry: TunedEntry | None, given: set[str]) -> Di
 def with_searched(config: Mapping[str, Any], kind: str, given: set[str]) -> dict[str, Any]:
     """A resolved configuration of tuned=none with what a search found for it, as tuned=KIND composes it where nothing else is
     derived from a value that was searched. Raises: UserError as `tuned_entry`."""
-    cfg = OmegaConf.create({**config, "tuned": {"name": kind}})
+    groups = ("method", "dataset", "backbone", "paths", "recipe", "augment", "also", "extra", "regularizer")
+    cfg = OmegaConf.create({**{key: config[key] for key in groups}, "tuned": {"name": kind}})
     found = OmegaConf.to_container(with_tuned(cfg, tuned_entry(cfg), given))
     assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items()}
+    return {**config, **{str(key): value for key, value in found.items()}}
 
 
 def _named(key: str, given: set[str]) -> bool:

@@ -4,9 +4,11 @@ A value is a number, a word or a list of them, below a group that a table may tu
 value and for no variable of the environment. Aliases of YAML are not read: ten lines of them are a billion values.
 """
 
+import copy
 import io
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,12 @@ FAMILIES = ("vit", "swin")
 
 def read_table(file: Path) -> dict[str, Any]:
     """The entries of a table. Raises: ValueError, TypeError and what YAML raises, for anything else."""
-    text = file.read_text(encoding="utf-8")
+    return copy.deepcopy(_parsed(file.read_text(encoding="utf-8")))
+
+
+@lru_cache(maxsize=128)
+def _parsed(text: str) -> dict[str, Any]:
+    """A text's entries, parsed and checked once: every cell of a sweep reads its method's table."""
     if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
         raise ValueError("it has aliases of YAML (*name), which are not read; write the values out")
     if not isinstance(yaml.compose(text, Loader=yaml.SafeLoader) or yaml.MappingNode("", []), yaml.MappingNode):
