@@ -214,8 +214,9 @@ def test_how_an_act_ends(error: BaseException, code: int, said: str, capsys: pyt
 
 
 def test_ctrl_c_while_libraries_are_imported_is_a_sentence() -> None:
-    """Nothing listens yet; the process still ends by the signal."""
-    program = "import os, signal, karst_bench.cli as cli; os.kill(os.getpid(), signal.SIGINT)"
+    """Nothing listens yet; the process still ends by the signal. A shell's background jobs are born deaf to it, these tests too."""
+    hearing = "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{hearing}; import karst_bench.cli; os.kill(os.getpid(), signal.SIGINT)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "stopped; nothing had begun\n")
 

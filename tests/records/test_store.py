@@ -4,7 +4,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import signal
 import stat
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -161,10 +160,13 @@ def test_a_finished_command_forces_anew_and_a_worker_behind_is_told(store, recor
 
 
 def test_a_command_killed_while_its_notes_went_begins_anew(store, record, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
     store.write(record)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), forced.forced_command(tmp_path, ["force=true"]):
         forced.begin(store, record.id).write(replace(record, notes=("again",)))
-        patch.setattr(store_module.files.shutil, "rmtree", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(store_module.files.shutil, "rmtree", stopped)
     with forced.forced_command(tmp_path, ["force=true"]):
         assert not forced.finished(store, record.id)
     assert not list((tmp_path / "forced" / "commands").iterdir())
