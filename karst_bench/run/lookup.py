@@ -34,7 +34,7 @@ def recall(settings: Settings, store: Store) -> RunRecord | None:
             return None
         run_id = str(known["id"])
         record = None if settings.force and not forced.finished(store, run_id) else store.find(run_id)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     if record is not None:
         _tidy(store, record.id)

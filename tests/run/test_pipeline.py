@@ -305,8 +305,9 @@ def test_a_changed_file_is_read_again(words, tmp_path: Path, monkeypatch) -> Non
     known["files"] = {name: [size + 1, time] for name, (size, time) in known["files"].items()}
     note.write_text(json.dumps(known))
     assert recall(settings, store) is None and pipeline.run(settings) == first
-    note.write_text("{")
-    assert recall(settings, store) is None
+    for odd in ("{", json.dumps(known | {"files": {}, "images": []}), "[" * 100_000):
+        note.write_text(odd)
+        assert recall(settings, store) is None
 
 
 def test_a_backbone_that_leaves_its_statistics_to_timm_is_recalled_too(words) -> None:
