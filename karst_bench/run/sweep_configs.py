@@ -13,22 +13,24 @@ Flat = dict[tuple[str, ...], Any]
 
 def sweep_configs(planned: Sequence[Sequence[str]], swept: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     """The configuration of each job. Values that a search found are put in after the rest was assembled, where one cell of each
-    recipe (and of each method of which it found values) shows that this is what composing gives; else each cell is composed."""
+    recipe and set of searched keys (and method, where keys are its own) shows that this is what composing gives; else each cell
+    is composed."""
     words = {word for job in planned for word in job if word.startswith("tuned=")}
     kind = next(iter(words), "tuned=none").removeprefix("tuned=")
     if len(words) != 1 or kind in ("none", PAPER):
         return _assembled_configs(planned, swept)
     untuned = [["tuned=none" if word in words else word for word in job] for job in planned]
     searched: dict[tuple[str, ...], Flat] = {}
-    holds: dict[tuple[str, ...], bool] = {}
+    holds: dict[tuple[object, ...], bool] = {}
     found = []
     for job, plain in zip(planned, _assembled_configs(untuned, swept), strict=True):
         base, alike = _flat(plain), tuple(word for word in job if not word.startswith("seed="))
         if alike not in searched:
             searched[alike] = _difference(base, _flat(with_searched(plain, kind, given_keys(job))))
         made = _changed(base, searched[alike])
-        own = plain["method"]["name"] if any(path[0] == "method" for path in searched[alike]) else ""
-        if not holds.get(like := (plain["recipe"]["name"], own)):
+        keys = frozenset(made["tuned"]["values"])
+        own = plain["method"]["name"] if any(key.startswith("method.") for key in keys) else ""
+        if not holds.get(like := (plain["recipe"]["name"], own, keys)):
             whole = settings_of(job).as_config()
             holds.setdefault(like, whole == made)
             made = whole
