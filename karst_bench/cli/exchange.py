@@ -67,19 +67,26 @@ def reproduce(
 ) -> int:
     """Run recorded runs again. From the configuration in the record; prints recorded and new accuracy side by side.
 
-    Exit code 1 where one is neither the same to the last bit nor where a further seed of its cell would lie.
-    The new records go to paths.results, by default outputs/reproduced, and are found there the next time.
+    Exit code 1 where one is neither the same to the last bit nor where a further seed of its cell would lie, or is refused,
+    as weights or lists are others here; 2 where all are. The new records go to paths.results, by default
+    outputs/reproduced, and are found there the next time.
     """
-    from karst_bench.run.reproducing import chosen_records, reproduce
+    from karst_bench.run.reproducing import check_places, chosen_records, reproduce
 
     keys = [word for word in words if "=" in word]
+    check_places(keys)
+    chosen = chosen_records([expanded(word) for word in words if word not in keys], sample, draw)
     found = []
-    for path in chosen_records([expanded(word) for word in words if word not in keys], sample, draw):
-        found.append(reproduce(path, keys))
-        print(found[-1].text, flush=True)
+    for path in chosen:
+        try:
+            found.append(reproduce(path, keys))
+            print(found[-1].text, flush=True)
+        except UserError as error:
+            print(f"{path.stem}  refused: {error}", flush=True)
     equal, near = sum(one.equal for one in found), sum(one.holds for one in found)
-    print(f"{len(found)} runs: {equal} bit for bit, {near - equal} within the seeds, {len(found) - near} that differ")
-    return int(near < len(found))
+    differ, refused = len(found) - near, len(chosen) - len(found)
+    print(f"{len(chosen)} runs: {equal} bit for bit, {near - equal} within the seeds, {differ} that differ, {refused} refused")
+    return 2 if not found else int(near < len(chosen))
 
 
 def export(

@@ -2,7 +2,7 @@
 
     title: text                                        # or one for each suite: {vtab: text, mini: text}
     rows: {name: {row: printed, method: a, extra: b}}  # in place of the axis method; each is experiment=<this file>/name too
-    axes: {method: [a, b], dataset: {vtab: ..., mini: ...}, seed: [0, 1, 2], backbone: ...}
+    axes: {method: [a, b], dataset: {vtab: ..., mini: ...}, seed: [0, 1, 2], backbone: ...}   # null: no such axis in that suite
     table:                                             # absent where no table is made
       columns: task | group
       further_methods: true | false                    # whether runs of other methods join below
@@ -76,7 +76,8 @@ def read_sweep(name: str, suite: str) -> SweepFile:
     if name not in known:
         raise UserError(f"sweep={name} is unknown{nearest(name, known) or '.'} Valid: {', '.join(known)}")
     said = _said(name)
-    axes = {key: _values(_of_suite(value, suite, name)) for key, value in said["axes"].items()}
+    of_suite = {key: _of_suite(value, suite, name) for key, value in said["axes"].items()}
+    axes = {key: _values(value) for key, value in of_suite.items() if value is not None}
     if "rows" in said:
         axes = {"experiment": tuple(row.name for row in sweep_rows() if row.name.startswith(f"{name}/"))} | axes
     title, table = str(_of_suite(said["title"], suite, name)), _layout(said.get("table"), suite, name)

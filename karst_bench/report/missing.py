@@ -58,7 +58,7 @@ def table_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[Ga
     seeds, (backbone,) = tuple(map(int, sweep.values("seed"))), sweep.values("backbone")
     for row in buildable(sweep):
         results = planned_result(ours.get(row.method, []), sweep.tuned)
-        words = row.words + tuned_word(results.tuned if results else sweep.tuned)
+        words = row.words + shared_words(sweep, results.tuned if results else None)
         by_seeds: dict[tuple[int, ...], list[str]] = {}
         for task in suite.tasks:
             by_seeds.setdefault(aggregate.missing_seeds(results, task.task, seeds), []).append(task.option)
@@ -70,9 +70,10 @@ def table_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[Ga
     return gaps
 
 
-def tuned_word(tuned: str) -> str:
-    """What a command says of it."""
-    return "" if tuned == "none" else f" tuned={tuned}"
+def shared_words(sweep: SweepFile, tuned: str | None = None) -> str:
+    """What each of its commands says beside method, task and seed. tuned: in place of how the sweep plans it."""
+    chosen = {"tuned": (tuned or sweep.tuned,), "protocol": sweep.axes.get("protocol", ())}
+    return "".join(f" {key}={','.join(names)}" for key, names in chosen.items() if names and names != ("none",))
 
 
 def planned_result(settings: Sequence[MethodResults], tuned: str) -> MethodResults | None:
@@ -96,7 +97,7 @@ def few_shot_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list
         for shots, datasets in by_shots.items():
             if shots:
                 axes = f"{row.words} dataset.shots={','.join(shots)} "
-                axes += f"dataset.split_seed={','.join(sweep.values('dataset.split_seed'))}{tuned_word(sweep.tuned)}"
+                axes += f"dataset.split_seed={','.join(sweep.values('dataset.split_seed'))}{shared_words(sweep)}"
                 gaps.append(Gap(row.method, tuple(datasets), (0,), axes, backbone))
     return gaps
 
@@ -116,7 +117,7 @@ def kernel_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[G
         for lacking, names in by_seeds.items():
             if lacking:
                 open_cells.setdefault((tuple(names), lacking), []).append(n)
-    words = " ".join(f"{key}={value}" for key, value in held.items()) + tuned_word(sweep.tuned)
+    words = " ".join(f"{key}={value}" for key, value in held.items()) + shared_words(sweep)
     return [
         Gap(method, names, lacking, f"method={method} method.N={','.join(counts)} {words}".rstrip(), backbone)
         for (names, lacking), counts in open_cells.items()

@@ -17,6 +17,7 @@ from karst_bench.errors import UserError
 from karst_bench.records import record as schema
 from karst_bench.records.facts import Provenance
 from karst_bench.records.identity import LATER, deciding_facts
+from karst_bench.records.provenance import collect
 from karst_bench.records.record import RunRecord
 from karst_bench.records.store import finished_in
 
@@ -25,6 +26,7 @@ OWN = ("paths", "tracker", "action", "adapter", "images", "out", "format", "forc
        "threads", "save_adapter", "save_predictions", "diagnostics", "sweep", "experiment", "report")  # fmt: skip
 ROOT = "dataset.root"  # of a set of one's own, which a record does not say
 LIBRARIES = ("torch", "timm")
+DRAWING = ("pillow", "numpy", "scikit_learn")  # which make the pictures of a drawn set
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,19 @@ def reproduce(path: Path, words: Sequence[str] = ()) -> Reproduced:
     for what, before, now in (("backbone weights", recorded.weights.sha256, prepared.weights_sha256),
                               ("split lists", recorded.data.list_sha256, prepared.task.list_sha256)):  # fmt: skip
         if before != now:
-            raise UserError(f"{path.name}: its {what} were {str(before)[:12]}, here they are {str(now)[:12]}: another experiment")
+            raise UserError(f"{path.name}: its {what} were {str(before)[:12]}, here they are {str(now)[:12]}: another experiment"
+                            + (_drawn_with(recorded) if what == "split lists" else ""))  # fmt: skip
     if (here := run(settings)) == recorded:
         raise UserError(f"{path.name}: paths.results={settings.paths.results} holds this very record; give an empty folder")
     return Reproduced(recorded, here, _seeds(recorded, path.parent))
+
+
+def check_places(words: Sequence[str]) -> None:
+    """Raises: UserError for a word that is no key of a place."""
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if key != ROOT and key.partition(".")[0] not in OWN:
+            raise UserError(f"{word} would make it another run; what may be said here is {ROOT}=, {'=, '.join(OWN)}=")
 
 
 def recorded_settings(recorded: RunRecord, words: Sequence[str] = ()) -> Settings:
@@ -135,10 +146,7 @@ def recorded_settings(recorded: RunRecord, words: Sequence[str] = ()) -> Setting
     Keys that this version has no longer are left out where they decide nothing (records/identity.py).
     Raises: UserError where they do, and for a word that is no key of a place.
     """
-    for word in words:
-        key = word.lstrip("+~").partition("=")[0]
-        if key != ROOT and key.partition(".")[0] not in OWN:
-            raise UserError(f"{word} would make it another run; what may be said here is {ROOT}=, {'=, '.join(OWN)}=")
+    check_places(words)
     provenance = recorded.provenance
     on_cpu = provenance.device in (None, "cpu")
     said = [f"device={'cpu' if on_cpu else 'auto'}", "save_adapter=false", "paths.results=${paths.outputs}/reproduced"]
@@ -154,6 +162,15 @@ def recorded_settings(recorded: RunRecord, words: Sequence[str] = ()) -> Setting
         commit = provenance.commit or "?"
         raise UserError(f"{recorded.id}: this version runs it with other {odd}; reproduce it with commit {commit}")
     return settings
+
+
+def _drawn_with(recorded: RunRecord) -> str:
+    """The libraries that drew a drawn set, where they are others here: fonts and rounding may differ with them."""
+    if recorded.data.encoding != "generated":
+        return ""
+    before, now = recorded.provenance.packages, collect().packages
+    others = [f"{name} {before.get(name)}, here {now.get(name)}" for name in DRAWING if before.get(name) != now.get(name)]
+    return f". The set is drawn: recorded with {'; '.join(others)}" if others else ""
 
 
 def _other_facts(before: Mapping[str, object], now: Mapping[str, object]) -> str:

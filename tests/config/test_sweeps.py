@@ -84,6 +84,14 @@ def test_what_is_printed_of_the_embedded_suite_runs_at_searched_rates(name):
     assert "tuned=none" in own and "tuned=ours" not in own
 
 
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "figure3", "ablate_N", "ablate_m", "ablate_r"])
+def test_what_is_printed_of_the_embedded_suite_looks_at_the_test_set_on_the_way(name):
+    """A suite with null for an axis leaves it to the task, as VTAB does; another choice on the command line holds."""
+    of_mini, of_vtab = quiet([f"sweep={name}", "suite=mini"]), quiet([f"sweep={name}"])
+    assert "protocol=peek10" in of_mini and not any(word.startswith("protocol=") for word in of_vtab)
+    assert "protocol=peek10" not in quiet([f"sweep={name}", "suite=mini", "protocol=last"])
+
+
 def test_the_command_line_replaces_an_axis():
     expanded = quiet(["sweep=table1", "suite=mini", "method=karst", "seed=7,8"])
     assert axes(expanded)["seed"] == ["7", "8"] and "method=karst" in expanded

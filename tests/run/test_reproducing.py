@@ -140,6 +140,17 @@ def test_other_weights_are_refused_before_anything_is_trained(folder: Path, agai
     assert not (tmp_path / "r" / "runs").exists()
 
 
+def test_other_lists_of_a_drawn_set_are_refused_with_what_draws_it(folder: Path, again: Reproduced, tmp_path: Path) -> None:
+    packages = again.recorded.provenance.packages | {"pillow": "9.9.9"}
+    other = replace(again.recorded, data=replace(again.recorded.data, list_sha256="0" * 64),
+                    provenance=replace(again.recorded.provenance, packages=packages))  # fmt: skip
+    other = replace(other, id=identity.recomputed_id(other))
+    path = tmp_path / f"{other.id}.json"
+    path.write_text(schema.dumps(other))
+    with pytest.raises(UserError, match=r"another experiment\. The set is drawn: recorded with pillow 9\.9\.9, here \d"):
+        reproduce(path, places(tmp_path / "r", folder.parents[2] / "cache"))
+
+
 def test_a_draw_is_the_same_twice_and_no_larger_than_the_folder(tmp_path: Path) -> None:
     for number in range(6):
         (tmp_path / f"{number:016x}.json").touch()
@@ -159,5 +170,19 @@ def test_the_command_prints_both_and_its_code_says_whether_they_agree(
     words = ["reproduce", str(folder), "--sample", "1", *places(tmp_path, folder.parents[2] / "cache")]
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "bit for bit" in out and "1 runs: 1 bit for bit, 0 within the seeds, 0 that differ" in out
+    assert "bit for bit" in out and "1 runs: 1 bit for bit, 0 within the seeds, 0 that differ, 0 refused" in out
     assert main(["reproduce", str(folder), "recipe.lr=1"]) == 2
+
+
+def test_a_record_that_is_refused_does_not_keep_the_others_from_running(
+    folder: Path, again: Reproduced, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(again.recorded, weights=replace(again.recorded.weights, sha256="0" * 64))
+    refused = tmp_path / "0000000000000000.json"
+    refused.write_text(schema.dumps(replace(other, id=refused.stem)))
+    words = [str(refused), str(folder), *places(tmp_path / "new", folder.parents[2] / "cache")]
+    assert main(["reproduce", *words]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith(f"{refused.stem}  refused: ") and "bit for bit" in out
+    assert "2 runs: 1 bit for bit, 0 within the seeds, 0 that differ, 1 refused" in out
+    assert main(["reproduce", str(refused)]) == 2

@@ -136,6 +136,13 @@ def test_a_finished_sweep_has_no_gaps(words, tmp_path):
     assert totals(done) == "4 cells: 4 done, 0 missing" and "gaps" not in matrix(words, done)
 
 
+@pytest.mark.parametrize("sweep", ["table1", "figure2", "figure3"])
+def test_the_plan_of_the_embedded_suite_finds_the_committed_runs(sweep):
+    """What tables and figures print is what the sweep would run: nothing of it runs again."""
+    planned = sweep_cells([f"sweep={sweep}", "suite=mini", "method=karst"], "reference")
+    assert {cell.state for cell in planned} == {"done"}
+
+
 def test_a_dry_run_lists_commands_that_run(words, capsys):
     assert hydra_app.main([*words, "dry_run=true"]) == 0
     lines = capsys.readouterr().out.splitlines()
