@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from karst_bench.nn.narrow_norm import NarrowInputNorm
+
 __all__ = [
     "Attention", "Block", "FakeTensor", "FakeTensorMode", "Mlp", "PatchMerging", "SwinTransformerBlock", "TorchDynamoException",
     "is_plain_gelu", "is_plain_layer_norm", "register_notrace_module", "renamed_checkpoint", "renamed_to",
@@ -29,8 +31,8 @@ def renamed_to(name: str) -> str | None:
 
 
 def is_plain_layer_norm(module: nn.Module) -> bool:
-    """Whether the module is torch's LayerNorm and nothing else, not timm's faster one of a lower precision."""
-    return type(module) in (nn.LayerNorm, LayerNorm) and not getattr(module, "_fast_norm", False)
+    """Whether the module is torch's LayerNorm, or one of its very values, not timm's faster one of a lower precision."""
+    return type(module) in (nn.LayerNorm, LayerNorm, NarrowInputNorm) and not getattr(module, "_fast_norm", False)
 
 
 def is_plain_gelu(module: nn.Module) -> bool:

@@ -1,9 +1,11 @@
 """What a step would launch and keep on a GPU, counted on tensors without values."""
 
 import pytest
+import timm
 import torch
 
 from benchmarks.fake_gpu import forward_and_backward, kept_bytes, steps
+from benchmarks.memory import WithoutValues
 from benchmarks.rows import Case, floor, karst, lora, of_method
 from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.speed.activation_recompute import recompute
@@ -58,12 +60,22 @@ def test_loss_clipping_and_optimiser_run_on_the_gpu_alone(attached, images, word
     assert bool({"_foreach_norm", "linalg_vector_norm"} & {*names}) == (recipe.clip_grad is not None)
 
 
-def test_kept_for_backward():
+class ShortSwin(Case):
+    """Swin-T with one or two blocks a stage, its weights without values."""
+
+    def net(self):
+        with torch.device("meta"):
+            return timm.create_model(self.model, num_classes=5, drop_path_rate=0.0, depths=(1, 1, 2, 1))
+
+
+@pytest.mark.parametrize(
+    "case", [WithoutValues("vit_base_patch16_224", 64, 3), ShortSwin("swin_tiny_patch4_window7_224", 64)], ids=["vit", "swin"]
+)
+def test_kept_for_backward(case):
     """KARST keeps at most 1.15 times what the floor keeps, cast weights counted, with norms and GELUs computed again, which a
     GPU does by default; with recompute=true, which makes merged weights again too, at most as much. All tokens, no last block
     that is cheaper than the others."""
-    case = Case("vit_base_patch16_224", 4, 3)
-    images = torch.zeros(64, 3, 224, 224)
+    images = torch.zeros(case.batch, 3, 224, 224)
     least = kept_bytes(floor(case), images)["kept_bytes"]
     for weights, most in ((False, 1.05), (True, 1.0)):
         net = karst(case, short=False)

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.layers import AdaptedLayer
 from karst_bench.adapt.timm_compat import is_plain_gelu, is_plain_layer_norm
+from karst_bench.nn.narrow_norm import NarrowInputNorm
 from karst_bench.nn.recompute import InputSource
 
 
@@ -30,13 +31,16 @@ class RecomputeLink:
 def recompute(net: nn.Module, *, weights: bool = False) -> list[RecomputeLink]:
     """Lets every adapted linear layer that follows a plain LayerNorm or GELU keep that one's input instead of its own.
 
-    That input is kept by the LayerNorm or GELU anyway, so the output costs no memory. The values are the same bit by
-    bit. weights: changed weights are built again too, where they would be kept (on a GPU). Returns the links, each of
-    which can be removed. Raises: UserError if no method is attached.
+    That input is kept by the LayerNorm or GELU anyway, so the output costs no memory; every plain LayerNorm keeps it as it is
+    given (nn/narrow_norm.py). The values are the same bit by bit. weights: changed weights are built again too, where they
+    would be kept (on a GPU). Returns the links, each of which can be removed. Raises: UserError if no method is attached.
     """
     model = adapted_model(net)
     for layer in model.layers.values():
         layer.recompute_weight = weights
+    for module in net.modules():
+        if is_plain_layer_norm(module):
+            module.__class__ = NarrowInputNorm  # hooks, parameters and whoever refers to it stay
     links = []
     for path, layer in model.layers.items():
         producer = model.producer(path)
