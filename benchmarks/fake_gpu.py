@@ -51,7 +51,8 @@ class Watched(TorchDispatchMode):
         out = tree_leaves([args, kwargs]) if in_place else func(*args, **(kwargs or {}))
         if not func.is_view and name.partition(".")[0] not in CASTS:
             self.operations.append((name, args))
-        if any(isinstance(leaf, Tensor) and leaf.device.type == "cpu" for leaf in tree_leaves(out)):
+        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and leaf.numel()]  # torch 2.11's checkpoint makes empty ones
+        if any(leaf.device.type == "cpu" for leaf in made):
             self.on_cpu.append(name)
         return None if in_place else out
 

@@ -5,6 +5,7 @@ suite attaches to rows of a fused projection (q and v apart) becomes factors of 
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from karst_bench.nn.lowrank import DroppedLowRank, LowRankProduct
 from karst_bench.nn.weight_delta import WeightDelta
 from karst_bench.nn.weight_dependent import MagnitudeDirection
 from karst_bench.tensors_file import to_safetensors
+
+log = logging.getLogger(__name__)
 
 PREFIX = "base_model.model."
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -49,6 +52,7 @@ def to_peft(net: nn.Module, folder: Path, *, base: str | None = None) -> Path:
     tensors = {PREFIX + name: t.detach().cpu().contiguous().clone() for name, t in {**tensors, **head}.items()}
     if "vera_A" in "".join(tensors):
         tensors = {name.replace(f"{PREFIX}vera_", "base_model.vera_"): t for name, t in tensors.items()}
+        log.warning("peft reads VeRA's stored projections from 0.21 on; older ones draw their own and compute something else")
     files.write(folder / TENSORS, to_safetensors(tensors, {"format": "pt"}), setting="out")
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     files.write(folder / CONFIG, text.encode(), setting="out")

@@ -45,6 +45,16 @@ def _first_block(net):
     return "blocks.0" if hasattr(net, "blocks") else "layers.0.blocks.0"
 
 
+def fx_cannot_follow(plain):
+    """Why timm's own extractor fails on the model without a method: torch 2.6 wants a Python bool where timm hands attention's
+    is_causal on."""
+    try:
+        create_feature_extractor(copy.deepcopy(plain), [_first_block(plain)])
+    except TypeError as error:
+        return f"torch {torch.__version__} follows no plain model: {error}"
+    return None
+
+
 def shapes(tensors):
     return [tuple(tensor.shape) for tensor in tensors]
 
@@ -58,18 +68,23 @@ def test_features_have_the_models_own_shapes_or_are_refused(label, name):
     except UserError as error:
         pytest.skip(str(error))
     with torch.no_grad():
-        logits = net(images)
+        logits, skipped = net(images), []
         for way, call in WAYS.items():
             if name in REFUSED.get((label, way), ()):
                 with pytest.raises(UserError):
                     call(net, images)
                 net.eval()  # torchvision's tracer leaves a model in training mode when it fails
             else:
+                if way == "create_feature_extractor" and (why := fx_cannot_follow(plain)):
+                    skipped.append(f"{way}: {why}")
+                    continue
                 found = call(net, images)
                 assert shapes(found) == shapes(call(plain, images)), way
                 if way in WHOLE:
                     same(found[-1], logits)
             same(net(images), logits)
+    if skipped:
+        pytest.skip(f"all but {skipped}")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +133,8 @@ def test_data_parallel_copies_compute_the_same_or_are_refused():
 @torch.no_grad()
 def test_torchvisions_extractor_takes_timms_leaves():
     extraction = pytest.importorskip("torchvision.models.feature_extraction")
+    if why := fx_cannot_follow(build(VIT)):
+        pytest.skip(why)
     images, net = images_for(VIT), attached(build(VIT), "adaptformer", images_for(VIT))
     leaves = list(timm.layers.get_notrace_modules())
     made = extraction.create_feature_extractor(net, ["head"], tracer_kwargs={"leaf_modules": leaves})

@@ -213,6 +213,13 @@ def test_visible_text_hides_nothing_and_is_bounded():
     assert rounded(1 / 3) == 0.333333 and rounded(None) is None
 
 
+def drawn_by_another_matplotlib() -> str | None:
+    """Why the committed figures cannot be compared here; None where they can."""
+    drawn_by = json.loads((ROOT / "results" / "report" / "mini" / "figures.json").read_text())["matplotlib"]
+    here = matplotlib.__version__
+    return None if drawn_by == here else f"the committed figures were drawn by matplotlib {drawn_by}, here is {here}"
+
+
 def test_the_committed_page_and_tables_are_current(tmp_path, monkeypatch):
     """`make report SUITE=mini` writes them; the figures are compared apart, under the matplotlib that drew them."""
     monkeypatch.setattr(figures, "write_figures", lambda *arguments: None)
@@ -222,11 +229,16 @@ def test_the_committed_page_and_tables_are_current(tmp_path, monkeypatch):
         {"reference": tmp_path / "reference" / "mini", "own": tmp_path / "runs" / "mini"},
         tmp_path / "report" / "mini",
     )
-    for path in sorted((tmp_path / "report" / "mini").iterdir()):
-        committed = ROOT / "results" / "report" / "mini" / path.name
-        assert committed.is_file() and committed.read_bytes() == path.read_bytes(), (
-            f"run `make report SUITE=mini` ({path.name})"
-        )
+    committed = ROOT / "results" / "report" / "mini"
+    differing = [
+        path.name
+        for path in sorted((tmp_path / "report" / "mini").iterdir())
+        if not (committed / path.name).is_file() or (committed / path.name).read_bytes() != path.read_bytes()
+    ]
+    only_of_the_figures = drawn_by_another_matplotlib() if differing == ["figures.json"] else None
+    assert not differing or only_of_the_figures, f"run `make report SUITE=mini` ({differing})"
+    if only_of_the_figures:
+        pytest.skip(f"all but figures.json is current; {only_of_the_figures}")
 
 
 def test_whatever_the_committed_page_links_to_is_committed():
@@ -241,9 +253,8 @@ def test_whatever_the_committed_page_links_to_is_committed():
 
 @pytest.mark.slow
 def test_the_committed_figures_are_current(tmp_path, monkeypatch):
-    drawn_by = json.loads((ROOT / "results" / "report" / "mini" / "figures.json").read_text())["matplotlib"]
-    if drawn_by != matplotlib.__version__:
-        pytest.skip(f"the committed figures were drawn by matplotlib {drawn_by}, here is {matplotlib.__version__}")
+    if other := drawn_by_another_matplotlib():
+        pytest.skip(other)
     monkeypatch.setattr(style, "FIGURE_FILES", {"svg": style.FIGURE_FILES["svg"]})
     report = write_report("mini", {"reference": REFERENCE}, tmp_path / "report" / "mini")
     assert report.figures
