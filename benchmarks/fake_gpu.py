@@ -51,8 +51,8 @@ class Watched(TorchDispatchMode):
         out = tree_leaves([args, kwargs]) if in_place else func(*args, **(kwargs or {}))
         if not func.is_view and name.partition(".")[0] not in CASTS:
             self.operations.append((name, args))
-        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and leaf.numel()]  # torch 2.11's checkpoint makes empty ones
-        if any(leaf.device.type == "cpu" for leaf in made):
+        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        if any(leaf.device.type == "cpu" and leaf.numel() for leaf in made):  # torch 2.11's checkpoint makes one of no elements
             self.on_cpu.append(name)
         return None if in_place else out
 
