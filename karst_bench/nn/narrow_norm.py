@@ -34,6 +34,7 @@ class NormOfNarrow(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        """torch's own, x made wide again."""
         x, weight, bias, mean, rstd = ctx.saved_tensors
         wanted = list(ctx.needs_input_grad[:3])
         dx, dweight, dbias = torch.ops.aten.native_layer_norm_backward(

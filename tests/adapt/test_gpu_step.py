@@ -10,6 +10,8 @@ from benchmarks.rows import Case, floor, karst, lora, of_method
 from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.speed.activation_recompute import recompute
 from karst_bench.config.compose import settings_of
+from karst_bench.config.option_files import options
+from karst_bench.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("fake_cuda")
 SMALL = Case("vit_tiny_patch16_224", 2, 2)
@@ -46,18 +48,33 @@ def test_a_rescaled_output_is_not_passed_over_again():
     assert not wide
 
 
-@pytest.mark.parametrize(
-    "words", [["method=karst", "recipe.clip_grad=1.0"], ["method=snella"], ["method=bitfit", "recipe.optimiser=sgd"]]
-)
-def test_loss_clipping_and_optimiser_run_on_the_gpu_alone(attached, images, words):
+def two_steps(case, images, words):
     """No value is read by the host, nothing made on the CPU, in the first step and the next; one operation updates a group."""
-    case, recipe = attached("vit", *words, shallow=True), settings_of(words).recipe
+    recipe = settings_of(words).recipe
     watched = steps(case.net, images, 2, methods=case.methods, recipe=recipe)
     assert not watched.on_cpu
     names = [name.partition(".")[0] for name, _ in watched.operations]
     fused = [name for name in names if name.startswith("_fused")]
     assert set(fused) == {f"_fused_{recipe.optimiser}_"} and len(fused) <= 2 * 2  # with and without decay
     assert bool({"_foreach_norm", "linalg_vector_norm"} & {*names}) == (recipe.clip_grad is not None)
+
+
+@pytest.mark.parametrize(
+    "words", [["method=karst", "recipe.clip_grad=1.0"], ["method=snella"], ["method=bitfit", "recipe.optimiser=sgd"]]
+)
+def test_loss_clipping_and_optimiser_run_on_the_gpu_alone(attached, images, words):
+    two_steps(attached("vit", *words, shallow=True), images, words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in options("method") if name != "none"])
+@pytest.mark.parametrize("family", ["vit", "swin"])
+def test_a_step_of_every_method_runs_on_the_gpu_alone(attached, images, family, name):
+    try:
+        case = attached(family, f"method={name}")
+    except UserError as error:
+        pytest.skip(str(error))
+    two_steps(case, images, [f"method={name}"])
 
 
 class ShortSwin(Case):
