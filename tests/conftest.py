@@ -140,6 +140,26 @@ def attached() -> Callable[..., Attached]:
     return build
 
 
+REFUSED = {("vit", "karst_swin_staged"), ("swin", "noah"), ("swin", "sparse_tuning"), ("swin", "vpt_shallow")}
+
+
+@pytest.fixture(scope="session")
+def on_each(attached) -> Callable[[str, str], Attached]:
+    """on_each(family, method): attached, or skipped where it is known not to be defined there, and says so with a remedy."""
+    from karst_bench.errors import UserError
+
+    def build(family: str, name: str) -> Attached:
+        try:
+            case: Attached = attached(family, f"method={name}")
+        except UserError as error:
+            assert (family, name) in REFUSED and ";" in str(error), f"{name} on {family}: {error}"
+            pytest.skip(str(error))
+        assert (family, name) not in REFUSED, "it is attached after all"
+        return case
+
+    return build
+
+
 @pytest.fixture(scope="session")
 def images() -> Tensor:
     """(4, 3, 32, 32), the same every time."""

@@ -31,6 +31,7 @@ from karst_bench.methods.base import Batches
 from karst_bench.records.diagnostics import Diagnostics
 from karst_bench.records.store import Store
 from karst_bench.run.aside import Aside
+from karst_bench.run.counted import CountedOnce
 from karst_bench.run.described import about_run
 from karst_bench.run.diagnosing import diagnosed
 from karst_bench.run.disk_room import warn_if_short
@@ -43,6 +44,7 @@ from karst_bench.stopping import Stopped, safe_point
 from karst_bench.trackers.client import Trackers
 
 Looks = Callable[[str], Batches]
+COUNTED = CountedOnce()  # of this process
 
 
 @dataclass(frozen=True)
@@ -91,17 +93,23 @@ def train_and_score(
     tensors, about = _adapter(model, aside) if settings.save_adapter else (None, {})
     counts = aside.of("what methods count", lambda: counting.counts(model, prepared.methods), counting.trained_now(model))
     none: dict[str, int] = {}
-    counts |= aside.of("what training keeps", lambda: counting.training_counts(model, size), none)
+    kept = "what training keeps"
+    counts |= aside.of(kept, lambda: COUNTED.of(prepared, kept, lambda: counting.training_counts(model, size)), none)
     with meter.phase("evaluate"), _kept_if_stopped(checkpoints), merged(model):
         score = _final_score(model, prepared, fitted, recorder)
         all_tokens(model)  # multiply-adds are counted with every token in every block, as others count them
-        counts |= aside.of("multiply-adds", lambda: {"forward_macs": counting.forward_macs(model, size)}, none)
+        macs = "multiply-adds"
+        counts |= aside.of(macs, lambda: COUNTED.of(prepared, macs, lambda: _macs(model, size)), none)
     diagnostics, more = diagnosed(prepared, model, score) if settings.diagnostics else (None, ())
     if tensors is not None:
         text = aside.of("what an adapter says of its run", lambda: about_run(prepared, score), "")
         about |= {ABOUT: text} if text else {}
     notes = (*notes, *aside.notes, *trackers.notes, *more)
     return Result(fitted, found, score, counts, meter, tensors, about, notes, diagnostics)
+
+
+def _macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
+    return {"forward_macs": counting.forward_macs(model, size)}
 
 
 def _adapter(model: nn.Module, aside: Aside) -> tuple[dict[str, Tensor] | None, dict[str, str]]:

@@ -9,7 +9,6 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from karst_bench.adapt.speed.compiled_trunk import CompiledTrunk
 from karst_bench.adapt.timm_sites import classifier
 from karst_bench.config.option_files import options
-from karst_bench.errors import UserError
 
 METHODS = [name for name in options("method") if name != "none"]
 
@@ -22,11 +21,8 @@ def gradients(net, trained, x):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("family", ["vit", "swin"])
-def test_one_graph_of_every_method(attached, images, family, name):
-    try:
-        case = attached(family, f"method={name}")
-    except UserError as error:
-        pytest.skip(str(error))
+def test_one_graph_of_every_method(on_each, images, family, name):
+    case = on_each(family, name)
     counter = CompileCounterWithBackend("aot_eager")
     compiled = CompiledTrunk(case.net, key=(family, name), backend=counter)
     for _ in range(2):

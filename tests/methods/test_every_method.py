@@ -33,29 +33,18 @@ def named(request):
 
 
 @pytest.fixture
-def case(named, attached):
+def case(named, on_each):
     """The method on a fresh tiny model; skipped where it says, with a reason, that it does not fit."""
-    return fitting(attached, *named)
+    return on_each(*named)
 
 
 @pytest.fixture
-def small(named, attached):
+def small(named, attached, on_each):
     """The same on half the blocks, where the method takes them: HEAT has a rank for each of four stages."""
     try:
         return attached(named[0], f"method={named[1]}", shallow=True)
     except UserError:
-        return fitting(attached, *named)
-
-
-def fitting(attached, family, name):
-    try:
-        return attached(family, f"method={name}")
-    except UserError as error:
-        reason = str(error)
-        model = {"vit": "VisionTransformer", "swin": "SwinTransformer"}[family]
-        assert reason.startswith(f"{name} cannot be attached to this {model}: "), reason
-        assert ";" in reason, f"a refusal ends with a remedy: {reason}"
-        pytest.skip(reason)
+        return on_each(*named)
 
 
 def family_of(case):

@@ -8,6 +8,7 @@ import pytest
 
 from karst_bench.adapt import counts
 from karst_bench.cli.hydra_app import main
+from karst_bench.config.compose import settings_of
 from karst_bench.engine.meter import Meter
 from karst_bench.engine.progress import Lines
 from karst_bench.records import provenance
@@ -15,6 +16,8 @@ from karst_bench.records.store import Store
 from karst_bench.report import figures
 from karst_bench.report.report import write_report
 from karst_bench.run import diagnosing, pipeline, recording, training
+from karst_bench.run.counted import CountedOnce, kind_of_model
+from karst_bench.run.prepare import prepare
 from karst_bench.trackers import client
 from karst_bench.trackers.client import Trackers
 
@@ -56,6 +59,7 @@ class Broken:
 def finished(mini_cache: Path, one_block: list[str], tmp_path: Path, monkeypatch) -> Callable[[], dict]:
     """Runs lora on digits, which must end with 0; what its one record says."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "COUNTED", CountedOnce())  # an earlier run's counts would not be counted again
 
     def run() -> dict:
         words = ["method=lora", "dataset=mini/digits", "recipe.epochs=1", "recipe.batch=500", "threads=1", *one_block]
@@ -112,3 +116,18 @@ def test_a_broken_tracker_is_a_note(call: str, finished: Callable[[], dict], cap
     record = finished()
     said = "tracking by broken failed: RuntimeError: planted"
     assert said in caplog.text and (call == "finish" or said in record["notes"])
+
+
+def test_runs_of_one_model_are_counted_once(mini_cache: Path, one_block: list[str]) -> None:
+    """Seeds, rates and tasks of as many classes share their counts; a model that its images or its steps decide counts anew."""
+    def prepared(*words: str):
+        return prepare(settings_of(["dataset=mini/digits", "method=lora", f"paths.cache={mini_cache}", *one_block, *words]))
+
+    first, asked = prepared(), []
+    once = CountedOnce()
+    for other in (first, prepared("seed=1", "recipe.lr=0.1", "recipe.batch=50")):
+        assert once.of(other, "one", lambda: {"a": asked.append(1) or len(asked)}) == {"a": 1}
+    assert once.of(first, "two", lambda: {"a": 3}) == {"a": 3}
+    changed = ("method.r=3", "method=karst", "recipe.drop_path=0.1", "recompute=true", "extra=rst")
+    assert len({kind_of_model(prepared(words)) for words in ("seed=0", *changed)}) == 1 + len(changed)
+    assert kind_of_model(prepared("method=spt_lora")) is None
