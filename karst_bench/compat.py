@@ -97,16 +97,18 @@ def compose_apart(folders: Sequence[Path], name: str, overrides: Sequence[str], 
 
     Raises: Hydra's and OmegaConf's errors.
     """
-    path = ConfigSearchPathImpl()
-    path.append("hydra", "pkg://hydra.conf")
-    for folder in folders:
-        path.append("main", f"file://{folder}")
-    path.append("schema", "structured://")
     Plugins.instance()  # makes the kinds of sources known
-    loader = ConfigLoaderImpl(path)
     with _version_base():
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-        if any(override.is_hydra_override() for override in parsed):
+        whole = any(override.is_hydra_override() for override in parsed)
+        path = ConfigSearchPathImpl()
+        if whole:
+            path.append("hydra", "pkg://hydra.conf")
+        for folder in folders:
+            path.append("main", f"file://{folder}")
+        path.append("schema", "structured://")
+        loader = ConfigLoaderImpl(path)
+        if whole:
             loader.repository = _Repository(path, store)
             cfg = loader.load_configuration(
                 name, ["hydra.job.name=karst_bench", *overrides], RunMode.RUN, from_shell=False

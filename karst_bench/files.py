@@ -7,12 +7,14 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 from karst_bench.errors import DiskError
 
 
+@cache
 def packaged(name: str) -> Path:
     """A folder that comes with the suite (conf, results/paper): inside the installed package, or at a checkout's root."""
     package = Path(__file__).resolve().parent

@@ -109,10 +109,10 @@ def test_commands_of_missing_cells_fill_the_row_that_stands(tmp_path):
     report = write_report("mini", folders, tmp_path / "report" / "mini", False)
     lines = {(line["table"], line["method"], line["dataset"]): line for line in read_csv(report.folder / "missing.csv")}
     assert lines["table1", "karst", "mini/digits"]["command"] == (
-        "karst-bench run method=karst tuned=ours dataset=mini/digits backbone=vit_mini seed=1,2 -m"
+        "karst-bench run method=karst tuned=ours protocol=peek10 dataset=mini/digits backbone=vit_mini seed=1,2 -m"
     )
     other = lines["table1", "lora", "mini/digits"]["command"]
-    assert "method=lora tuned=ours dataset=mini/digits backbone=vit_mini seed=0,1,2" in other
+    assert "method=lora tuned=ours protocol=peek10 dataset=mini/digits backbone=vit_mini seed=0,1,2" in other
     for table in report.gaps:
         gap = report.gaps[table][-1]
         words = shlex.split(gap.whole)
