@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,9 +25,27 @@ CLASSES = 5
 ONE_BLOCK = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 1, "num_heads": 3}
 
 
-def pytest_configure() -> None:
-    """Imports make no garbage, but millions of objects: walking them again and again is a sixth of importing timm."""
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30  # a disk of memory, where there is one; bytes that must be free there
+_made: list[Path] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Imports make no garbage, but millions of objects: walking them again and again is a sixth of importing timm.
+
+    The tests write through to the disk some 3,000 times, as runs do: in memory nobody waits for it. --basetemp=DIR keeps what
+    they wrote, elsewhere; several workers share the one folder.
+    """
     gc.disable()
+    if config.option.basetemp is None and _may_be_used(MEMORY):
+        _made.append(Path(tempfile.mkdtemp(prefix="karst_bench_tests_", dir=MEMORY)))
+        config.option.basetemp = str(_made[0])
+
+
+def _may_be_used(folder: Path) -> bool:
+    """Whether there is room, and a script that a test writes may run there: some tests are programs."""
+    return (os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > ROOM
+            and not os.statvfs(folder).f_flag & os.ST_NOEXEC)  # fmt: skip
 
 
 def pytest_collection_finish() -> None:
@@ -38,6 +59,8 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """triton names on stderr whatever is not collected at the end."""
     gc.unfreeze()
+    for folder in _made:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @lru_cache
