@@ -1,12 +1,15 @@
 """What the suite needs of Hydra and its public interface does not give: composing without the process-wide state, and fast.
 
-A sweep's plan composes the same files dozens of times: a text is parsed once, and Hydra's own node is left out.
+A sweep's plan composes the same files dozens of times: a text is parsed once, options that were put together before are
+not put together again while their files stay as they are, and Hydra's own node is left out.
 """
 
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Self, cast
+from typing import NamedTuple, Self, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
@@ -28,6 +31,7 @@ from hydra.version import VersionBase, setbase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from karst_bench import files
 from karst_bench.yaml_text import loaded
 
 VERSION_BASE = "1.3"
@@ -92,47 +96,90 @@ class _RepositoryWithoutHydra(_Repository):
         return found
 
 
-def compose_apart(folders: Sequence[Path], name: str, overrides: Sequence[str], store: ConfigStore) -> DictConfig:
+def compose_apart(
+    folders: Sequence[Path], name: str, overrides: Sequence[str], store: ConfigStore, stamp: str | None = None
+) -> DictConfig:
     """Composes `name` of the folders and the store as Hydra does, and leaves Hydra's process-wide state as it was.
 
+    A store is not written to after its first use: what the options chosen put together is kept for the next command line.
+    stamp: the folders', where it is known (files.tree_stamp).
     Raises: Hydra's and OmegaConf's errors.
     """
     Plugins.instance()  # makes the kinds of sources known
     with _version_base():
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-        whole = any(override.is_hydra_override() for override in parsed)
-        path = ConfigSearchPathImpl()
-        if whole:
-            path.append("hydra", "pkg://hydra.conf")
-        for folder in folders:
-            path.append("main", f"file://{folder}")
-        path.append("schema", "structured://")
+        if not any(override.is_hydra_override() for override in parsed):
+            return _composed(_Kept(tuple(folders), stamp or files.tree_stamp(folders), store), name, parsed)
+        path = _search_path(folders, with_hydra=True)
         loader = ConfigLoaderImpl(path)
-        if whole:
-            loader.repository = _Repository(path, store)
-            cfg = loader.load_configuration(
-                name, ["hydra.job.name=karst_bench", *overrides], RunMode.RUN, from_shell=False
-            )
-            with open_dict(cfg):
-                del cfg["hydra"]
-            return cfg
-        loader.repository = _RepositoryWithoutHydra(path, store)
-        return _composed(loader, name, parsed)
+        loader.repository = _Repository(path, store)
+        cfg = loader.load_configuration(name, ["hydra.job.name=karst_bench", *overrides], RunMode.RUN, from_shell=False)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
 
 
-def _composed(loader: ConfigLoaderImpl, name: str, overrides: list[Override]) -> DictConfig:
-    """What ConfigLoaderImpl.load_configuration does, but for the node `hydra`."""
-    loader.ensure_main_config_source_available()
-    loader.validate_sweep_overrides_legal(overrides, RunMode.RUN, from_shell=False)
-    repository = CachingConfigRepository(loader.repository)
+class _Kept(NamedTuple):
+    """What decides the options: folders, their files' sizes and times, and the store."""
+
+    folders: tuple[Path, ...]
+    stamp: str
+    store: ConfigStore
+
+
+def _composed(kept: _Kept, name: str, overrides: Sequence[Override]) -> DictConfig:
+    """What ConfigLoaderImpl.load_configuration does, but for the node `hydra`; first the options, then single values."""
+    ConfigLoaderImpl.validate_sweep_overrides_legal(list(overrides), RunMode.RUN, from_shell=False)
+    choices: list[Override] = []
+    values: list[Override] = []
+    for override in overrides:
+        of_group = not isinstance(override.value(), dict) and _group_exists(kept, override.key_or_group)
+        (choices if of_group else values).append(override)
+    cfg = cast(DictConfig, pickle.loads(_options_together(kept, name, tuple(str(one.input_line) for one in choices))))
     try:
-        found = create_defaults_list(repository, name, overrides, prepend_hydra=False, skip_missing=False)
-        cfg = loader._compose_config_from_defaults_list(found.defaults, repository)
-        OmegaConf.set_struct(cfg, True)
-        loader._apply_overrides_to_config(found.config_overrides, cfg)
+        ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
     except OmegaConfBaseException as error:
         raise ConfigCompositionException from error
     return cfg
+
+
+@lru_cache(maxsize=2048)
+def _group_exists(kept: _Kept, group: str) -> bool:
+    return _loader(kept).repository.group_exists(group)
+
+
+@lru_cache(maxsize=256)
+def _options_together(kept: _Kept, name: str, choices: tuple[str, ...]) -> bytes:
+    """The configuration of these choices, pickled: whoever composes writes into its own."""
+    loader = _loader(kept)
+    loader.ensure_main_config_source_available()
+    repository = CachingConfigRepository(loader.repository)
+    parsed = OverridesParser.create().parse_overrides(list(choices))
+    try:
+        found = create_defaults_list(repository, name, parsed, prepend_hydra=False, skip_missing=False)
+        cfg = loader._compose_config_from_defaults_list(found.defaults, repository)
+    except OmegaConfBaseException as error:
+        raise ConfigCompositionException from error
+    OmegaConf.set_struct(cfg, True)
+    return pickle.dumps(cfg)
+
+
+@lru_cache(maxsize=4)
+def _loader(kept: _Kept) -> ConfigLoaderImpl:
+    path = _search_path(kept.folders, with_hydra=False)
+    loader = ConfigLoaderImpl(path)
+    loader.repository = _RepositoryWithoutHydra(path, kept.store)
+    return loader
+
+
+def _search_path(folders: Sequence[Path], *, with_hydra: bool) -> ConfigSearchPath:
+    path = ConfigSearchPathImpl()
+    if with_hydra:
+        path.append("hydra", "pkg://hydra.conf")
+    for folder in folders:
+        path.append("main", f"file://{folder}")
+    path.append("schema", "structured://")
+    return path
 
 
 def _is_hydras(default: InputDefault) -> bool:

@@ -1,12 +1,14 @@
 """What is used of Hydra besides its public interface does what ours relies on, and a host's Hydra notices nothing."""
 
 import copy
+import os
 from pathlib import Path
 
 import hydra
 import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.version import VersionBase, getbase
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
@@ -22,6 +24,7 @@ from karst_bench.config.option_files import config_dir
         [],
         ["method=lora", "also=vpt_deep", "extra=none"],
         ["dataset=vtab/dtd", "recipe.lr=2"],
+        ["recipe.lr=3", "recipe=noah100", "method={r: 3}", "method=lora", "++recipe.lr=2", "~backbone.tag"],
         ["sweep=table1", "hydra.verbose=true"],
     ],
     ids=str,
@@ -42,6 +45,36 @@ def test_what_one_composition_writes_the_next_does_not_see(tmp_path: Path) -> No
     assert compat.compose_apart([tmp_path], "config", [], store) == {"a": {"b": 1}}
     (tmp_path / "config.yaml").write_text("a: {b: 3}\n")
     assert compat.compose_apart([tmp_path], "config", [], store) == {"a": {"b": 3}}
+
+
+@pytest.mark.parametrize(
+    "words", [["method=nix"], ["method@x=lora"], ["nix=1"], ["method=lora,karst"], ["++method=lora"], ["~nix"]], ids=str
+)
+def test_refuses_what_hydra_refuses(words: list[str]) -> None:
+    register(ConfigStore.instance())
+    with hydra.initialize_config_dir(str(config_dir()), version_base=compat.VERSION_BASE), pytest.raises(HydraException) as theirs:
+        hydra.compose("config", overrides=words)
+    for _ in range(2):  # and again when its options were looked up before
+        with pytest.raises(type(theirs.value)) as ours:
+            compat.compose_apart([config_dir()], "config", words, register(compat.private_store()))
+        assert str(ours.value).splitlines()[0] == str(theirs.value).splitlines()[0]
+
+
+def test_files_that_come_and_change_are_seen(tmp_path: Path) -> None:
+    """Also where a file has the length and the time that another had."""
+    (tmp_path / "config.yaml").write_text("defaults: [part: a]\n")
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "a.yaml").write_text("x: 1\n")
+    store = compat.private_store()
+    assert compat.compose_apart([tmp_path], "config", [], store) == {"part": {"x": 1}}
+    (tmp_path / "part" / "b.yaml").write_text("x: 2\n")
+    assert compat.compose_apart([tmp_path], "config", ["part=b"], store) == {"part": {"x": 2}}
+    assert compat.compose_apart([tmp_path], "config", [], store) == {"part": {"x": 1}}
+    times = (tmp_path / "part" / "a.yaml").stat()
+    (tmp_path / "new").write_text("x: 3\n")
+    os.utime(tmp_path / "new", ns=(times.st_atime_ns, times.st_mtime_ns))
+    (tmp_path / "new").replace(tmp_path / "part" / "a.yaml")
+    assert compat.compose_apart([tmp_path], "config", [], store) == {"part": {"x": 3}}
 
 
 def test_a_search_path_on_the_command_line_keeps_our_nodes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -12,7 +13,7 @@ from karst_bench import compat
 from karst_bench.config.adapters import adapter_words
 from karst_bench.config.augment import with_augment
 from karst_bench.config.messages import friendly
-from karst_bench.config.option_files import SweepRow, config_dir, options, sweep_rows
+from karst_bench.config.option_files import config_dir, options, sweep_rows
 from karst_bench.config.own import with_own_set
 from karst_bench.config.places import native_precision, with_paths
 from karst_bench.config.protocols import check_protocol
@@ -21,6 +22,7 @@ from karst_bench.config.suites import with_suite
 from karst_bench.config.tuned import setting_words, tuned_entry, with_tuned
 from karst_bench.config.words import given_keys, plain_words
 from karst_bench.errors import UserError
+from karst_bench.files import tree_stamp
 from karst_bench.plugins import plugin_conf
 
 OWN_BACKBONE: dict[str, Any] = {"model_args": {}, "input_size": None, "mean": None, "std": None, "tag": None}
@@ -28,15 +30,11 @@ OWN_BACKBONE: dict[str, Any] = {"model_args": {}, "input_size": None, "mean": No
 
 def register(store: ConfigStore) -> ConfigStore:
     """Puts into a store what conf/ has no file of: the schema, every method a second time as `also=`, and rows of sweeps."""
-    return _with_options(store, options("method"), sweep_rows())
-
-
-def _with_options(store: ConfigStore, methods: Sequence[str], rows: Sequence[SweepRow]) -> ConfigStore:
-    store.store(name="base_schema", node=_schema())
-    for method in methods:
+    store.store(name="base_schema", node=OmegaConf.structured(_Shared))
+    for method in options("method"):
         store.store(group="also", name=method, node={"defaults": [{"/method@_here_": method}]})
     store.store(group="experiment", name="none", node={}, package="_global_")
-    for row in rows:
+    for row in sweep_rows():
         chosen = [{"override /method": row.method}, {"override /extra": row.extra}]
         folder, _, name = f"experiment/{row.name}".rpartition("/")
         store.store(group=folder, name=name, node={"defaults": chosen}, package="_global_")
@@ -96,26 +94,30 @@ def search_path() -> list[str]:
 
 def composed(overrides: Sequence[str]) -> DictConfig:
     """What Hydra makes of the overrides, without its process-wide state; raises its own errors."""
-    return compat.compose_apart([config_dir(), *plugin_conf()], "config", overrides, _store(tuple(options("method")), sweep_rows()))
+    stamp = tree_stamp(folders := (config_dir(), *plugin_conf()))
+    return compat.compose_apart(folders, "config", overrides, _store(folders, stamp), stamp)
 
 
 @lru_cache(maxsize=4)
-def _store(methods: tuple[str, ...], rows: tuple[SweepRow, ...]) -> ConfigStore:
-    """A store of the suite's own for these options; whoever loads from it gets a copy."""
-    return _with_options(compat.private_store(), methods, rows)
-
-
-def _schema() -> DictConfig:
-    """The types of the shared keys from Settings; every value is missing, as they live in conf/config.yaml alone."""
-    types = {field.name: field.type for field in dataclasses.fields(Settings)} | {
-        "suite": str | None
-    }  # null: the dataset's
-    typed = [(name, kind if kind in _SIMPLE else Any, MISSING) for name, kind in types.items()]
-    schema: DictConfig = OmegaConf.structured(dataclasses.make_dataclass("Shared", typed))
-    return schema
+def _store(folders: tuple[Path, ...], stamp: str) -> ConfigStore:
+    """A store of the suite's own for the options of these folders; whoever loads from it gets a copy."""
+    return register(compat.private_store())
 
 
 _SIMPLE = (int, float, str, bool, int | None, str | None)
+
+
+def _schema() -> type:
+    """The types of the shared keys from Settings; every value is missing, as they live in conf/config.yaml alone."""
+    null_is_the_datasets = {"suite": str | None}
+    types = {field.name: field.type for field in dataclasses.fields(Settings)} | null_is_the_datasets
+    typed = [(name, kind if kind in _SIMPLE else Any, MISSING) for name, kind in types.items()]
+    made = dataclasses.make_dataclass("_Shared", typed)
+    made.__module__ = __name__  # where a configuration that was kept finds it
+    return made
+
+
+_Shared = _schema()
 
 
 def _with_own_backbone(cfg: DictConfig, given: set[str]) -> DictConfig:

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from karst_bench.config.words import PATH_KEYS, expanded_path
 
@@ -19,21 +20,18 @@ def with_paths(cfg: DictConfig) -> DictConfig:
     for key in [*(f"paths.{name}" for name in cfg.paths), *PATH_KEYS]:
         parent, _, last = key.rpartition(".")
         node = OmegaConf.select(cfg, parent) if parent else cfg
-        if node is None or last not in node or OmegaConf.is_missing(node, last) or not _works(node, last):
-            continue
-        value = node[last]
+        value = None if node is None else _value(node, last)
         if isinstance(value, str) and value and value not in PATH_KEYS.get(key, ()):
             node[last] = os.path.abspath(expanded_path(value))  # noqa: PTH100 (a link in it stays a link)
     return cfg
 
 
-def _works(node: DictConfig, key: str) -> bool:
-    from omegaconf.errors import OmegaConfBaseException
-
+def _value(node: DictConfig, key: str) -> object:
+    """None where there is no such key, or its value cannot be worked out."""
     try:
-        return node[key] is not None
+        return node[key]
     except OmegaConfBaseException:
-        return False
+        return None
 
 
 def native_precision(device: str) -> str:

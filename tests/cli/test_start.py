@@ -124,9 +124,9 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     seen: list[list[str]] = []
     real = compat.compose_apart
 
-    def counted(folders: object, name: object, overrides: list[str], store: object) -> object:
+    def counted(folders: object, name: object, overrides: list[str], *store: object) -> object:
         seen.append(list(overrides))
-        return real(folders, name, overrides, store)  # type: ignore[arg-type]
+        return real(folders, name, overrides, *store)  # type: ignore[arg-type]
 
     monkeypatch.setattr(compose.compat, "compose_apart", counted)
     return seen
@@ -159,6 +159,7 @@ def test_a_file_is_parsed_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> 
     real = yaml_text.OmegaConf.load
     monkeypatch.setattr(yaml_text.OmegaConf, "load", lambda file: parsed.append(file.getvalue()) or real(file))
     yaml_text._parsed.cache_clear()
+    compat._options_together.cache_clear()
     for words in (["method=lora"], ["method=karst", "dataset=vtab/dtd"], ["method=lora"]):
         compose.composed(words)
     assert len(parsed) == len(set(parsed)) > 10
