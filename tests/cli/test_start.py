@@ -149,7 +149,7 @@ def test_a_plan_composes_one_cell_and_its_neighbours(
     words: str, composed: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    main(["status", *words.split()])
+    main(["status", *words.split(), "records=own"])  # the others take their time to read
     lengths = [len(values) for values in axes(expand(words.split())).values()]
     assert len(composed) == 1 + sum(length - 1 for length in lengths) + 1  # and one with the rate that was searched
 
