@@ -84,21 +84,23 @@ def planned_result(settings: Sequence[MethodResults], tuned: str) -> MethodResul
 
 
 def few_shot_gaps(sweep: SweepFile, suite: Suite, ours: ResultsByMethod) -> list[Gap]:
-    """Gaps of Figure 2: sets with the same missing shots together; seeds here are the split seeds."""
+    """Gaps of Figure 2: sets that lack the same splits at the same shots together."""
     gaps = []
-    (backbone,) = sweep.values("backbone")
+    (backbone,), splits = sweep.values("backbone"), tuple(map(int, sweep.values("dataset.split_seed")))
     for row in buildable(sweep):
-        results = planned_result([setting for setting in ours.get(row.method, []) if setting.tuned == sweep.tuned], sweep.tuned)
-        have = results.tasks if results else {}
-        by_shots: dict[tuple[str, ...], list[str]] = {}
+        results = planned_result(ours.get(row.method, []), sweep.tuned)
+        open_cells: dict[tuple[tuple[str, ...], tuple[int, ...]], list[str]] = {}
         for dataset in suite.few_shot_sets:
-            absent = tuple(n for n in sweep.values("dataset.shots") if f"{dataset.task}@{n}" not in have)
-            by_shots.setdefault(absent, []).append(dataset.option)
-        for shots, datasets in by_shots.items():
-            if shots:
-                axes = f"{row.words} dataset.shots={','.join(shots)} "
-                axes += f"dataset.split_seed={','.join(sweep.values('dataset.split_seed'))}{shared_words(sweep)}"
-                gaps.append(Gap(row.method, tuple(datasets), (0,), axes, backbone))
+            by_splits: dict[tuple[int, ...], list[str]] = {}
+            for n in sweep.values("dataset.shots"):
+                by_splits.setdefault(aggregate.missing_splits(results, f"{dataset.task}@{n}", splits), []).append(n)
+            for lacking, shots in by_splits.items():
+                open_cells.setdefault((tuple(shots), lacking), []).append(dataset.option)
+        for (at, lacking), datasets in open_cells.items():
+            if lacking:
+                words = f"{row.words} dataset.shots={','.join(at)} dataset.split_seed={','.join(map(str, lacking))}"
+                words += shared_words(sweep, results.tuned if results else None)
+                gaps.append(Gap(row.method, tuple(datasets), (0,), words, backbone))
     return gaps
 
 

@@ -220,6 +220,18 @@ def test_commands_for_missing_cells(tmp_path):
     assert "method.N=1,3,4" in lines["figure3", "karst", "vtab/pets"]["command"]
 
 
+def test_splits_of_a_few_shot_cell_are_counted_as_seeds_are(tmp_path):
+    """One split at one number of shots does not make the cell whole; what lacks the same is one command."""
+    have = [(n, split) for n in (1, 2, 4, 8, 16) for split in (0, 1, 2) if (n, split) not in ((2, 1), (4, 1), (8, 0), (8, 2))]
+    write(tmp_path, *(record(task="cars", shots=n, split_seed=split, protocol="best_val") for n, split in have))
+    gaps = [gap for gap in report_of("vtab", tmp_path, pictures=False).gaps["figure2"] if gap.method == "karst"]
+    found = {(gap.datasets, gap.words.partition("karst ")[2]) for gap in gaps}
+    others = tuple(dataset.option for dataset in VTAB.few_shot_sets if dataset.task != "cars")
+    assert found == {(("fewshot/cars",), "dataset.shots=2,4 dataset.split_seed=1"),
+                     (("fewshot/cars",), "dataset.shots=8 dataset.split_seed=0,2"),
+                     (others, "dataset.shots=1,2,4,8,16 dataset.split_seed=0,1,2")}  # fmt: skip
+
+
 def test_marks_compare_like_with_like():
     """Two tuned rows and one untuned, three seeds and one: each kind has its own best."""
     given = [("none", 70.0, 3), ("none", 71.0, 3), ("none", 90.0, 1), ("ours", 80.0, 3), ("ours", 79.0, 3)]

@@ -262,7 +262,17 @@ def variance_ratio_range(
 
 def missing_seeds(results: MethodResults | None, task: str, seeds: Sequence[int]) -> tuple[int, ...]:
     """Of the planned seeds those that no run of this cell has; a cell with as many other seeds lacks none."""
-    if results is None or task not in results.tasks:
-        return tuple(seeds)
-    have = {run.seed for run in results.tasks[task].runs}
-    return () if len(have) >= len(seeds) else tuple(seed for seed in seeds if seed not in have)
+    return _missing({run.seed for run in _runs(results, task)}, seeds)
+
+
+def missing_splits(results: MethodResults | None, task: str, splits: Sequence[int]) -> tuple[int, ...]:
+    """The same of the split seeds of a few-shot cell."""
+    return _missing({run.split_seed or 0 for run in _runs(results, task)}, splits)
+
+
+def _runs(results: MethodResults | None, task: str) -> Sequence[Run]:
+    return () if results is None or task not in results.tasks else results.tasks[task].runs
+
+
+def _missing(have: set[int], planned: Sequence[int]) -> tuple[int, ...]:
+    return () if len(have) >= len(planned) else tuple(seed for seed in planned if seed not in have)
