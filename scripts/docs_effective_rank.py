@@ -7,14 +7,10 @@ import csv
 import io
 from pathlib import Path
 
-import matplotlib as mpl
-
 from karst_bench import files
 from karst_bench.cli.app import generator
 from karst_bench.config.compose import settings_of
 from karst_bench.records.record import RunRecord
-from karst_bench.report.diagnostic_figures import draw_effective_ranks
-from karst_bench.report.style import FIGURE_FILES, RC
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 METHODS = ("karst", "lora", "fact_tt")
@@ -44,6 +40,11 @@ def rank_table(records: dict[str, RunRecord]) -> str:
 
 def write_effective_ranks(results: Path = Path("outputs/effective_rank")) -> None:
     """Trains what is not trained yet and writes both files."""
+    import matplotlib as mpl  # --help does without
+
+    from karst_bench.report.diagnostic_figures import draw_effective_ranks
+    from karst_bench.report.style import FIGURE_FILES, RC
+
     records = diagnosed_runs(results)
     files.write(DOCS / "effective_rank.csv", rank_table(records).encode())
     with mpl.rc_context(RC):

@@ -1,11 +1,13 @@
 """What is used of Hydra besides its public interface does what ours relies on, and a host's Hydra notices nothing."""
 
 import copy
+import io
 import os
 from pathlib import Path
 
 import hydra
 import pytest
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -13,7 +15,7 @@ from hydra.version import VersionBase, getbase
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
-from karst_bench import compat
+from karst_bench import compat, yaml_text
 from karst_bench.config.compose import compose, register
 from karst_bench.config.option_files import config_dir
 
@@ -117,3 +119,22 @@ def test_an_unknown_flag_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as stopped:
         compat.split_arguments(["--nonsense"])
     assert stopped.value.code == 2 and "--nonsense" in capsys.readouterr().err
+
+
+ODD = ["", "a: 1e-3\nb: 2024-01-01\nc: 010\nd: 1_000\ne: .5\nf: on\ng: ~\nh: [1, 2.]\ni: {j: k}\n", "a: &x {b: 1}\nc: *x\n",
+       "a: |\n  two\n  lines\n", "- 1\n- b\n", "word"]  # fmt: skip
+
+
+def test_a_text_is_what_omegaconf_takes_it_for() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in sorted(config_dir().rglob("*.yaml"))]
+    assert len(texts) > 100
+    for text in [*texts, *ODD]:
+        theirs = OmegaConf.load(io.StringIO(text))
+        assert repr(yaml_text.loaded(text)) == repr(theirs), text
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2\n", "a: [1\n", "a: !!python/name:os.system\n", "a: *x\n"])
+def test_a_text_that_omegaconf_refuses_is_refused(text: str) -> None:
+    for read in (lambda: OmegaConf.load(io.StringIO(text)), lambda: yaml_text.loaded(text)):
+        with pytest.raises(yaml.YAMLError):
+            read()

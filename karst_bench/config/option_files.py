@@ -1,6 +1,7 @@
 """Config groups as files: which options there are, and one of them as plain data; for pages and tables, without Hydra."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from karst_bench.errors import UserError, nearest
 from karst_bench.files import packaged
 from karst_bench.plugins import plugin_conf
-from karst_bench.yaml_text import load_yaml
+from karst_bench.yaml_text import load_yaml, loaded
 
 BASE = (
     "@_here_"  # in a defaults list: `vtab/_base@_here_`, a file whose keys the option has too unless it gives its own
@@ -66,12 +67,20 @@ def option_config(group: str, option: str) -> dict[str, Any]:
 
 def sweep_rows() -> tuple[SweepRow, ...]:
     """The rows of all sweeps' files. Raises: UserError for one with other keys."""
-    found = []
+    found: list[SweepRow] = []
     for sweep in options("sweep"):
-        for name, row in load_yaml(option_file("sweep", sweep)).get("rows", {}).items():
-            if not isinstance(row, DictConfig) or set(row) != {"row", "method", "extra"}:
-                raise UserError(f"conf/sweep/{sweep}.yaml, row {name}: give it the keys row, method and extra")
-            found.append(SweepRow(f"{sweep}/{name}", str(row.row), str(row.method), str(row.extra)))
+        found += _rows(sweep, option_file("sweep", sweep).read_text(encoding="utf-8"))
+    return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _rows(sweep: str, text: str) -> tuple[SweepRow, ...]:
+    """The rows in the text of a sweep's file, which every composition asks for."""
+    found = []
+    for name, row in loaded(text).get("rows", {}).items():
+        if not isinstance(row, DictConfig) or set(row) != {"row", "method", "extra"}:
+            raise UserError(f"conf/sweep/{sweep}.yaml, row {name}: give it the keys row, method and extra")
+        found.append(SweepRow(f"{sweep}/{name}", str(row.row), str(row.method), str(row.extra)))
     return tuple(found)
 
 
@@ -84,7 +93,7 @@ def option_defaults(group: str, option: str) -> dict[str, str]:
 
 def all_defaults(group: str, option: str) -> dict[str, str]:
     """`option_defaults` with those of the option's bases, its own winning."""
-    lines = OmegaConf.select(OmegaConf.load(option_file(group, option)), "defaults", default=[])
+    lines = load_yaml(option_file(group, option)).get("defaults", [])
     found: dict[str, str] = {}
     for base in (str(line).removesuffix(BASE) for line in lines if str(line).endswith(BASE)):
         found |= all_defaults(group, base)

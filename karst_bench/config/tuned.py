@@ -4,7 +4,7 @@ A paper's table speaks of a family of backbones. What a search found holds for t
 and is looked up by both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def table_path(folder: Path, kind: str, method: str) -> Path:
     return folder / kind / f"{method}.yaml"
 
 
-def tuned_entry(cfg: DictConfig) -> TunedEntry | None:
+def tuned_entry(cfg: DictConfig | Mapping[str, Any]) -> TunedEntry | None:
     """The entry of tuned/<kind>/<method>.yaml for the configuration's dataset (and shots); None for tuned=none.
 
     A paper's table is {dataset: {key: value}}, of a few-shot set {dataset: {shots: {key: value}}}, with `settings`, `every`
@@ -54,20 +54,21 @@ def tuned_entry(cfg: DictConfig) -> TunedEntry | None:
     over the suite's for the datasets it lists.
     Raises: UserError for a setting that is none, and for a searched table that does not say on which backbone.
     """
-    kind, method, dataset = cfg.tuned.name, cfg.method.name, cfg.dataset.name
+    kind, method, dataset = cfg["tuned"]["name"], cfg["method"]["name"], cfg["dataset"]["name"]
     if kind == "none":
         return None
-    family = "swin" if str(cfg.backbone.timm_name).startswith("swin") else "vit"
-    folders = (Path(str(cfg.paths.results)) / "tuned", packaged("conf") / "tuned")
+    suite, backbone = cfg["dataset"]["suite"], cfg["backbone"]
+    family = "swin" if str(backbone["timm_name"]).startswith("swin") else "vit"
+    folders = (Path(str(cfg["paths"]["results"])) / "tuned", packaged("conf") / "tuned")
     tables = [(path, table) for folder in folders if (table := _table(path := table_path(folder, kind, method)))]
     for path, table in tables:
         part = _part(path, table, kind, cfg, family)
-        setting, every, lacks = ((part.get(key) or {}).get(cfg.dataset.suite) for key in ("settings", "every", "lacks"))
-        values = _of_shots(part.get(dataset), cfg.dataset.get("shots"))
-        if values is not None or (setting is not None and not _lists(part, cfg.dataset.suite)):
+        setting, every, lacks = ((part.get(key) or {}).get(suite) for key in ("settings", "every", "lacks"))
+        values = _of_shots(part.get(dataset), cfg["dataset"].get("shots"))
+        if values is not None or (setting is not None and not _lists(part, suite)):
             _check_setting(path, setting or {})
             return TunedEntry(kind, table.get("source"), {**(every or {}), **(values or {})}, setting or {}, lacks, None)
-    on = f"a {family}" if kind == PAPER else _backbone_text(backbone_facts(cfg.backbone))
+    on = f"a {family}" if kind == PAPER else _backbone_text(backbone_facts(backbone))
     what = f"no values for {dataset}{_shots_text(cfg)} on {on}" if tables else f"no table for method={method}"
     there = [_backbone_text(part["backbone"]) for _, table in tables for part in table.get("searched", ())]
     what += f" (they are for {', '.join(dict.fromkeys(there))})" if there else ""
@@ -87,15 +88,15 @@ def same_backbone(first: Mapping[str, object], second: Mapping[str, object]) -> 
     return all(first.get(key) == second.get(key) for key in ("timm_name", "model_args", "weights"))
 
 
-def _part(path: Path, table: Mapping[Any, Any], kind: str, cfg: DictConfig, family: str) -> Mapping[Any, Any]:
+def _part(path: Path, table: Mapping[Any, Any], kind: str, cfg: DictConfig | Mapping[str, Any], family: str) -> Mapping[Any, Any]:
     """What of a table is for the configuration's backbone."""
     if kind == PAPER:
         own: Mapping[Any, Any] = table if table.get("family", family) == family else table.get(family, {})
         return own
     if "searched" not in table:
         raise UserError(f"{path} does not say which backbone and weights its values were found on; write it anew with "
-                        f"`karst-bench tune method={cfg.method.name} dataset=...`, or move it away")  # fmt: skip
-    wanted = backbone_facts(cfg.backbone)
+                        f"`karst-bench tune method={cfg['method']['name']} dataset=...`, or move it away")  # fmt: skip
+    wanted = backbone_facts(cfg["backbone"])
     return next((part["values"] for part in table["searched"] if same_backbone(part["backbone"], wanted)), {})
 
 
@@ -124,14 +125,13 @@ def with_tuned(cfg: DictConfig, entry: TunedEntry | None, given: set[str]) -> Di
     """
     if entry is None:
         return cfg
-    applied = {key: value for key, value in entry.values.items() if not _named(key, given)}
+    applied = _applied(entry, given)
     OmegaConf.set_struct(cfg, False)
     for key, value in applied.items():
-        if key.startswith(("method.", "recipe.")) and OmegaConf.select(cfg, key, default=UNKNOWN) is UNKNOWN:
-            raise UserError(f"tuned={entry.kind}: its table sets {key}, which method={cfg.method.name} and a recipe do not have")
+        if OmegaConf.select(cfg, key, default=UNKNOWN) is UNKNOWN:
+            _check_known(key, entry, cfg)
         OmegaConf.update(cfg, key, value)
-    cfg.tuned = {"name": entry.kind, "source": entry.source, "values": applied, "listed": entry.missing is None,
-                 "said": _said(entry, given)}  # fmt: skip
+    cfg.tuned = _done(entry, applied, given)
     OmegaConf.set_struct(cfg, True)
     return cfg
 
@@ -139,11 +139,44 @@ def with_tuned(cfg: DictConfig, entry: TunedEntry | None, given: set[str]) -> Di
 def with_searched(config: Mapping[str, Any], kind: str, given: set[str]) -> dict[str, Any]:
     """A resolved configuration of tuned=none with what a search found for it, as tuned=KIND composes it where nothing else is
     derived from a value that was searched. Raises: UserError as `tuned_entry`."""
-    groups = ("method", "dataset", "backbone", "paths", "recipe", "augment", "also", "extra", "regularizer")
-    cfg = OmegaConf.create({**{key: config[key] for key in groups}, "tuned": {"name": kind}})
-    found = OmegaConf.to_container(with_tuned(cfg, tuned_entry(cfg), given))
-    assert isinstance(found, dict)
-    return {**config, **{str(key): value for key, value in found.items()}}
+    entry = tuned_entry({**config, "tuned": {"name": kind}})
+    if entry is None:
+        return dict(config)
+    applied, found = _applied(entry, given), dict(config)
+    for key, value in applied.items():
+        if not _holds(config, key.split(".")):
+            _check_known(key, entry, config)
+        found = _with(found, key.split("."), value)
+    return found | {"tuned": _done(entry, applied, given)}
+
+
+def _holds(config: Any, path: Sequence[str]) -> bool:
+    return not path or (isinstance(config, Mapping) and path[0] in config and _holds(config[path[0]], path[1:]))
+
+
+def _with(config: Mapping[str, Any], path: Sequence[str], value: object) -> dict[str, Any]:
+    """The configuration with a value at a path; what lies beside the path is shared."""
+    key, *rest = path
+    old = config.get(key)
+    return {**config, key: _with(old if isinstance(old, Mapping) else {}, rest, value) if rest else value}
+
+
+def _applied(entry: TunedEntry, given: set[str]) -> dict[str, object]:
+    """What of an entry's values the command line left to it."""
+    return {key: value for key, value in entry.values.items() if not _named(key, given)}
+
+
+def _check_known(key: str, entry: TunedEntry, cfg: DictConfig | Mapping[str, Any]) -> None:
+    """Raises: UserError for a key of a method or recipe, which the configuration has not."""
+    if key.startswith(("method.", "recipe.")):
+        method = cfg["method"]["name"]
+        raise UserError(f"tuned={entry.kind}: its table sets {key}, which method={method} and a recipe do not have")
+
+
+def _done(entry: TunedEntry, applied: Mapping[str, object], given: set[str]) -> dict[str, object]:
+    """cfg.tuned: what was done and what was not."""
+    return {"name": entry.kind, "source": entry.source, "values": dict(applied), "listed": entry.missing is None,
+            "said": _said(entry, given)}  # fmt: skip
 
 
 def _named(key: str, given: set[str]) -> bool:
@@ -180,8 +213,8 @@ def _of_shots(entry: Any, shots: int | None) -> Mapping[str, object] | None:
     return entry if isinstance(entry, Mapping) else None
 
 
-def _shots_text(cfg: DictConfig) -> str:
-    shots = cfg.dataset.get("shots")
+def _shots_text(cfg: DictConfig | Mapping[str, Any]) -> str:
+    shots = cfg["dataset"].get("shots")
     return "" if shots is None else f" at {shots} shot{'s' if shots != 1 else ''}"
 
 

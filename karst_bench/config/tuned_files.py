@@ -5,7 +5,6 @@ value and for no variable of the environment. Aliases of YAML are not read: ten 
 """
 
 import copy
-import io
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -13,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+
+from karst_bench.yaml_text import yaml_values
 
 KEY = re.compile(r"(method|recipe|augment|also|extra|regularizer)(\.[A-Za-z]\w*)+")
 SETTING = ("recipe", "normalization", "backbone", "protocol")  # what a table may choose besides values
 FAMILIES = ("vit", "swin")
+SCANNER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
 
 
 def read_table(file: Path) -> dict[str, Any]:
@@ -28,12 +29,11 @@ def read_table(file: Path) -> dict[str, Any]:
 @lru_cache(maxsize=128)
 def _parsed(text: str) -> dict[str, Any]:
     """A text's entries, parsed and checked once: every cell of a sweep reads its method's table."""
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-        raise ValueError("it has aliases of YAML (*name), which are not read; write the values out")
-    if not isinstance(yaml.compose(text, Loader=yaml.SafeLoader) or yaml.MappingNode("", []), yaml.MappingNode):
-        raise ValueError("datasets with key: value pairs below them")
-    entries = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
-    assert isinstance(entries, dict)
+    nodes = [event for event in yaml.parse(text, Loader=SCANNER) if isinstance(event, yaml.NodeEvent)]
+    _need(not any(isinstance(node, yaml.AliasEvent) for node in nodes), "it has aliases of YAML (*name), which are not read; "
+          "write the values out")  # fmt: skip
+    _need(not nodes or isinstance(nodes[0], yaml.MappingStartEvent), "datasets with key: value pairs below them")
+    entries = yaml_values(text)
     _check_part(entries)
     return {str(key): value for key, value in entries.items()}
 
@@ -42,14 +42,14 @@ def _check_part(part: Mapping[Any, Any]) -> None:
     """A whole table, or that of a family within one."""
     for key, value in part.items():
         if key in ("source", "family"):
-            _need(value is None or isinstance(value, str), f"{key} is a text")
+            _need(value is None or _is_text(value), f"{key} is a text that stands for itself")
         elif key == "settings":
             for suite, chosen in _mapping(value, key).items():
                 odd = sorted(map(str, _mapping(chosen, f"settings.{suite}").keys() - set(SETTING)))
                 _need(not odd, f"settings hold {', '.join(SETTING)}, not {', '.join(odd)[:80]}")
                 _need(all(isinstance(name, str) for name in chosen.values()), "settings are names")
         elif key == "lacks":
-            _need(all(isinstance(said, str) for said in _mapping(value, key).values()), "lacks says texts")
+            _need(all(_is_text(said) for said in _mapping(value, key).values()), "lacks says texts that stand for themselves")
         elif key == "searched":
             _need(isinstance(value, list), "searched is a list")
             for searched in value:
@@ -80,6 +80,10 @@ def _check_values(values: Any) -> None:
         for item in value if isinstance(value, list) else [value]:
             _need(item is None or isinstance(item, int | float | str), f"{key} is a number, a word or a list of them")
             _need("${" not in str(item), f"{key} stands for another value")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and "${" not in value
 
 
 def _mapping(value: Any, what: str) -> Mapping[Any, Any]:

@@ -32,9 +32,11 @@ DESCRIPTIONS = {"about", "label", "paper", "licence", "origin", "trap", "known_i
 
 def _canonical(value: Any) -> Any:
     """One form per meaning: 1.0 and 1 are equal, tuples are lists, null and descriptive keys are absent."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, Mapping):
-        kept = {str(key): _canonical(item) for key, item in value.items() if item is not None}
-        return {key: item for key, item in kept.items() if key not in DESCRIPTIONS}
+        kept = ((str(key), item) for key, item in value.items() if item is not None)
+        return {key: _canonical(item) for key, item in kept if key not in DESCRIPTIONS}
     if isinstance(value, list | tuple):
         return [_canonical(item) for item in value]
     if isinstance(value, float) and value.is_integer():

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import msgspec
@@ -32,20 +32,40 @@ def check_plain(value: object, where: str, depth: int = 0) -> None:
 
     Raises: RecordError naming the first place that is not.
     """
+    if not _is_plain(value, depth):  # the places' names are only made for what may be refused
+        _check_places(value, where, depth)
+
+
+def _check_places(value: object, where: str, depth: int) -> None:
     need(depth < MAX_DEPTH, f"{where[:200]} is nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, Mapping):
         for key, item in value.items():
             need(isinstance(key, str), f"{where}: key {key!r} is not a string")
-            check_plain(item, f"{where}.{key[:60]}", depth + 1)
+            _check_places(item, f"{where}.{key[:60]}", depth + 1)
     elif isinstance(value, list | tuple):
         for position, item in enumerate(value):
-            check_plain(item, f"{where}[{position}]", depth + 1)
+            _check_places(item, f"{where}[{position}]", depth + 1)
     elif isinstance(value, float):
         need(math.isfinite(value), f"{where} is {value}, not a finite number")
     elif isinstance(value, int):
         need(abs(value) <= MAX_INT, f"{where} does not fit 64 bits")
     else:
         need(value is None or isinstance(value, str), f"{where} is a {type(value).__name__}, which JSON does not hold")
+
+
+def _is_plain(value: object, depth: int) -> bool:
+    """Whether a value holds nothing that `check_plain` refuses; False where only looking closer can tell."""
+    if depth >= MAX_DEPTH:
+        return False
+    if value is None or isinstance(value, str):
+        return True
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return -MAX_INT <= value <= MAX_INT
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item, depth + 1) for key, item in value.items())
+    return isinstance(value, list) and all(_is_plain(item, depth + 1) for item in value)
 
 
 def digest(fields: Mapping[str, object]) -> str:
@@ -74,8 +94,8 @@ def parse(data: bytes | str) -> Any:
         return json.loads(
             raw.decode("utf-8"),
             parse_constant=_refuse_constant,
-            parse_int=_bounded(int),
-            parse_float=_bounded(_finite),
+            parse_int=_integer,
+            parse_float=_finite,
             object_pairs_hook=_unique,
         )
     except UnicodeDecodeError as error:
@@ -96,17 +116,20 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
+def _integer(text: str) -> int:
+    _check_digits(text)
+    return int(text)
+
+
 def _finite(text: str) -> float:
+    _check_digits(text)
     value = float(text)
-    need(math.isfinite(value), f"holds {text}, which is not a finite number")
+    if not math.isfinite(value):
+        raise RecordError(f"holds {text}, which is not a finite number")
     return value
 
 
-def _bounded(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+def _check_digits(text: str) -> None:
     """Refuses a digit string before it is converted: 10^400 as an integer is legal JSON and no measurement."""
-
-    def convert(text: str) -> Any:
-        need(len(text) <= MAX_DIGITS, f"holds a number of {len(text)} characters")
-        return kind(text)
-
-    return convert
+    if len(text) > MAX_DIGITS:
+        raise RecordError(f"holds a number of {len(text)} characters")
