@@ -7,7 +7,7 @@ in the same mode. bf16 autocast; the clock is the wall, the device waited for.
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.forms import layer
-from benchmarks.measure import interleaved, summary, trainer
+from benchmarks.measure import Keep, forget, interleaved, summary, trainer
 from benchmarks.phases import image_folder, run
 from benchmarks.rows import CLASSES, ROWS, Case, karst, of_method
 from benchmarks.steps import counted, memory
@@ -68,11 +68,13 @@ def finish_of(device: torch.device) -> Callable[[], object]:
 
 
 def measured(
-    case: Case, rounds: int, device: torch.device, backend: str = "inductor", only: Sequence[str] | None = None
-) -> dict[str, Any]:
+    case: Case, rounds: int, device: torch.device, backend: str = "inductor", only: Sequence[str] | None = None,
+    keep: Keep = forget,
+) -> dict[str, Any]:  # fmt: skip
     """Steps of each row in each mode, operations, memory, and the seconds that compiling and capturing took."""
     x, y = batch_of(case, device)
     table: dict[str, Any] = {}
+    result = about("training step (forward, backward, fused AdamW), drop-path 0", case, rounds) | {"rows": table}
     for mode in MODES:
         steps, facts = {}, {}
         for name in STEPS if only is None else ["floor", *(name for name in STEPS if name in only and name != "floor")]:
@@ -89,9 +91,10 @@ def measured(
             if "with_weights_bytes" in fact:
                 fact["with_weights_ratio"] = round(fact["with_weights_bytes"] / facts["floor"]["with_weights_bytes"], 3)
         table |= {f"{name}, {mode}": rows.get(name, {}) | facts[name] for name in facts}
+        keep(result)
         del steps
         gc.collect()
-    return about("training step (forward, backward, fused AdamW), drop-path 0", case, rounds) | {"rows": table}
+    return result
 
 
 def as_run(name: str, case: Case, mode: str) -> nn.Module:
@@ -126,14 +129,18 @@ def in_mode(
 
 
 def methods(
-    case: Case, rounds: int, device: torch.device, *, only: Sequence[str] | None = None, modes: Sequence[str] = MODES[:2]
-) -> dict[str, Any]:
-    """A step of every method, eager and captured, against the floor in the same mode."""
+    case: Case, rounds: int, device: torch.device, *, only: Sequence[str] | None = None, modes: Sequence[str] = MODES[:2],
+    keep: Keep = forget, before: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """A step of every method, eager and captured, against the floor in the same mode. before: rows that are there already."""
     x, y = batch_of(case, device)
-    table: dict[str, Any] = {}
+    table: dict[str, Any] = dict(before or {})
+    result = about("training step of every method, drop-path 0", case, rounds) | {"rows": table}
     for mode in modes:
         floor, _ = in_mode(ROWS["floor"](case).to(device), mode, x, y, "floor")
         for name in (name for name in options("method") if name != "none" and (only is None or name in only)):
+            if f"{name}, {mode}" in table:
+                continue
             try:
                 net = of_method(case, name)
                 recompute(net)
@@ -145,8 +152,9 @@ def methods(
                 continue  # it is not defined on this family
             except Exception as error:  # a row that cannot run is a result
                 table[f"{name}, {mode}"] = {"failed": f"{type(error).__name__}: {str(error)[:120]}"}
+            keep(result)
             gc.collect()
-    return about("training step of every method, drop-path 0", case, rounds) | {"rows": table}
+    return result
 
 
 def evaluation(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
@@ -176,21 +184,28 @@ def evaluation(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
     return about("evaluation pass, merged", case, rounds) | {"rows": rows}
 
 
-def forms(rounds: int, device: torch.device, tokens: Sequence[int] = (6304, 12608)) -> dict[str, Any]:
+def forms(rounds: int, device: torch.device, tokens: Sequence[int] = (6304, 12608), keep: Keep = forget) -> dict[str, Any]:
     """One KARST linear in each of its forms, captured: where the constants of karst_bench.adapt.linear_forms come from."""
     shapes = [(192, 768, 1), (768, 2304, 3), (768, 768, 1), (768, 3072, 1), (3072, 768, 1)]
-    rows = {f"{d_in}->{d_out} T {T}": layer(d_in, d_out, chunks, T, 2, 8, rounds, device, finish_of(device),
-                                               partial(recorded, device=device))
-            for d_in, d_out, chunks in shapes for T in tokens}  # fmt: skip
-    return {"what": "one linear layer, forward and backward, captured, bf16", "rounds": rounds, "clock": "wall", "rows": rows}
+    rows: dict[str, Any] = {}
+    result = {"what": "one linear layer, forward and backward, captured, bf16", "rounds": rounds, "clock": "wall", "rows": rows}
+    for d_in, d_out, chunks in shapes:
+        for T in tokens:
+            again = partial(recorded, device=device)
+            rows[f"{d_in}->{d_out} T {T}"] = layer(d_in, d_out, chunks, T, 2, 8, rounds, device, finish_of(device), again)
+            keep(result)
+    return result
 
 
-def long_run(images: int = 1000, epochs: int = 100, more: Sequence[str] = (), only: Sequence[str] | None = None) -> dict[str, Any]:
+def long_run(
+    images: int = 1000, epochs: int = 100, more: Sequence[str] = (), only: Sequence[str] | None = None, keep: Keep = forget
+) -> dict[str, Any]:
     """Seconds by phase of whole runs of ViT-B/16 on images in the cache, by speed, and of a run of the embedded suite.
 
     only: speeds.
     """
     rows: dict[str, Any] = {}
+    result = {"what": f"a whole run: {images} images of 224 px, {epochs} epochs, as many test images", "rows": rows}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         image_folder(home / "data" / "cifar", images)
@@ -199,12 +214,13 @@ def long_run(images: int = 1000, epochs: int = 100, more: Sequence[str] = (), on
         words = ["method=karst", "dataset=vtab/cifar100", "backbone.weights=none", f"recipe.epochs={epochs}", *common]
         run([*words, "recipe.epochs=1", "seed=1"])  # fills the cache
         speeds = ("compile", "graph", "eager") if torch.cuda.is_available() else ("eager", "compile")
-        for speed in (speed for speed in speeds if only is None or speed in only):
+        embedded = ["method=karst", "dataset=mini/digits", "recipe.epochs=15", *common]
+        asked = {speed: [*words, f"speed={speed}"] for speed in speeds if only is None or speed in only}
+        for name, overrides in (asked | {"embedded suite, 15 epochs": embedded}).items():
             for again in ("", ", again"):  # the second finds the compiler's cache, and must give the same digits
-                rows[f"{speed}{again}"] = run([*words, f"speed={speed}"])
-        for again in ("", ", again"):
-            rows[f"embedded suite, 15 epochs{again}"] = run(["method=karst", "dataset=mini/digits", "recipe.epochs=15", *common])
-    return {"what": f"a whole run: {images} images of 224 px, {epochs} epochs, as many test images", "rows": rows}
+                rows[f"{name}{again}"] = run(overrides)
+                keep(result)
+    return result
 
 
 def batch_of(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Clock = dict[str, list[float]]
+Keep = Callable[[dict[str, Any]], object]  # is told the result so far after every row, so that a program cut off loses none
+
+
+def forget(result: dict[str, Any]) -> None:
+    """Where the whole result is waited for."""
 
 
 def interleaved(

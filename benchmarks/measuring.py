@@ -1,8 +1,10 @@
 """The parts that `python -m benchmarks` measures, and the files they are written to."""
 
+import gc
 import json
 import platform
 import re
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,10 +14,12 @@ import torch
 
 from benchmarks import evaluation, forms, gpu, memory, page, phases, plot, scaling, steps
 from benchmarks.asked import ON_GPU, Asked
+from benchmarks.measure import Keep
 from benchmarks.rows import Case
 from karst_bench import files
+from karst_bench.errors import UserError, briefly
 
-SHOWN = re.compile(r"ratio|failed|runs_per_hour|speedup|last_loss|share|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$")
+SHOWN = re.compile(r"ratio|failed|per_hour|speedup|last_loss|share|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$")
 
 
 def machine() -> dict[str, Any]:
@@ -60,32 +64,74 @@ def measure(asked: Asked) -> None:
 
 
 def _measure_gpu(asked: Asked, write: Callable[[str, dict[str, Any]], None]) -> None:
+    """Raises: UserError naming the parts that failed, once all others are measured."""
     if not torch.cuda.is_available():
         print("gpu: not measured, torch sees no CUDA device here")
         return
-    device, parts = torch.device("cuda"), ON_GPU if "gpu" in asked.parts else asked.parts
+    failed = []
+    for name, measured in gpu_parts(asked, torch.device("cuda")).items():
+        try:
+            write(name, measured())
+        except Exception as error:  # what was measured before it and what comes after it counts
+            traceback.print_exc()
+            failed.append(f"{name} ({briefly(error)})")
+        gc.collect()
+    if failed:
+        raise UserError(f"not measured: {', '.join(failed)}")
+
+
+def gpu_parts(asked: Asked, device: torch.device) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What each file of a GPU's parts is measured by, in order."""
+    parts = ON_GPU if "gpu" in asked.parts else asked.parts
+    found: dict[str, Callable[[Keep], dict[str, Any]]] = {}
+    rounds = asked.rounds
     for model in asked.models:
         cases = [Case(model, batch, asked.depth) for batch in asked.gpu_batches]
         for case in cases if "gpu_steps" in parts else []:
-            write(f"gpu_{model}_b{case.batch}", gpu.measured(case, asked.rounds, device, only=asked.rows))
+            found[f"gpu_{model}_b{case.batch}"] = partial(_steps, case, rounds, device, asked.rows)
         if "gpu_methods" in parts:
-            write(f"gpu_methods_{model}_b{cases[-1].batch}", gpu.methods(cases[-1], asked.rounds, device))
+            found[f"gpu_methods_{model}_b{cases[-1].batch}"] = partial(_methods, cases[-1], rounds, device)
         large = Case(model, gpu.EVALUATED, asked.depth)
         if "gpu_evaluation" in parts:
-            write(f"gpu_evaluation_{model}_b{large.batch}", gpu.evaluation(large, asked.rounds, device))
+            found[f"gpu_evaluation_{model}_b{large.batch}"] = partial(_evaluation, large, rounds, device)
     if "gpu_forms" in parts:
-        write("gpu_forms", gpu.forms(asked.rounds, device))
+        found["gpu_forms"] = lambda keep: gpu.forms(rounds, device, keep=keep)
     if "gpu_long_run" in parts:
-        write("gpu_long_run", gpu.long_run())
+        found["gpu_long_run"] = lambda keep: gpu.long_run(keep=keep)
+    return {name: partial(_kept, asked.out / f"{name}_unfinished.json", measured) for name, measured in found.items()}
+
+
+def _steps(case: Case, rounds: int, device: torch.device, rows: list[str] | None, keep: Keep) -> dict[str, Any]:
+    return gpu.measured(case, rounds, device, only=rows, keep=keep)
+
+
+def _methods(case: Case, rounds: int, device: torch.device, keep: Keep) -> dict[str, Any]:
+    return gpu.methods(case, rounds, device, keep=keep)
+
+
+def _evaluation(case: Case, rounds: int, device: torch.device, keep: Keep) -> dict[str, Any]:
+    return gpu.evaluation(case, rounds, device)  # a single measurement
+
+
+def _kept(unfinished: Path, measured: Callable[[Keep], dict[str, Any]]) -> dict[str, Any]:
+    """The result, whose rows so far lie in a file until they are whole."""
+    result = measured(lambda rows: saved(unfinished, {"machine": machine(), "unfinished": True} | rows))
+    unfinished.unlink(missing_ok=True)
+    return result
 
 
 def write_result(out: Path, name: str, result: dict[str, Any]) -> None:
     """name.json in the folder, and what matters of it on the terminal."""
     path = out / f"{name}.json"
-    files.write(path, (json.dumps({"machine": machine()} | result, indent=1) + "\n").encode(), once=False)
+    saved(path, {"machine": machine()} | result)
     print(path)
     for row, values in result["rows"].items():
         print(
             f"  {row:44s}",
             "  ".join(f"{key} {value}" for key, value in values.items() if SHOWN.search(key)),
         )
+
+
+def saved(path: Path, result: dict[str, Any]) -> None:
+    """The result as a file."""
+    files.write(path, (json.dumps(result, indent=1) + "\n").encode(), once=False)

@@ -13,7 +13,7 @@ COLUMNS = {
     "with_weights_ratio": ("kept, weights counted", 1, ".2f"), "peak_bytes": ("peak of a step (MB)", 1e-6, ".0f"),
     "launches": ("operations", 1, ".0f"), "kept_ratio": ("kept for backward / floor's", 1, ".3f"),
     "kept_bytes": ("kept for backward (GB)", 1e-9, ".2f"), "total_bytes": ("with weights and optimiser (GB)", 1e-9, ".2f"),
-    "runs_per_hour": ("runs an hour", 1, ".0f"), "speedup": ("/ one process", 1, ".2f"), "prepare_s": ("preparing (s)", 1, ".1f"),
+    "runs_per_hour": ("runs an hour", 1, ".0f"), "later_per_hour": ("after each process's first", 1, ".0f"), "speedup": ("/ one process", 1, ".2f"), "prepare_s": ("preparing (s)", 1, ".1f"),
     "share_of_product_rate": ("share of the product rate", 1, ".2f"), "failed": ("not measured, because", None, ""),
 }  # fmt: skip
 PHASES = {
@@ -38,7 +38,8 @@ def _about(result: Mapping[str, Any]) -> str:
     if result.get("rounds"):
         facts.append(f"ratios are medians of {'wall' if result.get('clock') == 'wall' else 'CPU'} time within a round")
     facts.append(f"{machine['cpu']} ({machine['capability']}), {machine['threads']} threads, torch {machine['torch']}")
-    return "; ".join(facts) + f"; GPU: {machine['gpu']}.\n"
+    cut_off = " Cut off: the rows that were measured." if result.get("unfinished") else ""
+    return "; ".join(facts) + f"; GPU: {machine['gpu']}.{cut_off}\n"
 
 
 def _table(name: str, result: Mapping[str, Any]) -> str:
@@ -47,7 +48,7 @@ def _table(name: str, result: Mapping[str, Any]) -> str:
         shown_phases = {key: title for key, title in PHASES.items() if any(key in values for values in rows.values())}
         lines = [[row, *(values.get(key, "") for key in shown_phases)] for row, values in rows.items()]
         return _aligned(lines, [*shown_phases.values()])
-    if name in ("forms", "gpu_forms"):
+    if name.removesuffix("_unfinished") in ("forms", "gpu_forms"):
         return _forms(rows, result.get("clock", "cpu"))
     base = next((row for row in ("plain", "eager") if row in rows), "floor")
     columns = {

@@ -126,10 +126,13 @@ def lora_all(case: Case) -> nn.Module:
 
 
 def lora_peft(case: Case, *sites: str) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
+    """Put into the model itself: its wrapper around a model is not followed by torch 2.15's compiler."""
+    from peft import LoraConfig, inject_adapter_in_model
 
-    settings = LoraConfig(r=8, lora_alpha=8, target_modules=list(sites), modules_to_save=["head"])
-    return get_peft_model(case.net(), settings)  # type: ignore[arg-type]
+    settings = LoraConfig(r=8, lora_alpha=8, target_modules=list(sites))
+    net: Any = inject_adapter_in_model(settings, case.net())
+    net.get_classifier().requires_grad_(True)
+    return net  # type: ignore[no-any-return]
 
 
 def of_method(case: Case, name: str) -> nn.Module:

@@ -31,7 +31,7 @@ class InputRecorder(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         y: Tensor = self.base(x, *args, **kwargs)
-        self.seen.update(block=x, norm=y if self.after_norm else x)
+        self.seen["block"], self.seen["norm"] = x, y if self.after_norm else x
         return y
 
 
@@ -44,7 +44,7 @@ class BlockInput(nn.Module):
 
     def forward(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         refuse_proxy(arguments[0])
-        self.seen.update(block=arguments[0], norm=arguments[0])
+        self.seen["block"] = self.seen["norm"] = arguments[0]
 
 
 class Residual(nn.Module):
@@ -93,5 +93,5 @@ class Residual(nn.Module):
         if reads == "out":
             return own
         assert self.recorder is not None, "the verb refuses what cannot be read"
-        seen: dict[str, Tensor] = self.recorder.module.seen
-        return seen["block"] + own if reads == "sum" else seen[reads]
+        read: Tensor = self.recorder.module.seen["block" if reads == "sum" else reads]
+        return read + own if reads == "sum" else read

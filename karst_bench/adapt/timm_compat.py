@@ -12,16 +12,17 @@ from timm.models import _registry, register_notrace_module, swin_transformer, vi
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from timm.models.vision_transformer import Attention, Block  # Attention moved to timm.layers in 1.0.20 and stayed here
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from karst_bench.nn.narrow_norm import NarrowInputNorm
 
 __all__ = [
-    "Attention", "Block", "FakeTensor", "FakeTensorMode", "Mlp", "PatchMerging", "SwinTransformerBlock", "TorchDynamoException",
+    "COMPILER_ERRORS", "Attention", "Block", "FakeTensor", "FakeTensorMode", "Mlp", "PatchMerging", "SwinTransformerBlock",
     "is_plain_gelu", "is_plain_layer_norm", "register_notrace_module", "renamed_checkpoint", "renamed_to",
 ]  # fmt: skip
 
+COMPILER_ERRORS = (TorchDynamoException, FailOnRecompileLimitHit)  # torch's own has no common base
 HEAD = "head.fc.weight"  # what timm's Swin filter up to 1.0.30 takes for the mark of a file with timm's own names
 
 

@@ -43,7 +43,7 @@ class TokenSelection(BlockHook):
             assert cls_attention is not None
             h = selected(h, cls_attention.mean(1), keep=self.keep, prefix=self.prefix)
         own = self.adapters[i](h)
-        return h, state._replace(own=own, total=own if state.total is None else state.total + own)
+        return h, Carried(state.embedded, own if state.total is None else state.total + own, own)
 
     def after(self, i: int, h: Tensor, state: Carried) -> tuple[Tensor, Carried]:
         assert state.own is not None and state.total is not None

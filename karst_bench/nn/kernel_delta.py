@@ -49,31 +49,58 @@ class KernelDelta(WeightDelta):
         return self.above(None)[0]
 
     def above(self, threshold: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """(dW, what |D| must exceed), the second found where it is not given; None where all of D counts."""
-        D = self._kernel()
-        if self.kept is None:
-            return D, None
-        size = D.detach().abs()
-        threshold = self._threshold(size) if threshold is None else threshold
-        return D * torch.where(size > threshold, size, 0.0), threshold
+        """(dW, what |D| must exceed), the second found where it is not given; None where all of D counts.
 
-    def _kernel(self) -> Tensor:
-        """D. On a GPU the softmax runs along rows in memory: down the columns it would leave most of the device idle."""
-        outputs = 1 if self.Q.device.type == "cuda" else 0
-        distance = torch.cdist(self.P, self.Q) if outputs else torch.cdist(self.Q, self.P)
-        D = SCALE * (distance[0] - distance[1])
+        A GPU computes the transpose: the softmax down the columns of D would leave most of it idle.
+        """
+        transposed = self.Q.device.type == "cuda"
+        D = self._kernel(transposed=transposed)
+        if self.kept is not None:
+            size = D.detach().abs()
+            threshold = self._threshold(size) if threshold is None else threshold
+            D = D * (size * (size > threshold))
+        return D.mT if transposed else D, threshold
+
+    def _kernel(self, *, transposed: bool) -> Tensor:
+        """D, or its transpose (d_in, d_out)."""
+        if transposed:
+            D: Tensor = PointKernel.apply(self.P, self.Q)
+        else:
+            distance = torch.cdist(self.Q, self.P)
+            D = SCALE * (distance[0] - distance[1])
         if self.mixed:
-            D = D + self.alpha * (D / self.gamma).softmax(outputs) + self.beta
-        return D.mT if outputs else D
+            D = D + self.alpha * (D / self.gamma).softmax(1 if transposed else 0) + self.beta
+        return D
 
     def _threshold(self, size: Tensor) -> Tensor:
-        """The largest of what is not kept, -1 where all is."""
+        """The largest of what is not kept, 0 where all is."""
         assert self.kept is not None
-        rank = self.size - self.kept - 1
-        return torch.where(rank >= 0, nth_smallest(size, rank.clamp_min(0)), -1.0)
+        return nth_smallest(size, self.size - self.kept)
 
     def extra_repr(self) -> str:
         return f"r={2 * self.P.shape[-1]}, mixed={self.mixed}"
+
+
+class PointKernel(torch.autograd.Function):
+    """K^T (d_in, d_out) of P (2, d_in, k) and Q (2, d_out, k), by |p|^2 + |q|^2 - 2 p q, in half of autograd's operations."""
+
+    @staticmethod
+    def forward(ctx: Any, P: Tensor, Q: Tensor) -> Tensor:
+        squares = P.square().sum(-1, keepdim=True) + Q.square().sum(-1).unsqueeze(1)
+        distance = torch.baddbmm(squares, P, Q.mT, alpha=-2).clamp_min_(0).sqrt_()
+        ctx.save_for_backward(P, Q, distance)
+        return (distance[0] - distance[1]).mul_(SCALE)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dK: Tensor) -> tuple[Tensor, Tensor]:
+        """With w = 0.1 dK / |p - q|, 0 where p = q: dp = sum_q w (p - q), and the like; the second distances count negative."""
+        P, Q, distance = ctx.saved_tensors
+        w = (dK * SCALE / distance).masked_fill_(distance == 0, 0.0)
+        w[1].neg_()
+        dP = torch.baddbmm(w.sum(2, keepdim=True) * P, w, Q, alpha=-1)
+        dQ = torch.baddbmm(w.sum(1).unsqueeze(2) * Q, w.mT, P, alpha=-1)
+        return dP, dQ
 
 
 class RecomputedLinear(nn.Module):

@@ -6,30 +6,36 @@ from torch import Tensor
 DIGITS = ((20, 11), (9, 11), (0, 9))  # (shift, width): the 31 bits of a non-negative float, the highest first
 
 
-def nth_smallest(values: Tensor, rank: Tensor) -> Tensor:
-    """The entry at place `rank` (one whole number, from 0) of the sorted values, which are non-negative float32; shape (1,).
+def nth_smallest(values: Tensor, n: Tensor) -> Tensor:
+    """The n-th smallest (one whole number, from 1) of the values, which are non-negative float32, 0 for n = 0; shape (1,).
 
-    The very number that sorting would find. On a GPU nothing is read by the host and no operation's size depends on `rank`.
+    The very number that sorting would find. On a GPU nothing is read by the host and no operation's size depends on n.
     """
-    flat, rank = values.flatten(), rank.reshape(1)
+    flat, n = values.flatten(), n.reshape(1)
     if values.device.type == "cuda":
-        return by_digits(flat, rank)
+        return by_digits(flat, n)
     if type(values) is Tensor and values.device.type == "cpu" and not torch.compiler.is_compiling():
-        return flat.kthvalue(int(rank) + 1).values.view(1)
-    return flat.sort().values.index_select(0, rank)
+        return flat.kthvalue(int(n)).values.view(1) if int(n) else flat.new_zeros(1)
+    found = flat.sort().values.index_select(0, (n - 1).clamp_min(0))
+    return torch.where(n > 0, found, 0.0)
 
 
-def by_digits(flat: Tensor, rank: Tensor) -> Tensor:
-    """`nth_smallest` by its bits, which sort as the numbers do: the entries that begin like it are counted by their next digit."""
-    bits = flat.view(torch.int32)
-    prefix = torch.zeros_like(rank)
+def by_digits(flat: Tensor, n: Tensor) -> Tensor:
+    """`nth_smallest` by its bits, which sort as the numbers do: the entries that begin like it are counted by their next digit.
+
+    Less the digits found so far, all others lie outside of what is counted, but for a last bin that is not looked at.
+    """
+    bits, found = flat.view(torch.int32), None
     for shift, width in DIGITS:
-        digits = (bits >> shift) & ((1 << width) - 1)
-        if shift + width < 31:
-            digits = torch.where((bits >> (shift + width)) == prefix, digits, -1)
-        counted = digits if digits.device.type == "cuda" else digits.float()  # the CPU's histc knows no integers
-        counts = torch.histc(counted, 1 << width, 0, 1 << width).long()
-        below = counts.cumsum(0) <= rank
-        rank = rank - (counts * below).sum()
-        prefix = (prefix << width) | below.sum()
-    return prefix.to(torch.int32).view(torch.float32)
+        digits = bits >> shift if shift else bits
+        if found is not None:
+            digits = torch.sub(digits, found, alpha=1 << width)
+        bins = (1 << width) + 1
+        counts = torch.histc(digits if digits.device.type == "cuda" else digits.float(), bins, 0, bins)  # no integers on a CPU
+        up_to = counts.cumsum(0, dtype=torch.int64)
+        digit = torch.searchsorted(up_to, n, out_int32=True)
+        if shift:
+            n = n - (up_to - counts).index_select(0, digit)
+        found = digit if found is None else torch.add(digit, found, alpha=1 << width)
+    assert found is not None
+    return found.view(torch.float32)

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 def same_precision(fn: nn.Module, x: Tensor) -> bool:
     """Whether fn may be given x as it is: its parameters have x's precision, it has none, or autocast sees to it."""
-    dtype = next((p.dtype for p in fn.parameters() if p.is_floating_point()), x.dtype)
-    return dtype == x.dtype or not x.is_floating_point() or _autocast(x.device.type)
+    return own_precision(fn, x.dtype) == x.dtype or not x.is_floating_point() or _autocast(x.device.type)
 
 
 def in_own_precision(fn: nn.Module, x: Tensor) -> Tensor:
@@ -21,9 +20,12 @@ def in_own_precision(fn: nn.Module, x: Tensor) -> Tensor:
     return wide.to(x.dtype)
 
 
-def own_precision(fn: nn.Module, default: torch.dtype) -> Any:
+def own_precision(fn: nn.Module, default: torch.dtype) -> torch.dtype:
     """The precision of fn's first floating-point parameter."""
-    return next((p.dtype for p in fn.parameters() if p.is_floating_point()), default)
+    for p in fn.parameters():  # torch 2.6 follows no next() with a default into a compiled step
+        if p.is_floating_point():
+            return p.dtype
+    return default
 
 
 def _autocast(device: str) -> bool:

@@ -48,3 +48,14 @@ def test_one_compilation_for_every_class_count(attached, images):
         assert classifier(net).out_features == classes
         graphs.append(counter.frame_count)
     assert graphs == [1, 1, 1]
+
+
+def test_a_compiler_that_gives_up_leaves_the_step_as_it_is(tiny, images, caplog):
+    """Where it has compiled too often as well, which is no error of the compiler's own kind; one line says so."""
+    net = tiny("vit", shallow=True).train()
+    compiled = CompiledTrunk(net, key=("too often",), backend="eager").train()
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for count in (4, 3, 2):
+            assert torch.equal(compiled(images[:count]), net(images[:count]))
+    assert not compiled.compiled
+    assert [record.message for record in caplog.records if "could not be compiled and runs as it is" in record.message]

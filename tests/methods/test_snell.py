@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from karst_bench.methods.snella import allocate, budget
-from karst_bench.nn.kernel_delta import KernelDelta, RecomputedLinear, RecomputedProduct
+from karst_bench.nn.kernel_delta import KernelDelta, PointKernel, RecomputedLinear, RecomputedProduct
 from karst_bench.nn.order_statistic import by_digits, nth_smallest
 
 
@@ -93,10 +93,29 @@ def test_the_threshold_is_the_one_that_sorting_finds():
     drawn = torch.cat([torch.rand(300), huge, torch.full((50,), 0.25), torch.zeros(40), tiny])
     values = drawn[torch.randperm(len(drawn))].view(19, -1)
     in_order = values.flatten().sort().values
-    for rank in (0, 1, 39, 40, 139, 140, 200, 333, 400, 587, 588):
+    for n in (0, 1, 2, 40, 41, 140, 141, 201, 334, 401, 588, 589):
         for find in (by_digits, nth_smallest):
-            found = find(values.flatten(), torch.tensor([rank]))
-            assert torch.equal(found, in_order[rank : rank + 1]), (rank, find)
+            found = find(values.flatten(), torch.tensor([n]))
+            assert torch.equal(found, in_order[n - 1 : n] if n else torch.zeros(1)), (n, find)
+
+
+def test_the_kernel_of_a_gpu_is_that_of_a_cpu():
+    """Values and gradients in float64; two points that are one have a distance of 0 without a gradient."""
+    torch.manual_seed(0)
+    P, Q = (torch.randn(2, d, 3, dtype=torch.float64, requires_grad=True) for d in (30, 40))
+    with torch.no_grad():
+        Q[0, 4] = P[0, 7]
+    distance, weights = torch.cdist(P, Q, compute_mode="donot_use_mm_for_euclid_dist"), torch.randn(30, 40, dtype=torch.float64)
+    weights[7, 4] = 0.0  # of which rounding makes about 1e-8
+    expected = 0.1 * (distance[0] - distance[1])
+    got = PointKernel.apply(P, Q)
+    assert torch.allclose(got, expected, atol=1e-8)
+    for ours, theirs in zip(torch.autograd.grad((got * weights).sum(), [P, Q]),
+                            torch.autograd.grad((expected * weights).sum(), [P, Q]), strict=True):  # fmt: skip
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+    one = torch.ones(2, 1, 2, dtype=torch.float64, requires_grad=True)
+    (dP,) = torch.autograd.grad(PointKernel.apply(one, torch.ones(2, 1, 2, dtype=torch.float64)).sum(), one)
+    assert not dP.any()
 
 
 def test_allocation():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from karst_bench.adapt.intermediates import own_features
-from karst_bench.adapt.timm_compat import TorchDynamoException
+from karst_bench.adapt.timm_compat import COMPILER_ERRORS
 from karst_bench.adapt.timm_sites import classifier, classifiers
 from karst_bench.nn.reference import Reference
 
@@ -49,7 +49,7 @@ class CompiledTrunk(nn.Module):
         if self.training and self.compiled:
             try:
                 return self._classified(self._trunk(net, x))
-            except TorchDynamoException as error:
+            except COMPILER_ERRORS as error:
                 self.compiled = False
                 log.warning("the step could not be compiled and runs as it is: %s", str(error).partition("\n")[0])
         logits: Tensor = net(x)
