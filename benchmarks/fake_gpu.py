@@ -22,7 +22,7 @@ from karst_bench.engine.recipe import Recipe
 from karst_bench.engine.step import train_step
 from karst_bench.methods.base import Method
 
-CASTS = ("_to_copy", "to", "detach", "alias", "lift_fresh")
+CASTS = ("_to_copy", "to", "detach", "alias", "lift_fresh", "device")
 
 
 @lru_cache

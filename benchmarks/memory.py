@@ -6,6 +6,7 @@ same for ViT-B/16 at batch 64, to a few bytes (floor 3.01 GB, LoRA 3.03 GB). Wha
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,7 +89,7 @@ def on_device(cases: list[Case], device: torch.device, keep: Keep = forget) -> d
         size: Any = case.net().patch_embed.img_size  # type: ignore[union-attr]
         x, y = torch.randn(case.batch, 3, *size, device=device), torch.zeros(case.batch, dtype=torch.long, device=device)
         for name, build in ROWS.items():
-            rows[f"{case.model}, batch {case.batch}: {name}"] = _peak(lambda build=build: build(case).to(device), x, y)
+            rows[f"{case.model}, batch {case.batch}: {name}"] = _peak(partial(build, case), x, y)
             gc.collect()
             keep(result)
     return result
@@ -97,7 +98,7 @@ def on_device(cases: list[Case], device: torch.device, keep: Keep = forget) -> d
 def _peak(build: Callable[[], nn.Module], x: Tensor, y: Tensor) -> dict[str, Any]:
     """One model, which is gone when the next is built."""
     try:
-        step = training_step(build(), x, y, autocast=True)
+        step = training_step(build().to(x.device), x, y, autocast=True)
         step()
         return {"peak_bytes": step_peak_bytes(step, x.device)}
     except torch.OutOfMemoryError:

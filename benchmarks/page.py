@@ -13,7 +13,8 @@ COLUMNS = {
     "with_weights_ratio": ("kept, weights counted", 1, ".2f"), "peak_bytes": ("peak of a step (MB)", 1e-6, ".0f"),
     "launches": ("operations", 1, ".0f"), "kept_ratio": ("kept for backward / floor's", 1, ".3f"),
     "kept_bytes": ("kept for backward (GB)", 1e-9, ".2f"), "total_bytes": ("with weights and optimiser (GB)", 1e-9, ".2f"),
-    "runs_per_hour": ("runs an hour", 1, ".0f"), "later_per_hour": ("after each process's first", 1, ".0f"), "speedup": ("/ one process", 1, ".2f"), "prepare_s": ("preparing (s)", 1, ".1f"),
+    "runs_per_hour": ("runs an hour", 1, ".0f"), "later_per_hour": ("after each process's first", 1, ".0f"),
+    "speedup": ("/ one process", 1, ".2f"), "prepare_s": ("preparing (s)", 1, ".1f"),
     "share_of_product_rate": ("share of the product rate", 1, ".2f"), "failed": ("not measured, because", None, ""),
 }  # fmt: skip
 PHASES = {

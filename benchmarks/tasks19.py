@@ -1,6 +1,5 @@
 """All 19 tasks of VTAB-1K in their true sizes, one method, one process: seconds of each and of all. The images are random."""
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +36,6 @@ def measured(
             images = write_task(home / "data" / dataset["folder"], dataset["sizes"]["test"] // shrink, dataset["classes"])
             rows[name] = run(words) | {"test_images": images}
             keep(result)
-            shutil.rmtree(home / "cache" / dataset["folder"], ignore_errors=True)  # the largest are gigabytes
     rows[ALL] = {"wall_s": round(sum(row["wall_s"] for row in rows.values()), 1)}
     return result
 

@@ -116,7 +116,8 @@ def test_rows_outlive_a_part_that_fails(tmp_path: Path, monkeypatch, capsys) -> 
     page.write(tmp_path)
     assert "Cut off: the rows that were measured" in (tmp_path / "README.md").read_text()
     seen = []
-    monkeypatch.setitem(session.PIECES, "gpu_a", session.Piece(1, lambda work: seen.append(work.before) or {"what": "a", "rows": {}}))
+    again = session.Piece(1, lambda work: seen.append(work.before) or {"what": "a", "rows": {}})
+    monkeypatch.setitem(session.PIECES, "gpu_a", again)
     assert session.main(["piece=gpu_a", f"out={tmp_path}"]) == 0
     assert seen == [{"first": {"wall_s": 1.0}}]
     assert {path.name for path in tmp_path.glob("*.json")} == {"gpu_a.json", "gpu_c.json"}

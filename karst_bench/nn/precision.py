@@ -1,7 +1,5 @@
 """What trains stays in the precision it was made in, beside a backbone of another one."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from benchmarks.fake_gpu import forward_and_backward, kept_bytes, steps
+from benchmarks.fake_gpu import forward, forward_and_backward, kept_bytes, steps
 from benchmarks.memory import WithoutValues
 from benchmarks.rows import Case, floor, karst, lora, of_method
 from karst_bench.adapt.attach import adapted_model
@@ -27,6 +27,14 @@ def test_operations_of_a_step():
     for net, most in ((karst(SMALL, short=False), 24), (of_method(SMALL, "karst_all"), 26), (lora(SMALL), 12)):
         layers = len(adapted_model(net).layers)
         assert len(operations(net)) <= least + most * layers
+
+
+@pytest.mark.parametrize(("name", "most"), [("snell", 44), ("snella", 49)])
+def test_operations_of_a_kernelised_change(name, most):
+    """The forward pass of each of SNELL's sites: its kernel, the threshold, the product and the drops."""
+    net = of_method(SMALL, name)
+    sites = sum(len(layer.branches) for layer in adapted_model(net).layers.values())
+    assert len(forward(net, IMAGES).operations) <= len(forward(floor(SMALL), IMAGES).operations) + most * sites
 
 
 def test_lora_with_dropout_copies_no_output():

@@ -14,6 +14,7 @@ from karst_bench import stopping
 from karst_bench.cli import hydra_app, workers
 from karst_bench.cli.outcome import exit_code
 from karst_bench.errors import UserError
+from karst_bench.records.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["dataset=mini/digits", "backbone.weights=none", "recipe.epochs=400", "recipe.batch=50", "threads=1", "device=cpu",
@@ -175,3 +176,19 @@ def test_a_stopped_joblib_sweep_leaves_checkpoints_and_no_process(tmp_path, whol
     assert len(list((tmp_path / "results" / "checkpoints").glob("*.safetensors"))) == 2, text
     assert not list((tmp_path / "results" / "leases").iterdir())
     until(lambda: not running_in_session(launcher.pid))
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_are_what_they_are_alone(tmp_path):
+    """Two workers share a cache that none has filled yet; their runs' losses and scores are those of runs one by one."""
+    words = [*TINY, "recipe.epochs=2", "method=lora", f"paths.cache={tmp_path / 'cache'}", "save_adapter=false"]
+
+    def found(name, launcher):
+        where = [f"paths.results={tmp_path / name}", f"paths.outputs={tmp_path / 'outputs'}"]
+        command = [sys.executable, "-m", "karst_bench", "run", "-m", "seed=0,1,2,3", *words, *where, *launcher]
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True, cwd=tmp_path)
+        records = Store(tmp_path / name, "mini").records()
+        return {record.id: (record.curves.train_loss, record.metrics.test_top1_last_pct) for record in records}
+
+    together = found("together", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])
+    assert len(together) == 4 and together == found("alone", [])
