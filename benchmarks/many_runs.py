@@ -35,20 +35,20 @@ def measured(
         home = Path(folder)
         sweep(home / "first", 1, 1, more)  # draws the images; all later sweeps find them
 
-        def add(n: int, environment: Mapping[str, str] | None = None) -> None:
+        def add(n: int, environment: Mapping[str, str] | None = None) -> bool:
             title = f"{n} process{'es' if n > 1 else ''}{', MPS' if environment else ''}"
             row = rows[title] = side_by_side(home, n, n * runs, more, environment)
             first = next(iter(rows.values())).get("runs_per_hour")
             if first and "runs_per_hour" in row:
                 row["speedup"] = round(row["runs_per_hour"] / first, 2)
             keep(result)
+            return "failed" not in row
 
         for n in processes:
             add(n)
         if shutil.which(MPS):
             with multi_process_service(home / "mps") as environment:
-                for n in (n for n in processes if n > 1):
-                    add(n, environment)
+                all(add(n, environment) for n in processes if n > 1)  # where it serves no one once, it would not the next time
     return result
 
 
@@ -97,7 +97,7 @@ def records(results: Path) -> list[Path]:
 @contextmanager
 def multi_process_service(folder: Path) -> Iterator[dict[str, str]]:
     """A daemon of this user's own; the environment that its clients need."""
-    folder.mkdir()
+    folder.mkdir()  # in a temporary folder: a socket's path must be short
     own = {"CUDA_MPS_PIPE_DIRECTORY": str(folder), "CUDA_MPS_LOG_DIRECTORY": str(folder)}
     subprocess.run([MPS, "-d"], env=os.environ | own, check=False)
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import evaluation, gpu, measuring, memory, page, plot, session, steps
+from benchmarks import evaluation, gpu, many_runs, measuring, memory, page, plot, session, steps
 from benchmarks.__main__ import main
 from benchmarks.fake_gpu import cuda_without_a_driver, kept_bytes
 from benchmarks.measure import interleaved, saved_bytes, summary
@@ -121,6 +121,31 @@ def test_rows_outlive_a_part_that_fails(tmp_path: Path, monkeypatch, capsys) -> 
     assert session.main(["piece=gpu_a", f"out={tmp_path}"]) == 0
     assert seen == [{"first": {"wall_s": 1.0}}]
     assert {path.name for path in tmp_path.glob("*.json")} == {"gpu_a.json", "gpu_c.json"}
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_rows_under_mps_are_of_processes_that_it_served(serves: bool, tmp_path: Path, monkeypatch) -> None:
+    """A client that finds no server shares the device without one, and says nothing."""
+    daemon, kept = tmp_path / many_runs.MPS, []
+    told = f"read word; [ $word = quit ] && touch {tmp_path}/quit; echo {4711 if serves else ''}"
+    daemon.write_text(f"#!/bin/sh\n[ $# = 1 ] || {{ {told}; }}\n")
+    daemon.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    def sweep(results: Path, processes: int, runs: int, *_: object) -> None:
+        for number in range(runs):
+            path = results / "runs" / "mini" / f"{number}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            os.utime(path, (number, number))
+
+    monkeypatch.setattr(many_runs, "sweep", sweep)
+    rows = many_runs.measured((1, 2, 4), 2, keep=lambda result: kept.append(len(result["rows"])))["rows"]
+    shared = [name for name in rows if name.endswith("MPS")]
+    assert shared == ["2 processes, MPS", "4 processes, MPS"][: 2 if serves else 1]
+    assert all(("speedup" in rows[name]) == serves and ("failed" in rows[name]) != serves for name in shared)
+    assert rows["2 processes"]["later_per_hour"] == 3600 and kept == [*range(1, len(rows) + 1)]
+    assert (tmp_path / "quit").exists()
 
 
 @pytest.mark.slow
