@@ -3,13 +3,14 @@
 import copy
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from karst_bench.adapt.attach import adapted_model
@@ -55,18 +56,19 @@ def training_counts(net: nn.Module, size: tuple[int, int]) -> dict[str, int]:
     """saved_bytes_per_image: what autograd keeps of an image for backward, each tensor once, the model's own not counted;
     blocks_without_graph: whose output needs no gradient. Of two images in train mode; shapes are followed, nothing is computed.
 
-    Tensors that torch.utils.checkpoint holds by itself are not seen.
+    Tensors that torch.utils.checkpoint holds by itself are not seen. On a GPU an upper bound where a method trains gains.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    if next(net.parameters()).device.type == "meta":  # attention has no fused form there
-        net = _on_fake_cpu(net, mode)
+    device = next(net.parameters()).device
+    device = torch.device("meta") if device.type == "cpu" else device
+    mode = _FusedAttention() if device.type == "meta" else FakeTensorMode(allow_non_fake_inputs=True)
+    net = _without_values(net, device, mode)
     own = {_storage(tensor) for tensor in (*net.parameters(), *net.buffers())}
     kept: dict[int, Tensor] = {}
     graphless: list[bool] = []
 
     def keep(tensor: Tensor) -> None:
         """Nothing is handed to the graph, which never runs backward."""
-        if isinstance(tensor, FakeTensor) and _storage(tensor) not in own:
+        if (tensor.is_meta or isinstance(tensor, FakeTensor)) and _storage(tensor) not in own:
             kept[_storage(tensor)] = tensor
 
     modes = [(module, module.training) for module in net.modules()]
@@ -74,7 +76,7 @@ def training_counts(net: nn.Module, size: tuple[int, int]) -> dict[str, int]:
     net.train()
     try:
         with _uncollected(), torch.enable_grad(), mode, saved_tensors_hooks(keep, lambda nothing: nothing):
-            net(torch.zeros(2, 3, *size, device=next(net.parameters()).device))
+            net(torch.zeros(2, 3, *size, device=device))
         total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     finally:
         kept.clear()  # the graph's nodes hold `keep`: with a node's own output in it the graph, and the model, would live for ever
@@ -97,26 +99,36 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _on_fake_cpu(net: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """A copy of a model without values that says it lies on a CPU."""
-    twin = copy.deepcopy(net)
+def _without_values(net: nn.Module, device: torch.device, mode: AbstractContextManager[object]) -> nn.Module:
+    """The model, or a copy of a real one whose parameters and buffers are made in that mode and hold nothing."""
+    if next(net.parameters()).is_meta:
+        return net
     with mode:
-        fakes: dict[int, Tensor] = {}
+        made: dict[int, object] = {id(buffer): torch.empty_like(buffer, device=device) for buffer in net.buffers()}
+        made |= {id(p): nn.Parameter(torch.empty_like(p, device=device), p.requires_grad) for p in net.parameters()}
+        return copy.deepcopy(net, made)
 
-        def fake(tensor: Tensor) -> Tensor:
-            if id(tensor) not in fakes:
-                fakes[id(tensor)] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-            return fakes[id(tensor)]
 
-        for module in twin.modules():
-            for name, p in module.named_parameters(recurse=False):
-                made = fake(p)
-                if not isinstance(made, nn.Parameter):
-                    made = fakes[id(p)] = nn.Parameter(made, p.requires_grad)
-                module._parameters[name] = made
-            for name, buffer in module.named_buffers(recurse=False):
-                module._buffers[name] = fake(buffer)
-    return twin
+class _FusedAttention(TorchFunctionMode):
+    """Attention of tensors without values as a CPU computes it: fused wherever torch has that form there, which on the meta
+    device it never takes."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.scaled_dot_product_attention and (fused := self._fused(*args, **kwargs)) is not None:
+            return fused
+        return func(*args, **kwargs)
+
+    def _fused(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+        is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    ) -> Tensor | None:  # fmt: skip
+        same = query.dim() == 4 and query.shape[-1] == key.shape[-1] == value.shape[-1]
+        if not same or dropout_p or enable_gqa or (attn_mask is not None and attn_mask.requires_grad):
+            return None
+        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        found: Tensor = fused(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+        return found
 
 
 def _storage(tensor: Tensor) -> int:

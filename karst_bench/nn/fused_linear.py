@@ -162,7 +162,10 @@ def _factored(
 
 
 def _unsafe(gain: Tensor, offset: Tensor | None) -> bool:
-    """Whether some channel's pre-gain output cannot be recovered from the output without losing digits."""
+    """Whether some channel's pre-gain output cannot be recovered from the output without losing digits; no for tensors without
+    values."""
+    if gain.is_meta:
+        return False
     size = gain.abs()
     limit = size if offset is None else torch.minimum(size, size - offset.abs() / LARGE_OFFSET + SMALL_GAIN)
     return bool(limit.min() < SMALL_GAIN)

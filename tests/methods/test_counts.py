@@ -9,6 +9,7 @@ from functools import lru_cache
 import pytest
 import timm
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 import karst_bench
 from benchmarks.backbones import build
@@ -121,6 +122,28 @@ def test_what_training_keeps_of_an_image(settings, line, mib, graphless):
     found = training_counts(net, (224, 224))
     assert found["saved_bytes_per_image"] / 2**20 == pytest.approx(mib, abs=0.1)
     assert found["blocks_without_graph"] == graphless
+
+
+@pytest.mark.parametrize("family", ["vit", "swin"])
+@pytest.mark.parametrize("method", ["lora", "ssf", "adaptformer"])
+def test_what_training_keeps_is_what_autograd_keeps(attached, family, method, images):
+    """Of the model itself, real or without values, nothing is counted: of a frozen weight that is kept for backward neither."""
+    net = attached(family, f"method={method}", shallow=True).net.train()
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*net.parameters(), *net.buffers())}
+    kept = {}
+
+    def keep(tensor):
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = net(images[:2])
+    expected = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // 2
+    assert out.requires_grad and expected > 0
+    found = training_counts(net, tuple(images.shape[-2:]))
+    assert found["saved_bytes_per_image"] == expected
+    assert training_counts(copy.deepcopy(net).to("meta"), tuple(images.shape[-2:])) == found
 
 
 def test_snell_says_how_many_entries_change(settings):
