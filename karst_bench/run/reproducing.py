@@ -31,7 +31,8 @@ DRAWING = ("pillow", "numpy", "scikit_learn")  # which make the pictures of a dr
 
 @dataclass(frozen=True)
 class Reproduced:
-    """A record beside the run made after it. seeds: top-1 (%) of every recorded seed of the cell, its own among them."""
+    """A record beside the run made after it. seeds: top-1 (%) of every recorded seed of the cell, its own among them; of a
+    few-shot cell, whose repeats are its splits (Figure 2), those of every recorded split."""
 
     recorded: RunRecord
     here: RunRecord
@@ -71,10 +72,12 @@ class Reproduced:
         if self.equal:
             return "bit for bit"
         off = f"{self.difference:+.2f} points, from epoch {self._first_difference()} on"
+        repeat = "split" if _few_shot(self.recorded) else "seed"
         if self.reach is None:
-            return f"DIFFERS: {off}; fewer than three seeds of this cell are recorded to judge by"
-        spread = f"a further seed lies within {statistics.fmean(self.seeds):.2f} ± {self.reach:.2f} (95 %, {len(self.seeds)} seeds)"
-        return f"{'within the seeds' if self.within_seeds else 'DIFFERS'}: {off}; {spread}"
+            return f"DIFFERS: {off}; fewer than three {repeat}s of this cell are recorded to judge by"
+        mean, k = statistics.fmean(self.seeds), len(self.seeds)
+        spread = f"a further {repeat} lies within {mean:.2f} ± {self.reach:.2f} (95 %, {k} {repeat}s)"
+        return f"{f'within the {repeat}s' if self.within_seeds else 'DIFFERS'}: {off}; {spread}"
 
     @property
     def text(self) -> str:
@@ -179,16 +182,27 @@ def _other_facts(before: Mapping[str, object], now: Mapping[str, object]) -> str
     return ", ".join(key for key in sorted(first | second) if first.get(key) != second.get(key))
 
 
+def _few_shot(record: RunRecord) -> bool:
+    return record.config["dataset"].get("shots") is not None
+
+
 def _seeds(recorded: RunRecord, folder: Path) -> tuple[float, ...]:
-    """The accuracies of all seeds of the record's cell that lie beside it."""
+    """The accuracies of all repeats of the record's cell that lie beside it."""
     cell = _cell(recorded)
     return tuple(other.metrics.accuracy()[1] for other in finished_in(folder) if _cell(other) == cell)
 
 
 def _cell(record: RunRecord) -> tuple[Any, ...]:
-    facts = {key: value for key, value in deciding_facts(record.config).items() if key != "seed"}
+    """What the repeats of a record share: all that decides its numbers but the seed, or the split and its lists."""
+    facts = dict(deciding_facts(record.config))
+    if _few_shot(record):
+        facts["dataset"] = {key: value for key, value in facts["dataset"].items() if key != "split_seed"}
+        lists = None
+    else:
+        del facts["seed"]
+        lists = record.data.list_sha256
     packages = record.provenance.packages
-    return facts, record.weights.sha256, record.data.list_sha256, *(packages.get(name) for name in LIBRARIES)
+    return facts, record.weights.sha256, lists, *(packages.get(name) for name in LIBRARIES)
 
 
 def _surroundings(before: Provenance, now: Provenance) -> Iterator[str]:

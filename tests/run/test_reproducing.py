@@ -13,7 +13,7 @@ from karst_bench.records import identity
 from karst_bench.records import record as schema
 from karst_bench.records.record import RunRecord
 from karst_bench.run.pipeline import run
-from karst_bench.run.reproducing import Reproduced, chosen_records, recorded_settings, reproduce
+from karst_bench.run.reproducing import Reproduced, _seeds, chosen_records, recorded_settings, reproduce
 
 WORDS = ["method=lora", "method.r=2", "dataset=mini/digits", "backbone=vit_mini", "backbone.model_args.depth=1",
          "backbone.weights=none", "recipe.epochs=1", "recipe.batch=500", "threads=1", "device=cpu", "protocol=val",
@@ -107,6 +107,22 @@ def test_seeds_are_those_of_the_same_cell(folder: Path, again: Reproduced, tmp_p
     found = reproduce(tmp_path / first.name, places(tmp_path / "new", folder.parents[2] / "cache"))
     value = again.recorded.metrics.accuracy()[1]
     assert sorted(found.seeds) == pytest.approx([value, value + 1.0])
+
+
+def test_repeats_of_a_few_shot_cell_are_its_splits(folder: Path, again: Reproduced, tmp_path: Path) -> None:
+    """Each split has lists of its own; another number of shots is another cell."""
+    few = settings_of(["method=lora", "dataset=mini/fs_glyphs", "backbone=vit_mini"]).as_config()
+    made = []
+    for shots, split, points in ((4, 0, 0.0), (4, 1, 1.0), (4, 2, 2.0), (8, 0, 5.0)):
+        config = few | {"dataset": {**few["dataset"], "shots": shots, "split_seed": split}}
+        data = replace(again.recorded.data, list_sha256=f"{shots}{split}" * 32)
+        record = replace(moved(again.recorded, points), config=config, data=data)
+        made.append(replace(record, id=identity.recomputed_id(record)))
+        (tmp_path / f"{made[-1].id}.json").write_text(schema.dumps(made[-1]))
+    found = Reproduced(made[0], moved(made[0], 1.0), _seeds(made[0], tmp_path))
+    value = again.recorded.metrics.accuracy()[1]
+    assert sorted(found.seeds) == pytest.approx([value, value + 1.0, value + 2.0])
+    assert "within the splits: +1.00 points" in found.text and "(95 %, 3 splits)" in found.text
 
 
 def test_a_run_is_not_held_against_itself(folder: Path, tmp_path: Path) -> None:
