@@ -26,7 +26,7 @@ OWN = ("paths", "tracker", "action", "adapter", "images", "out", "format", "forc
        "threads", "save_adapter", "save_predictions", "diagnostics", "sweep", "experiment", "report")  # fmt: skip
 ROOT = "dataset.root"  # of a set of one's own, which a record does not say
 LIBRARIES = ("torch", "timm")
-DRAWING = ("pillow", "numpy", "scikit_learn")  # which make the pictures of a drawn set
+DRAWING = ("pillow", "numpy", "scikit_learn")  # which make the pictures of a drawn set, and once libfribidi too
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import Self
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from karst_bench.data.mini.fonts import to_middle
+
 SIDE = 32  # pixels of a finished image along a side
 _FINE = 4  # masks are drawn this much finer and averaged, so edges are soft
 Points = Sequence[tuple[float, float]]
@@ -35,9 +37,10 @@ class Mask:
         self._draw.line(fine, fill=255, width=max(1, round(width * _FINE)), joint="curve")
         return self
 
-    def text(self, text: str, font: ImageFont.FreeTypeFont, x: float, y: float) -> Self:
-        """Writes text with its middle at (x, y); fonts are loaded with `fine_size`."""
-        self._draw.text((x * _FINE, y * _FINE), text, fill=255, font=font, anchor="mm")
+    def letter(self, letter: str, font: ImageFont.FreeTypeFont, x: float, y: float) -> Self:
+        """Writes a letter with its middle at (x, y); fonts are loaded with `fine_size`."""
+        right, up = to_middle(letter, font)
+        self._draw.text((x * _FINE - right, y * _FINE + up), letter, fill=255, font=font, anchor="ls")
         return self
 
     def turned(self, degrees: float, x: float = SIDE / 2, y: float = SIDE / 2) -> Self:

@@ -29,7 +29,7 @@ def fs_glyphs(label: int, rng: np.random.Generator, split: str, level: Difficult
     size = rng.uniform(24, 31) / level.fineness
     x, y = SIDE / 2 + rng.uniform(-1.5, 1.5, 2)
     font = face(GREEK[rng.integers(len(GREEK))], fine_size(size))
-    mask = Mask().text(GREEK_LETTERS[label], font, x, y).turned(rng.uniform(-8, 8), x, y).soft()
+    mask = Mask().letter(GREEK_LETTERS[label], font, x, y).turned(rng.uniform(-8, 8), x, y).soft()
     ink = against(rng, base, level.contrast)
     image = paint(ground(rng, base, rng.uniform(2, 12)), mask, ink)
     return finish(litter(image, rng, level.clutter, ink), rng, noise=level.noise)

@@ -76,7 +76,7 @@ def glyphs(label: int, rng: np.random.Generator, split: str, level: Difficulty) 
     size = rng.uniform(20, 27) / level.fineness
     font = face(LATIN[rng.integers(len(LATIN))], fine_size(size))
     x, y = SIDE / 2 + rng.uniform(-2, 2, 2) * level.fineness
-    mask = Mask().text(LETTERS[label], font, x, y).turned(rng.uniform(-15, 15), x, y).soft()
+    mask = Mask().letter(LETTERS[label], font, x, y).turned(rng.uniform(-15, 15), x, y).soft()
     ink = against(rng, base, level.contrast)
     image = paint(image, mask, ink + clouds(rng)[..., None] * rng.uniform(0, 10))
     return finish(litter(image, rng, level.clutter, ink), rng, noise=level.noise)
