@@ -3,7 +3,7 @@
 tests/adapt/test_timm_compat.py says of each what it must mean.
 """
 
-import sys
+import importlib
 from collections.abc import Mapping
 
 import torch
@@ -48,7 +48,7 @@ def renamed_checkpoint(state: Mapping[str, Tensor], net: nn.Module) -> dict[str,
     apart by the classifier, which a file without one lacks: they are shown one then. Raises: whatever timm raises
     where the file is of a foreign layout.
     """
-    own = sys.modules[type(net).__module__]
+    own = importlib.import_module(type(net).__module__)
     if not isinstance(net, vision_transformer.VisionTransformer | swin_transformer.SwinTransformer):
         if not hasattr(own, "checkpoint_filter_fn"):
             return dict(state)

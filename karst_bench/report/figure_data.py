@@ -140,10 +140,10 @@ def _families(settings: Sequence[MethodResults]) -> dict[str, dict[Facts, list[M
 
 
 def ablation_grid(ours: ResultsByMethod, suite: Suite, method: str) -> AblationGrid:
-    """All N, m, r of a method that agree in everything else, over the tasks that give most points x tasks; tuned as the suite's
-    sweeps plan, else not tuned."""
+    """All N, m, r of a method that agree in everything else, over the tasks that give most points x tasks; tuned as
+    Figure 3's sweep plans, else not tuned."""
     found = _families(ours.get(method, []))
-    families = found.get(suite.tuned) or found.get("none", {})
+    families = found.get(suite.planned_tuning(KERNELS)) or found.get("none", {})
     if not families:
         return AblationGrid([], "", [])
     _, members = max(

@@ -74,7 +74,8 @@ def place_runs(runs: Iterable[Run], suite: Suite, named: Sequence[str] = ()) -> 
         found[sweep.name] = aggregate.method_results(printed, planned=sweep.tuned)
         first, extra, _ = tables.table_rows(sweep, seen, found[sweep.name])
         shown[sweep.name] = [*first, *extra]
-    few = aggregate.method_results((run for run in tested if not named and in_figure(run, suite)), planned=suite.tuned)
+    in_few_shot = [run for run in tested if not named and in_figure(run, suite)]
+    few = aggregate.method_results(in_few_shot, planned=suite.planned_tuning(FEW_SHOT))
     shown[FEW_SHOT] = [settings[0] for settings in few.values()]
     told = {place_of(run) for rows in shown.values() for results in rows for run in _told(results)}
     wanted = [run for run in (*tested, *(r for r in on_val if r.last is not None)) if not named or run.dataset in named]

@@ -68,10 +68,9 @@ class Suite:
         """Weights of "Set Avg.", the mean over tasks: 1 / tasks."""
         return [1 / len(self.tasks)] * len(self.tasks)
 
-    @property
-    def tuned(self) -> str:
-        """How the values of its tables' rows were tuned: of the first rows of each method."""
-        return self.sweeps[MAIN].tuned if MAIN in self.sweeps else "none"
+    def planned_tuning(self, sweep: str) -> str:
+        """How that sweep plans its values: of the first rows of each method."""
+        return self.sweeps[sweep].tuned if sweep in self.sweeps else "none"
 
     @property
     def tables(self) -> list[SweepFile]:

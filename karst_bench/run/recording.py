@@ -32,13 +32,18 @@ log = logging.getLogger(__name__)
 LOCAL: dict[str, Any] = {"paths": {}, "adapter": None, "images": None, "out": None}  # where things lay is no result
 
 
+def _where(device: str, threads: int) -> Provenance:
+    capability, cuda = torch.backends.cpu.get_cpu_capability(), torch.version.cuda
+    return provenance.collect(device=device, threads=threads, cpu_capability=capability, cuda=cuda)
+
+
 def header_of(prepared: PreparedRun, threads: int) -> dict[str, Any]:
     """What a record says before any result, by the fields of RunHeader: who ran what on which data, weights and machine."""
     settings, task = prepared.settings, prepared.task
     device = torch.cuda.get_device_name(prepared.device) if prepared.device.type == "cuda" else "cpu"
     backbone = settings.backbone
     weights, aside = str(backbone["weights"]), Aside()
-    where = aside.of("what code and machine are", lambda: provenance.collect(device=device, threads=threads), Provenance())
+    where = aside.of("what code and machine are", lambda: _where(device, threads), Provenance())
     return {
         "id": prepared.id,
         "config": _placeless(settings.as_config() | LOCAL),

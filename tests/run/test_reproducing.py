@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from msgspec.structs import replace
 
 from karst_bench.cli.app import main
@@ -84,6 +85,7 @@ def test_a_run_is_called_as_where_it_trained(again: Reproduced) -> None:
 
 
 def test_what_is_not_the_same_around_the_runs_is_said(again: Reproduced) -> None:
+    assert again.here.provenance.cpu_capability == torch.backends.cpu.get_cpu_capability()
     elsewhere = replace(again.here, provenance=replace(again.here.provenance, cpu_model="another", threads=7, commit="c" * 40))
     lines = Reproduced(again.recorded, elsewhere, ()).text.splitlines()[1:]
     assert any("processor" in line and "another" in line for line in lines)
