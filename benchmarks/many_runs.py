@@ -4,6 +4,7 @@ One run of the embedded suite leaves most of a GPU idle, so processes side by si
 joblib launcher. Where NVIDIA's MPS is there, the same again under a control daemon of its own.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -26,21 +27,28 @@ MPS = "nvidia-cuda-mps-control"
 def measured(
     processes: Sequence[int] = PROCESSES, runs: int = RUNS, more: Sequence[str] = ("device=cuda",), keep: Keep = forget
 ) -> dict[str, Any]:
-    """{what, rows: {"4 processes": {wall_s, runs_per_hour, later_per_hour, speedup}}}; later: once each process had its first
-    run, so without imports; speedup: of runs_per_hour over one process. device=cuda: without one a run fails instead of
-    taking the CPU."""
+    """{what, rows: {"4 processes": {wall_s, runs_per_hour, later_per_hour, speedup, as_alone}}}; later: once each process had its
+    first run, so without imports; speedup: of runs_per_hour over one process; as_alone: how many of its runs have the very
+    losses that they have there. device=cuda: without one a run fails instead of taking the CPU."""
     rows: dict[str, Any] = {}
     result = {"what": f"{' '.join(RUN)}: {runs} runs a process, all on one device, from the command to its end", "rows": rows}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         sweep(home / "first", 1, 1, more)  # draws the images; all later sweeps find them
 
+        alone: dict[str, Any] = {}
+
         def add(n: int, environment: Mapping[str, str] | None = None) -> bool:
+            results = home / f"{n}_{environment is not None}"
             title = f"{n} process{'es' if n > 1 else ''}{', MPS' if environment else ''}"
-            row = rows[title] = side_by_side(home, n, n * runs, more, environment)
-            first = next(iter(rows.values())).get("runs_per_hour")
-            if first and "runs_per_hour" in row:
-                row["speedup"] = round(row["runs_per_hour"] / first, 2)
+            row = rows[title] = side_by_side(results, n, n * runs, more, environment)
+            if not alone:
+                alone.update(row | {"losses": losses(results)})
+            elif "runs_per_hour" in row and "runs_per_hour" in alone:
+                row["speedup"] = round(row["runs_per_hour"] / alone["runs_per_hour"], 2)
+                both = losses(results).keys() & alone["losses"].keys()
+                same = sum(losses(results)[run] == alone["losses"][run] for run in both)
+                row["as_alone"] = f"{same} of {len(both)}"
             keep(result)
             return "failed" not in row
 
@@ -53,10 +61,9 @@ def measured(
 
 
 def side_by_side(
-    home: Path, processes: int, runs: int, more: Sequence[str], environment: Mapping[str, str] | None = None
+    results: Path, processes: int, runs: int, more: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Runs an hour of so many processes. A sweep that fails is a result."""
-    results = home / f"{processes}_{environment is not None}"
     start = time.perf_counter()
     failed = sweep(results, processes, runs, more, environment)
     wall = time.perf_counter() - start
@@ -92,6 +99,11 @@ def sweep(
 def records(results: Path) -> list[Path]:
     """Of finished runs."""
     return list(results.glob("runs/*/*.json"))
+
+
+def losses(results: Path) -> dict[str, list[float]]:
+    """Of every epoch, by the run's id."""
+    return {path.stem: json.loads(path.read_text())["curves"]["train_loss"] for path in records(results)}
 
 
 @contextmanager

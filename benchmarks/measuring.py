@@ -19,7 +19,9 @@ from benchmarks.rows import Case
 from karst_bench import files
 from karst_bench.errors import UserError, briefly
 
-SHOWN = re.compile(r"ratio|failed|per_hour|speedup|last_loss|share|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$")
+SHOWN = re.compile(
+    r"ratio|failed|per_hour|speedup|as_alone|last_loss|share|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$"
+)
 
 
 def machine() -> dict[str, Any]:

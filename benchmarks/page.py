@@ -14,7 +14,8 @@ COLUMNS = {
     "launches": ("operations", 1, ".0f"), "kept_ratio": ("kept for backward / floor's", 1, ".3f"),
     "kept_bytes": ("kept for backward (GB)", 1e-9, ".2f"), "total_bytes": ("with weights and optimiser (GB)", 1e-9, ".2f"),
     "runs_per_hour": ("runs an hour", 1, ".0f"), "later_per_hour": ("after each process's first", 1, ".0f"),
-    "speedup": ("/ one process", 1, ".2f"), "prepare_s": ("preparing (s)", 1, ".1f"),
+    "speedup": ("/ one process", 1, ".2f"), "as_alone": ("runs with one process's losses", None, ""),
+    "prepare_s": ("preparing (s)", 1, ".1f"),
     "share_of_product_rate": ("share of the product rate", 1, ".2f"), "failed": ("not measured, because", None, ""),
 }  # fmt: skip
 PHASES = {

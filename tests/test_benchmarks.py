@@ -136,7 +136,8 @@ def test_rows_under_mps_are_of_processes_that_it_served(serves: bool, tmp_path: 
         for number in range(runs):
             path = results / "runs" / "mini" / f"{number}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            loss = 2.0 if processes == 4 and number == 1 else 1.0  # one that its neighbours changed
+            path.write_text(json.dumps({"curves": {"train_loss": [loss, number]}}))
             os.utime(path, (number, number))
 
     monkeypatch.setattr(many_runs, "sweep", sweep)
@@ -144,6 +145,7 @@ def test_rows_under_mps_are_of_processes_that_it_served(serves: bool, tmp_path: 
     shared = [name for name in rows if name.endswith("MPS")]
     assert shared == ["2 processes, MPS", "4 processes, MPS"][: 2 if serves else 1]
     assert all(("speedup" in rows[name]) == serves and ("failed" in rows[name]) != serves for name in shared)
+    assert rows["2 processes"]["as_alone"] == "2 of 2" and rows["4 processes"]["as_alone"] == "1 of 2"
     assert rows["2 processes"]["later_per_hour"] == 3600 and kept == [*range(1, len(rows) + 1)]
     assert (tmp_path / "quit").exists()
 
