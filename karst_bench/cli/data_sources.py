@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +14,7 @@ from karst_bench.errors import UserError, nearest
 
 def chosen_sets(
     tasks: str | None, every: tuple[str, ...] = SUITES, bare: tuple[str, ...] = SUITES
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     """{option: configuration} for tasks=all, cifar100,dtd, vtab/natural, fgvc/all, fewshot/pets, ...
 
     every: the suites that `all` and nothing stand for. bare: the suites in which a name without its suite is looked up.
@@ -23,7 +22,7 @@ def chosen_sets(
     """
     if tasks in (None, "", "all"):
         return dataset_configs(every)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for name in str(tasks).split(","):
         if name.startswith("mini/"):
             raise UserError(f"tasks={name}: the mini sets are part of the suite and take no preparation")

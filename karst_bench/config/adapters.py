@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from omegaconf import DictConfig
@@ -78,7 +77,7 @@ def _other_words(about: Mapping[str, object], given: Set[str]) -> list[str]:
     return words
 
 
-def _group(said: Mapping[str, object], node: str) -> dict[str, Any]:
+def _group(said: Mapping[str, object], node: str) -> dict[str, object]:
     found = said.get(node)
     return found if isinstance(found, dict) else {}
 
@@ -87,13 +86,13 @@ def _touched(given: Set[str], node: str) -> bool:
     return any(word == node or word.startswith(f"{node}.") for word in given)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _parsed(path: Path, texts: Mapping[str, str], key: str) -> dict[str, Any]:
+def _parsed(path: Path, texts: Mapping[str, str], key: str) -> dict[str, object]:
     try:
         found = msgspec.json.decode(texts.get(key, "{}"))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Set
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -79,7 +78,7 @@ def _number(values: Mapping[str, object], key: str, least: float, most: float, m
         raise UserError(f"augment.{key}={value} must be {meaning}")
 
 
-def _pair(pair: Any, most: float) -> bool:
+def _pair(pair: object, most: float) -> bool:
     if not isinstance(pair, list) or len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, int | float) for v in pair):
         return False
     least, greatest = float(pair[0]), float(pair[1])

@@ -25,7 +25,7 @@ from karst_bench.errors import UserError
 from karst_bench.files import tree_stamp
 from karst_bench.plugins import plugin_conf
 
-OWN_BACKBONE: dict[str, Any] = {"model_args": {}, "input_size": None, "mean": None, "std": None, "tag": None}
+OWN_BACKBONE: dict[str, object] = {"model_args": {}, "input_size": None, "mean": None, "std": None, "tag": None}
 
 
 def register(store: ConfigStore) -> ConfigStore:
@@ -131,7 +131,7 @@ def _with_own_backbone(cfg: DictConfig, given: set[str]) -> DictConfig:
     return cfg
 
 
-def _said_arguments(cfg: DictConfig, given: set[str]) -> dict[str, Any]:
+def _said_arguments(cfg: DictConfig, given: set[str]) -> dict[str, object]:
     """Of backbone.model_args what the words named; the rest was the other backbone's, into which Hydra merges it."""
     below = {key.removeprefix("backbone.model_args.").partition(".")[0] for key in given if key.startswith("backbone.model_args.")}
     return {str(key): value for key, value in (cfg.backbone.model_args or {}).items() if key in below}

@@ -63,11 +63,11 @@ def _check_backbone(backbone: Mapping[str, Any]) -> None:
         raise UserError(f"backbone.model_args={arguments} must be key: value pairs for timm, or null")
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check_number(key: str, value: Any, least: float, most: float) -> None:
+def _check_number(key: str, value: object, least: float, most: float) -> None:
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return  # other checks say what type it must be
     if not least <= value <= most:
@@ -75,14 +75,14 @@ def _check_number(key: str, value: Any, least: float, most: float) -> None:
         raise UserError(f"{key}={value} must be {side} {bound:.0f}" if math.isfinite(value) else f"{key}={value} is no number")
 
 
-def _at(values: Mapping[str, Any], dotted: str) -> Any:
-    node: Any = values
+def _at(values: Mapping[str, object], dotted: str) -> object:
+    node: object = values
     for key in dotted.split("."):
         node = node.get(key) if isinstance(node, Mapping) else None
     return node
 
 
-def _numbers(node: Any, where: str) -> Iterator[tuple[str, int | float]]:
+def _numbers(node: object, where: str) -> Iterator[tuple[str, int | float]]:
     if isinstance(node, Mapping):
         for key, item in node.items():
             yield from _numbers(item, f"{where}.{key}")

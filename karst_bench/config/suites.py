@@ -38,7 +38,7 @@ def with_suite(cfg: DictConfig, given: Set[str]) -> DictConfig:
     return cfg
 
 
-def read_subnet(path: Path) -> dict[str, Any]:
+def read_subnet(path: Path) -> dict[str, object]:
     """{vpt, lora, adapter}: sizes, from a file that says so, or from one of NOAH's published ones.
 
     Raises: UserError where the file is missing or says neither.
@@ -61,7 +61,7 @@ def _apply(cfg: DictConfig, suites: Mapping[str, Any], given: Set[str]) -> None:
             OmegaConf.update(cfg, key, value)
 
 
-def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(node: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
     for key, value in node.items():
         if isinstance(value, Mapping | DictConfig):
             yield from _leaves(value, f"{prefix}.{key}")

@@ -107,7 +107,7 @@ def _said(name: str) -> dict[str, Any]:
     return said
 
 
-def _layout(table: Any, suite: str, name: str) -> TableLayout | None:
+def _layout(table: object, suite: str, name: str) -> TableLayout | None:
     if table is None:
         return None
     if not isinstance(table, dict) or table.get("columns") not in ("task", "group"):
@@ -116,7 +116,7 @@ def _layout(table: Any, suite: str, name: str) -> TableLayout | None:
     return TableLayout(table["columns"], bool(table.get("further_methods")), table.get("printed", {}).get(suite), protocols)
 
 
-def _of_suite(value: Any, suite: str, name: str) -> Any:
+def _of_suite(value: object, suite: str, name: str) -> object:
     """The suite's own value where a value is given for each suite."""
     if not isinstance(value, dict):
         return value
@@ -125,5 +125,5 @@ def _of_suite(value: Any, suite: str, name: str) -> Any:
     return value[suite]
 
 
-def _values(value: Any) -> tuple[str, ...]:
+def _values(value: object) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list) else (str(value),)

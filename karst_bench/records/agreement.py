@@ -1,7 +1,6 @@
 """Whether the parts of a finished record agree with each other; for readers of records that others may have touched."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from karst_bench.records.identity import recomputed_id
 from karst_bench.records.record import RunRecord
@@ -42,7 +41,7 @@ def _check_curves(record: RunRecord) -> None:
     need(not late, f"curves.checks has epoch {late[0] if late else 0} of {len(epochs)}")
 
 
-def _planned_epochs(record: RunRecord) -> Any:
+def _planned_epochs(record: RunRecord) -> object:
     """The recipe's, or those of a supernet after which nothing is trained; None where the configuration is silent."""
     recipe, method = record.config.get("recipe"), record.config.get("method")
     stages = method.get("stages") if isinstance(method, dict) else None

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,7 +32,7 @@ def to_bytes(tensors: Mapping[str, Tensor], meta: Mapping[str, object]) -> bytes
     return to_safetensors(tensors, {META: text, CHECKSUM: _checksum(tensors, text)})
 
 
-def from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def from_file(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     """(tensors, meta) of the file that `to_bytes` made. Raises: CheckpointError where it is no such file, or not as written."""
     try:
         with safe_open(path, framework="pt") as file:

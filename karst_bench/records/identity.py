@@ -23,10 +23,10 @@ INPUT = ("input_size", "mean", "std")  # a config may leave these to the backbon
 TUNED = ("name", "values")
 SCALARS = ("normalization", "seed", "precision")
 # Options that came later, at the value of all runs before them: left out, so that those runs keep their ids.
-LATER: dict[str, dict[str, Any]] = {
+LATER: dict[str, dict[str, object]] = {
     "recipe": {"lag": 1, "cosine_after_warmup": False, "warmup_reaches_lr": False, "decay_1d": "none", "drop_last": False},
 }
-LATER_OF_METHOD: dict[str, dict[str, Any]] = {"convpass": {"init": "identity"}}
+LATER_OF_METHOD: dict[str, dict[str, object]] = {"convpass": {"init": "identity"}}
 DESCRIPTIONS = {"about", "label", "paper", "licence", "origin", "trap", "known_issues", "label_rule", "description"}
 
 

@@ -11,7 +11,7 @@ PACKAGES_1 = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow", "hydra
               "scikit_learn", "optuna", "wandb")  # fmt: skip
 
 
-def _from_1(old: dict[str, Any]) -> dict[str, Any]:
+def _from_1(old: dict[str, object]) -> dict[str, object]:
     """Schema 1: absent facts were null, package versions stood flat in provenance."""
     new = {key: value for key, value in old.items() if value is not None} | {"schema": 2, "id_schema": 1}
     if isinstance(provenance := old.get("provenance"), dict):
@@ -21,7 +21,7 @@ def _from_1(old: dict[str, Any]) -> dict[str, Any]:
     return new
 
 
-def _from_2(old: dict[str, Any]) -> dict[str, Any]:
+def _from_2(old: dict[str, object]) -> dict[str, object]:
     """Schema 2: a digest over the file was optional; what had none says so from now on."""
     new = {key: value for key, value in old.items() if key != "digest"} | {"schema": 3}
     return new if "digest" in old else new | {"undigested": True}

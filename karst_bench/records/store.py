@@ -19,7 +19,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -241,7 +241,7 @@ class Store:
         files.write(path, image)
         return path.relative_to(self.root).as_posix(), sha256
 
-    def artefact(self, run_id: str, stage: str) -> "tuple[dict[str, torch.Tensor], dict[str, Any]] | None":
+    def artefact(self, run_id: str, stage: str) -> "tuple[dict[str, torch.Tensor], dict[str, object]] | None":
         """The product of a run's stage before training, or None; one that is damaged is told and removed."""
         return self._read_state(self.artefact_path(run_id, stage))
 
@@ -258,7 +258,7 @@ class Store:
         """
         self._write_state(self.checkpoint_path(key), tensors, meta)
 
-    def resumable(self, key: str) -> "tuple[dict[str, torch.Tensor], dict[str, Any]] | None":
+    def resumable(self, key: str) -> "tuple[dict[str, torch.Tensor], dict[str, object]] | None":
         """(tensors, meta) to resume from, or None; a checkpoint that is damaged is told and removed."""
         return self._read_state(self.checkpoint_path(key))
 
@@ -269,7 +269,7 @@ class Store:
         refuse_if_lost(self.lease, path)
         files.write(path, image)
 
-    def _read_state(self, path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, Any]] | None":
+    def _read_state(self, path: Path) -> "tuple[dict[str, torch.Tensor], dict[str, object]] | None":
         from karst_bench.records import checkpoint_file
 
         try:

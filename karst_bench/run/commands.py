@@ -36,7 +36,7 @@ from karst_bench.tensors_file import to_safetensors
 EXPORTS = ("onnx", "torch", "folder", "peft")
 
 
-def act(settings: Settings) -> Any:
+def act(settings: Settings) -> object:
     """Does what `action=` says. Raises: UserError for bad input."""
     actions: dict[str, Callable[[Settings], Any]] = {
         "train": run, "describe": describe, "evaluate": evaluate, "predict": predict, "merge": merge_adapter,
@@ -87,7 +87,7 @@ def _say_counts(result: dict[str, Any]) -> None:
           "without a graph")  # fmt: skip
 
 
-def evaluate(settings: Settings) -> dict[str, Any]:
+def evaluate(settings: Settings) -> dict[str, object]:
     """Top-1 of a saved adapter on the split that the protocol reports; the last line of stdout is one JSON object."""
     adapter = required(settings, "adapter", "a file that save_adapter=true wrote")
     use_threads(settings.threads)
@@ -102,7 +102,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     return result
 
 
-def diagnose(settings: Settings) -> dict[str, Any]:
+def diagnose(settings: Settings) -> dict[str, object]:
     """What lies behind the accuracy of a saved adapter: calibration, classes, features before and after, ranks of its weight
     changes, as numbers and pictures in the folder `out`; the last line of stdout is one JSON object."""
     adapter = required(settings, "adapter", "a file that save_adapter=true wrote")

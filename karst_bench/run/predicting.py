@@ -26,11 +26,11 @@ AT_ONCE = 256  # images
 
 def predictions_of(
     model: nn.Module, settings: Settings, source: str, *, transform: str, names: tuple[str, ...], device: torch.device
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """A row for each image of a file or folder: {image, classes, probabilities} of the topk, or {image, error}."""
     backbone = settings.backbone
     mean, std = normalisation(settings.normalization, backbone["mean"], backbone["std"])
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     found = find_images_below(source)
     for start in range(0, len(found), AT_ONCE):
         part = read_loose(found[start : start + AT_ONCE], resize=transform, size=backbone["input_size"])
@@ -42,7 +42,7 @@ def predictions_of(
     return sorted(rows, key=lambda row: str(row["image"]))
 
 
-def hand_out(rows: list[dict[str, Any]], form: str, out: str | None) -> None:
+def hand_out(rows: list[dict[str, object]], form: str, out: str | None) -> None:
     """Writes the rows as text, json or csv to stdout or a file. Raises: UserError, afterwards, where images were left out."""
     text = {"json": _as_json, "csv": _as_csv, "text": _as_text}[form](rows)
     if out:
@@ -56,7 +56,7 @@ def hand_out(rows: list[dict[str, Any]], form: str, out: str | None) -> None:
         raise UserError(f"{len(bad)} of {len(rows)} images could not be read; what the others are is in {out or 'the output'}")
 
 
-def _row(name: str, probabilities: torch.Tensor, topk: int, names: tuple[str, ...]) -> dict[str, Any]:
+def _row(name: str, probabilities: torch.Tensor, topk: int, names: tuple[str, ...]) -> dict[str, object]:
     top = probabilities.topk(min(topk, len(probabilities)))
     classes = [names[c] if names else c for c in top.indices.tolist()]
     return {"image": name, "classes": classes, "probabilities": [round(p, 6) for p in top.values.tolist()]}

@@ -70,13 +70,13 @@ def _changed(base: Flat, changes: Flat) -> dict[str, Any]:
     return _nested({path: value for path, value in (base | changes).items() if value is not ABSENT})
 
 
-def _flat(node: Any, path: tuple[str, ...] = ()) -> Flat:
+def _flat(node: object, path: tuple[str, ...] = ()) -> Flat:
     if not isinstance(node, dict) or not node:
         return {path: node}
     return {leaf: value for key, item in node.items() for leaf, value in _flat(item, (*path, str(key))).items()}
 
 
-def _nested(flat: Flat) -> dict[str, Any]:
+def _nested(flat: Flat) -> dict[str, object]:
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         node = tree

@@ -53,9 +53,9 @@ class Search:
     overrides: tuple[str, ...]
     method: str
     dataset: str
-    defaults: Mapping[str, Any]
+    defaults: Mapping[str, object]
     space: Space
-    points: tuple[Mapping[str, Any], ...]  # what is tried first, in this order; the default is the first
+    points: tuple[Mapping[str, object], ...]  # what is tried first, in this order; the default is the first
     exhaustive: bool  # the points are all there is
     folder: Path
     config: Mapping[str, Any]
@@ -204,7 +204,7 @@ class Worker:
         return self.study.get_trials(deepcopy=False, states=states)
 
 
-def _shown(params: Mapping[str, Any]) -> str:
+def _shown(params: Mapping[str, object]) -> str:
     return " ".join(
         f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()
     )

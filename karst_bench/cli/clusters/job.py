@@ -58,7 +58,7 @@ class RunJob:
         except Exception as error:
             return Outcome("failed", f"{type(error).__name__}: {error}")
 
-    def checkpoint(self) -> Any:
+    def checkpoint(self) -> object:
         """What submitit puts into the queue again: this job, which goes on from the run's own checkpoint."""
         import submitit
 
