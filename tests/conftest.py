@@ -10,6 +10,7 @@ import gc
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,6 +38,9 @@ def pytest_configure(config: pytest.Config) -> None:
     they wrote, elsewhere; several workers share the one folder.
     """
     gc.disable()
+    for left in MEMORY.glob("karst_bench_tests_*"):  # by a process that was killed
+        if left.stat().st_mtime < time.time() - 24 * 3600:
+            shutil.rmtree(left, ignore_errors=True)
     if config.option.basetemp is None and _may_be_used(MEMORY):
         _made.append(Path(tempfile.mkdtemp(prefix="karst_bench_tests_", dir=MEMORY)))
         config.option.basetemp = str(_made[0])
