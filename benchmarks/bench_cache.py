@@ -19,10 +19,10 @@ from PIL import Image
 
 from karst_bench.cli.app import generator
 from karst_bench.config.datasets import dataset_configs
-from karst_bench.data import Task, load_task
+from karst_bench.data import load_task
 from karst_bench.data.images import workers
 from karst_bench.data.loader import SplitBatches
-from karst_bench.data.task import Split
+from karst_bench.data.task import Split, Task
 
 BATCH = 64
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import evaluation, gpu, many_runs, measuring, memory, page, plot, session, steps
+from benchmarks import bench_cache, evaluation, gpu, many_runs, measuring, memory, page, plot, session, steps
 from benchmarks.__main__ import main
 from benchmarks.fake_gpu import cuda_without_a_driver, kept_bytes
 from benchmarks.measure import interleaved, saved_bytes, summary
@@ -51,6 +51,12 @@ def test_steps_and_passes_reach_page_and_plot(tmp_path: Path) -> None:
     kept = {row: values["activations_ratio"] for row, values in results["steps_tiny_b1"]["rows"].items()}
     assert kept["head only"] < 0.1 and kept["KARST, ours, recompute"] < kept["KARST, ours"]
     assert kept["floor"] == 1.0 < kept["KARST, ours, all tokens"]
+
+
+def test_what_decoding_once_is_worth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench_cache.main(images=8, size=32, epochs=1, root=tmp_path / "bench")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["images"] == 8 and found["decoded_read_s"] > 0 < found["cached_read_s"] and not (tmp_path / "bench").exists()
 
 
 @pytest.mark.parametrize(
