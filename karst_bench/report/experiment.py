@@ -77,7 +77,9 @@ def _case(record: RunRecord, facts: Mapping[str, Any], tuned: Mapping[str, objec
     found = {key: typed(value) for key, value in tuned.items()}
     found |= {"list": record.data.list_sha256, "encoding": record.data.encoding, "classes": typed(dataset.get("classes"))}
     found |= {"test_n": typed(metrics.test_n), "train_n": typed(metrics.train_n)}
-    found |= {"params": typed(record.counts.trainable_params), "pixels": record.data.pixels_sha256 or "?"}
+    found |= {"pixels": record.data.pixels_sha256 or "?"}
+    # what a method searched or scored decides how much it trains: an outcome, and each seed has its own
+    found |= {} if record.artefact else {"params": typed(record.counts.trainable_params)}
     found |= {"threads": typed(record.provenance.threads)} if record.provenance.device == "cpu" else {}
     return _sorted(found | {name: packages.get(name, "?") for name in LIBRARIES})
 

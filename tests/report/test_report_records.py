@@ -246,6 +246,16 @@ def test_peeking_gap_is_of_the_same_runs(tmp_path):
     assert gap.value == pytest.approx(1.0) and gap.n == 3 and tasks == 1
 
 
+def test_seeds_of_a_search_are_one_cell_however_much_each_found(tmp_path):
+    """What was found decides how much trains; where nothing was searched another count is another experiment."""
+    sizes = (100, 200, 600)
+    found = [record("noah", seed=s, artefact=f"artefacts/{s}.json", counts__trainable_params=n) for s, n in enumerate(sizes)]
+    fixed = [record("lora", seed=s, counts__trainable_params=n) for s, n in enumerate(sizes)]
+    results = rows(tmp_path, *found, *fixed)
+    assert len(results["noah"][0].tasks["cifar100"].runs) == 3 and results["noah"][0].params_m == pytest.approx(3e-4)
+    assert len(results["lora"][0].tasks["cifar100"].runs) == 1
+
+
 def test_missing_seeds(tmp_path):
     (row,) = rows(tmp_path, record(seed=1), *(record(task="dtd", seed=s) for s in (7, 8, 9)))["karst"]
     assert aggregate.missing_seeds(row, "cifar100", (0, 1, 2)) == (0, 2)

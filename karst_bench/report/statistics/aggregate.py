@@ -69,7 +69,7 @@ class MethodResults:
     @property
     def params_m(self) -> float:
         """Trainable parameters without head, in millions; the mean over tasks where a tuned size differs by task."""
-        return float(np.mean([cell.runs[0].params for cell in self.tasks.values()])) / 1e6
+        return float(np.mean([np.mean([run.params for run in cell.runs]) for cell in self.tasks.values()])) / 1e6
 
     def mean_of(self, field: str) -> float | None:
         """Mean over tasks of the median of a measured field of the runs; None unless every run has it."""
