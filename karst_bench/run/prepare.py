@@ -1,5 +1,7 @@
 """Everything a run is made of, found and checked before anything is computed."""
 
+import functools
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 from karst_bench.adapt.attach import attach_methods
-from karst_bench.adapt.backbone import own_values
+from karst_bench.adapt.backbone import build_backbone, own_values
 from karst_bench.adapt.speed.activation_recompute import recompute
 from karst_bench.adapt.speed.cls_token_block import class_token_only
 from karst_bench.adapt.speed.shared_backbone import SharedBackbones
@@ -129,6 +131,7 @@ def prepare(settings: Settings) -> PreparedRun:
     weights = _find_data_then_weights(settings)
     device = pick_device(settings.device)
     backbone, dataset = settings.backbone, settings.dataset
+    refuse_unfit(settings)
     task = load_task(dataset, data_root=settings.paths.data, cache_root=settings.paths.cache, cache_gb=settings.cache_gb,
                      size=backbone["input_size"], canvas=settings.augment["canvas"])  # fmt: skip
     mean, std = normalisation(settings.normalization, backbone["mean"], backbone["std"])
@@ -152,6 +155,24 @@ def refuse_stages_together(methods: Sequence[Method]) -> None:
     scored = [method.name for method in methods if method.scored]
     if searched and scored:
         raise UserError(f"{searched[0]} searches a supernet and {scored[0]} is scored before it is attached; run one of them")
+
+
+def refuse_unfit(settings: Settings) -> None:
+    """Attaches the methods to the backbone's shapes, before data are read: minutes for a large set.
+
+    Raises: UserError where timm cannot build the backbone, or a method cannot stand on it.
+    """
+    _attach_to_shapes(json.dumps({"backbone": settings.backbone, "classes": settings.dataset["classes"],
+                                  "methods": method_settings(settings)}))  # fmt: skip
+
+
+@functools.lru_cache(maxsize=256)
+def _attach_to_shapes(said: str) -> None:
+    """Remembered by what was said: the runs of a sweep share it."""
+    asked = json.loads(said)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        net = build_backbone(asked["backbone"], classes=asked["classes"], weights=None, device="meta")
+        attach_methods(net, build_methods(asked["methods"]))
 
 
 def _pace(settings: Settings, methods: Sequence[Method]) -> PaceSettings | None:

@@ -217,6 +217,19 @@ def test_bad_input_ends_in_one_line_with_code_2(mini_cache, overrides, expected,
     assert all(word in result for word in expected), result
 
 
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [(["backbone.model_args={nonsense: 1}"], "backbone.model_args"), (["method=karst", "method.m=7"], "method.m=7 does not divide"),
+     (["method=noah", "backbone=swin_mini"], "noah cannot be attached")],
+)  # fmt: skip
+def test_what_does_not_fit_the_backbone_is_said_before_data_are_read(words, monkeypatch, wrong: list[str], expected: str) -> None:
+    monkeypatch.setattr("karst_bench.run.prepare.load_task", lambda *_, **__: pytest.fail("data were read"))
+    state = torch.random.get_rng_state()
+    with pytest.raises(UserError, match=expected):
+        prepare(settings_of([word for word in words() if "model_args" not in word] + wrong))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 def test_damaged_or_foreign_weights_are_refused(words, tmp_path: Path) -> None:
     swin = settings_of(["backbone=swin_mini"]).backbone
     other = timm.create_model(swin["timm_name"], num_classes=1, **swin["model_args"])
