@@ -66,6 +66,19 @@ def test_parents_are_the_best_of_all_generations_and_the_last_one_counts():
     assert min(late, key=lambda c: c.rank) is late[-1]
 
 
+def test_both_parents_of_a_cross_are_drawn(monkeypatch):
+    """Each is one of the best few, not always the very best."""
+    pairs, cross = [], ChoiceSpace.cross
+
+    def noting(self, one, other, rng):
+        pairs.append((one, other))
+        return cross(self, one, other, rng)
+
+    monkeypatch.setattr(ChoiceSpace, "cross", noting)
+    list(evolve(CHOICES, planted(5), EvolveStage("val", 20, 5, 5, 10, 1, None), seed=2))
+    assert all(len(set(side)) > 2 for side in zip(*pairs, strict=True)) and any(one != other for one, other in pairs)
+
+
 def test_of_equal_fitness_the_smaller_is_better():
     seen = list(evolve(CHOICES, lambda _: 0.0, STAGE, seed=3))
     best = min(seen, key=lambda c: c.rank)

@@ -1,5 +1,7 @@
 """PACE against its definition: the noise block by block, both copies, the three modes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.func import functional_call
@@ -7,7 +9,8 @@ from torch.nn.functional import cross_entropy, linear
 
 from karst_bench.adapt.noise import SharedDropPath, add_noise, strengths
 from karst_bench.config.compose import settings_of
-from karst_bench.engine.objective import Consistency, PaceSettings
+from karst_bench.engine.mix import Mix
+from karst_bench.engine.objective import Consistency, CrossEntropy, PaceSettings
 from karst_bench.engine.schedule import epoch_rates
 from karst_bench.errors import UserError
 from karst_bench.nn.noise import BatchInHand, PartNoise
@@ -105,6 +108,17 @@ def test_evaluation_and_merging_are_plain(attached, shake, images):
 ])  # fmt: skip
 def test_what_has_no_linear_is_said(attached, name, said):
     assert said in add_noise(attached("vit", f"method={name}").net, 1.0).said()
+
+
+def test_cross_entropy_is_computed_in_fp32_and_smooths_both_labels_of_a_mixed_batch(mini_recipe):
+    """share L(y) + (1 - share) L(y') with L = 0.9 CE + 0.1 of the mean over classes, each written out."""
+    objective = CrossEntropy(replace(mini_recipe, label_smoothing=0.1), "bf16")
+    model, x, y, second = Rows(), torch.randn(4, 6), torch.arange(4), torch.arange(4).flip(0)
+    found = objective(model, x, y, mixed=Mix(second, 0.3), step=0, index=None)
+    assert found.logits.dtype == found.loss.dtype == torch.float32
+    logp = found.logits.detach().double().log_softmax(1)
+    smooth = [-(0.9 * logp.gather(1, labels[:, None])[:, 0] + 0.1 * logp.mean(1)).mean() for labels in (y, second)]
+    assert found.loss.item() == pytest.approx((0.3 * smooth[0] + 0.7 * smooth[1]).item(), rel=1e-6)
 
 
 class Rows(torch.nn.Linear):

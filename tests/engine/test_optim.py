@@ -42,6 +42,27 @@ def test_short_runs_move_per_step_without_lag(recipe, per_step):
     assert lr[19] == pytest.approx(0.5 * (1 + math.cos(math.pi * 19 / 20)))
 
 
+def test_a_rate_of_epochs_does_not_care_how_many_steps_they_have(recipe):
+    """Half a cosine over 100 epochs: all steps of epoch 50 run at the middle, of epoch 99 near the floor."""
+    lr = rates(recipe(lr=1.0, epochs=100, warmup=0.0, min_lr=0.0, lag=0, per_step=False), steps_per_epoch=3)
+    assert lr[150:153] == [pytest.approx(0.5)] * 3 and lr[0] == 1.0
+    assert lr[297:] == [pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))] * 3
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_the_optimiser_is_the_recipes(recipe, optimiser):
+    """Two steps with gradient 1 written out: SGD moves by lr, then by lr (1 + momentum); AdamW by lr each."""
+    p = nn.Parameter(torch.zeros(1))
+    made = build_optimizer(param_groups([("p", p)], [], recipe()), recipe(optimiser=optimiser, lr=0.1, momentum=0.5, wd=0.0))
+    assert type(made) is {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[optimiser]
+    for group in made.param_groups:
+        group["lr"] = 0.1
+    for _ in range(2):
+        p.grad = torch.ones(1)
+        made.step()
+    assert p.item() == pytest.approx(-0.1 - 0.1 * (1.5 if optimiser == "sgd" else 1.0), rel=1e-5)
+
+
 def test_one_dimensional_tensors_do_not_decay(recipe):
     named = list(nn.Linear(3, 2).named_parameters())
     groups = param_groups(named, [], recipe(wd=0.5))

@@ -49,6 +49,12 @@ def test_a_protocol_without_its_split_names_it(conf):
         plan(node, 20, {"train", "test"})
 
 
+def test_what_reports_the_test_split_never_takes_another_for_it(conf):
+    node = yaml.safe_load((conf / "protocol/last.yaml").read_text())
+    with pytest.raises(UserError, match=r"needs the split test"):
+        plan(node, 20, {"train", "val"})
+
+
 def test_every_recipe_file_is_a_recipe_and_opens_with_its_command(conf):
     files = sorted((conf / "recipe").glob("*.yaml"))
     assert {f.stem for f in files} >= {"petl100", "karst110", "ssf", "vpt_sgd", "fs_dtl", "fs_noah", "mini", "mini_fs"}
@@ -74,6 +80,17 @@ def test_streams_are_independent_and_seeded_blocks_leave_no_trace():
     with seeded(b.init):
         assert not torch.equal(first, torch.rand(2))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_seeded_block_puts_back_a_gpus_generators_where_there_are_any(monkeypatch):
+    forked, fork = [], torch.random.fork_rng
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: forked.append(list(devices)) or fork(devices=[]))
+    for name, value in (("is_available", True), ("is_initialized", True), ("device_count", 2)):
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch, "manual_seed", torch.default_generator.manual_seed)  # no device is asked
+    with seeded(Streams(0).init):
+        pass
+    assert forked == [[0, 1]]
 
 
 def test_the_meter_adds_up_phases():

@@ -12,6 +12,7 @@ from karst_bench.engine.evaluate import top1
 from karst_bench.engine.mix import mix
 from karst_bench.engine.objective import CrossEntropy
 from karst_bench.engine.outcome import Check, DivergedError, Interrupted
+from karst_bench.engine.schedule import rate_at
 from karst_bench.engine.step import train_mode, train_step
 from karst_bench.engine.streams import Streams
 from karst_bench.engine.train import fit
@@ -51,6 +52,18 @@ def test_same_seed_same_bits_other_seed_others(net, plain, batches, recipe):
     torch.set_rng_state(before)
 
 
+def test_dropout_draws_from_the_seeds_own_stream(net, plain, batches, recipe):
+    seeds = []
+
+    class Noting(type(plain)):
+        def before_step(self, step, total):
+            seeds.append(torch.initial_seed())
+
+    for seed in (0, 1):
+        run(net, Noting(), batches, recipe(epochs=1), seed=seed)
+    assert {*seeds[:5]} == {Streams(0).seed_of("dropout")} and {*seeds[5:]} == {Streams(1).seed_of("dropout")}
+
+
 def test_the_global_generator_is_left_alone(net, plain, batches, recipe):
     before = torch.get_rng_state()
     run(net, plain, batches, recipe())
@@ -88,6 +101,29 @@ def test_resume_from_the_checkpoint_after_each_epoch(net, plain, batches, recipe
         assert resumed.curves == whole.curves and same(after, weights)
 
 
+def test_a_method_hears_every_epoch_from_0_and_a_resumed_one_again(net, plain, batches, recipe):
+    heard = []
+
+    class Listening(type(plain)):
+        def on_epoch(self, epoch, epochs):
+            heard.append((epoch, epochs))
+
+    run(net, Listening(), batches, recipe())
+    assert heard == [(0, 3), (1, 3), (2, 3)]
+    asked = iter(range(1, 99))
+    with pytest.raises(Interrupted) as stopped:
+        run(net, plain, batches, recipe(), callbacks=Watch(stop=lambda: next(asked) == 7))
+    heard.clear()
+    run(net, Listening(), batches, recipe(), state=stopped.value.state)
+    assert heard == [(1, 3), (2, 3)]
+
+
+def test_the_curves_have_the_rate_of_each_epochs_last_step(net, plain, batches, recipe):
+    r = recipe(epochs=3)
+    out, _ = run(net, plain, batches, r)
+    assert out.curves["lr"] == [pytest.approx(rate_at(r, last, 15)) for last in (4, 9, 14)]
+
+
 def test_resume_refuses_another_recipe_and_another_model(net, plain, batches, recipe):
     states = []
     run(net, plain, batches, recipe(), callbacks=Watch(state=lambda make: states.append(make())))
@@ -111,6 +147,7 @@ BENT = {
     "kept weights of another shape": ("tensors", "best/adapter.0.weight", lambda t: t.flatten()),
     "more epochs than there are": ("at", "epoch", lambda _: 9),
     "a curve without its end": ("curves", "lr", lambda values: values[:-1]),
+    "a look after an epoch to come": ("curves", "checks", lambda values: [value | {"epoch": 2} for value in values]),
     "a loss that is no number": ("curves", "train_loss", lambda values: [float("nan") for _ in values]),
 }
 
@@ -157,7 +194,8 @@ def test_clipping_bounds_the_step(net, plain, batches, recipe):
     r = recipe(optimiser="sgd", momentum=0.0, wd=0.0, lr=1.0, clip_grad=1e-3)
     model = net()
     before = [p.detach().clone() for p in model.parameters()]
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    live = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD([{"params": live[:1]}, {"params": live[1:]}], lr=1.0)  # one norm over all groups
     x, y = next(batches.epoch(None))
     train_step(model, x, y, methods=[plain], optimizer=optimizer, recipe=r, objective=CrossEntropy(r, "fp32"))
     moved = torch.cat([(p.detach() - b).flatten() for p, b in zip(model.parameters(), before, strict=True)])
@@ -209,6 +247,14 @@ def test_mixup_and_cutmix_can_be_had_alone(alphas):
     assert any(0 < grey < 1 for grey in greys) == bool(alphas[0])
 
 
+def test_a_fair_coin_chooses_between_mixup_and_cutmix():
+    """Mixup makes the black image one grey, cutmix never: of 400 batches each has its half, give or take four deviations."""
+    x, generator = torch.zeros(2, 1, 4, 4), torch.Generator().manual_seed(0)
+    x[1] = 1.0
+    black = [mix(x, torch.arange(2), generator, (1.0, 1.0))[0][0] for _ in range(400)]
+    assert 160 < sum(0 < float(image.min()) < 1 for image in black) < 240
+
+
 def test_penalty_is_trained_on_and_gradients_are_seen_after_the_step(net, plain, batches, recipe):
     seen = []
 
@@ -231,8 +277,19 @@ def test_eval_trunk_keeps_its_dropout_off_and_the_methods_on(net):
     model = net()
     train_mode(model, "eval")
     assert [model.trunk[1].training, model.adapter[1].training, model.head.training] == [False, True, True]
+    assert not model.training, "timm's attention drops by the mode of the module that holds both"
     train_mode(model, "train")
     assert model.trunk[1].training
+
+
+def test_one_method_with_an_eval_trunk_is_enough(net, plain, batches, recipe):
+    """Beside a method that does not care: the other's frozen trunk still runs without dropout."""
+    seen, model = [], net()
+    model.trunk[1].register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    quiet = type(plain)()
+    quiet.backbone_mode = "eval"
+    fit(model, [plain, quiet], batches, recipe=recipe(epochs=1), precision="fp32", device=CPU, streams=Streams(0))
+    assert seen and not any(seen)
 
 
 def test_checks_leave_a_mixed_mode_and_the_random_stream_alone(net, plain, batches, recipe):

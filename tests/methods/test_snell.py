@@ -146,7 +146,8 @@ def test_budgets_sum_to_the_schedule_at_each_epoch(attached, images, train, fami
         left = (1 - epoch / epochs) ** 3
         assert sum(kept) == budget(epoch, epochs, 0.99 * entries, 0.1 * entries) == round(entries * (0.1 + 0.89 * left))
         if epoch:
-            assert len({update.kept.item() for update in updates if update.size == updates[0].size}) > 1
+            alike = [update.kept.item() for update in updates if update.size == updates[0].size]
+            assert max(alike) > min(alike) + 1, "more than what is left over by rounding"
         train(case, images, steps=2)
     assert sum(kept) < 0.11 * entries
 
