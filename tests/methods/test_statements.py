@@ -21,11 +21,12 @@ def built(name, **values):
 
 @pytest.mark.parametrize("block", ["Block", "ParallelScalingBlock"])
 def test_bitfit_trains_every_bias_whatever_timm_calls_it(block):
-    """All vectors but the norms' weights; a block with one projection for all keeps its MLP's bias apart."""
+    """All vectors but the norms' weights; a block with one projection for all, of which q, k and v have no bias, keeps its MLP's
+    apart."""
     net = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=16, embed_dim=48, depth=1, num_heads=3, num_classes=5,
-                            block_fn=getattr(timm.models.vision_transformer, block))  # fmt: skip
-    wanted = {name for name, p in net.named_parameters() if p.ndim == 1 and not name.endswith("norm.weight")}
-    wanted -= {name for name in wanted if name.endswith(("norm1.weight", "norm2.weight"))} | {"head.bias"}
+                            qkv_bias=False, block_fn=getattr(timm.models.vision_transformer, block))  # fmt: skip
+    norms = {id(module.weight) for module in net.modules() if isinstance(module, torch.nn.LayerNorm)}
+    wanted = {name for name, p in net.named_parameters() if p.ndim == 1 and id(p) not in norms} - {"head.bias"}
     model = attach_methods(net, [built("bitfit")])
     assert set(model.own_trained()) - {"head.weight", "head.bias"} == wanted and any("mlp" in name for name in wanted)
 
@@ -66,6 +67,22 @@ def test_heats_weight_importance_is_the_size_of_a_sum():
 def test_heat_leaves_out_one_head_at_least_and_never_all(masked, kept):
     importance = torch.tensor([0.5, 3.0, 0.1], dtype=torch.float64)
     assert built("heat", masked=masked)._kept(importance) == sorted(importance.argsort().tolist()[3 - kept :])
+
+
+def test_spt_trains_a_vector_or_a_module_from_the_very_share_on():
+    """At least 1/beta of 20 entries, beta 4: 5; at least 1/alpha of a module's 30 scalars, alpha 2: 15, below it entry by entry."""
+    method = built("spt_lora", alpha=2.0, beta=4.0)
+    assert [method._cost(count, 20, None) for count in (4, 5, 6)] == [0, 20, 20]
+    assert [method._cost(count, 500, 30) for count in (0, 14, 15, 16)] == [0, 14, 30, 30]
+
+
+def test_ssf_starts_around_the_identity(tiny):
+    """gamma ~ N(1, std), beta ~ N(0, std) over all sites: the mean within five deviations of its own, the deviation within 5 %."""
+    model = attach_methods(tiny("vit"), [built("ssf", std=0.1)])
+    for part, centre in (("scale", 1.0), ("shift", 0.0)):
+        values = torch.cat([getattr(layer.after[0], part).detach() for layer in model.layers.values()])
+        assert abs(float(values.mean()) - centre) < 5 * 0.1 / len(values) ** 0.5
+        assert float(values.std()) == pytest.approx(0.1, rel=0.05)
 
 
 def test_karsts_code_scales_by_one_over_its_rank(tiny):
