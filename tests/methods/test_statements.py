@@ -7,10 +7,12 @@ import torch
 
 from karst_bench.adapt.attach import attach_methods
 from karst_bench.adapt.timm_sites import model_spec
+from karst_bench.config.option_files import options
 from karst_bench.methods.build import build_method
 from karst_bench.methods.heat import weight_importance
 from karst_bench.methods.snell import Snell
 from karst_bench.nn.kronecker import KroneckerSum
+from karst_bench.nn.model_spec import ModelSpec
 from karst_bench.report.suite import method_file
 
 
@@ -83,6 +85,23 @@ def test_ssf_starts_around_the_identity(tiny):
         values = torch.cat([getattr(layer.after[0], part).detach() for layer in model.layers.values()])
         assert abs(float(values.mean()) - centre) < 5 * 0.1 / len(values) ** 0.5
         assert float(values.std()) == pytest.approx(0.1, rel=0.05)
+
+
+def test_the_backbone_rests_where_the_methods_papers_let_it():
+    """A probe and LST on frozen features, VPT's encoder: without dropout and drop-path; all others train in train mode."""
+    own = {name for name in options("method") if "_target_" in method_file(name)}
+    resting = {name for name in own if built(name).backbone_mode == "eval"}
+    assert resting == {"linear", "linear_sgd", "lst", "vpt_deep", "vpt_shallow"}
+
+
+def test_dtl_feeds_back_into_the_papers_blocks():
+    """ViT-B: history in all 12 blocks, feedback from the seventh on; Swin-B: history in blocks 4..23, feedback from 14."""
+    vit = ModelSpec("vit", 12, (768,) * 12, (12,) * 12, (0,) * 12, 16, (14, 14), 1, 768, 0, (), ())
+    stages = (0,) * 2 + (1,) * 2 + (2,) * 18 + (3,) * 2
+    swin = ModelSpec("swin", 24, tuple(128 * 2**s for s in stages), (4,) * 24, stages, 4, (56, 56), 0, 128, 0, (), ())
+    method = built("dtl")
+    assert (method._feedback(vit), method._history(vit)) == (range(6, 12), list(range(12)))
+    assert (method._feedback(swin), method._history(swin)) == (range(14, 24), list(range(4, 24)))
 
 
 def test_karsts_code_scales_by_one_over_its_rank(tiny):

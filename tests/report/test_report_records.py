@@ -9,6 +9,7 @@ from report_records import record, write
 from karst_bench.config.compose import settings_of
 from karst_bench.records.identity import deciding_facts
 from karst_bench.report.experiment import default_facts, flat
+from karst_bench.report.figure_data import common_tasks
 from karst_bench.report.load import load_runs
 from karst_bench.report.statistics import aggregate
 from karst_bench.report.suite import load_suite
@@ -171,6 +172,38 @@ def test_versions_of_the_data_do_not_mix(tmp_path):
     first, other = rows(tmp_path, *png, record(seed=2, last=60, data__encoding="jpeg75"))["karst"]
     assert first.tasks["cifar100"].scores == [80, 80] and first.label == "karst"
     assert other.tasks["cifar100"].scores == [60] and other.label == "karst [encoding=jpeg75]"
+
+
+APART = {
+    "encoding": {"data__encoding": "jpeg75"}, "list": {"data__list_sha256": "ee" * 32}, "classes": {"config__dataset__classes": 99},
+    "test_n": {"metrics__test_n": 5000}, "train_n": {"metrics__train_n": 800}, "torch": {"provenance__torch": "2.11.0"},
+    "timm": {"provenance__timm": "1.0.9"}, "trained scalars": {"counts__trainable_params": 5},
+    "weights": {"weights__sha256": "ef" * 32}, "random weights": {"weights__sha256": None, "weights__kind": "none"},
+    "weights from a file": {"weights__kind": "file", "weights__sha256": "ef" * 32},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", APART)
+def test_what_changes_a_number_makes_another_row(tmp_path, what):
+    """Three seeds of one experiment and a fourth of another: never a mean of four."""
+    made = [record(seed=seed, last=80) for seed in range(3)]
+    found = rows(tmp_path, *made, record(seed=3, last=60, **APART[what]))["karst"]
+    assert [row.tasks["cifar100"].scores for row in found] == [[80, 80, 80], [60]]
+    assert found[0].label == "karst" and found[1].label != "karst"
+
+
+def test_other_weights_than_the_published_ones_are_told(tmp_path):
+    for kind, sha in (("none", None), ("file", "ef" * 32)):
+        (row,) = rows(tmp_path / kind, record(weights__kind=kind, weights__sha256=sha))["karst"]
+        assert row.label == f"karst [weights={kind}]"
+
+
+def test_common_tasks_are_those_that_give_most_rows_times_tasks(tmp_path):
+    """Two methods on two tasks and a third on one of them: 2 x 2 beats 3 x 1."""
+    made = [record(method, task) for method, tasks in (("karst", "ab"), ("lora", "ab"), ("ssf", "a"))
+            for task in (("cifar100", "dtd")[: len(tasks)])]  # fmt: skip
+    settings = [row for found in rows(tmp_path, *made).values() for row in found]
+    assert common_tasks(settings, VTAB.task_names) == ["cifar100", "dtd"]
 
 
 def test_settings_are_rows_of_their_own(tmp_path):
