@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.forms import layer
 from benchmarks.measure import Keep, forget, interleaved, summary, trainer
-from benchmarks.phases import image_folder, run
+from benchmarks.phases import image_folder, run, run_in_mode
 from benchmarks.rows import CLASSES, ROWS, Case, karst, of_method
 from benchmarks.steps import counted, memory
 from karst_bench.adapt.merge import merge
@@ -69,17 +69,22 @@ def finish_of(device: torch.device) -> Callable[[], object]:
 
 def measured(
     case: Case, rounds: int, device: torch.device, backend: str = "inductor", only: Sequence[str] | None = None,
-    keep: Keep = forget,
+    keep: Keep = forget, before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Steps of each row in each mode, operations, memory, and the seconds that compiling and capturing took."""
+    """Steps of each row in each mode, operations, memory, and the seconds that compiling and capturing took.
+
+    before: rows that are there already; a mode of which all are is not measured again.
+    """
     x, y = batch_of(case, device)
-    table: dict[str, Any] = {}
+    table: dict[str, Any] = dict(before or {})
     result = about("training step (forward, backward, fused AdamW), drop-path 0", case, rounds) | {"rows": table}
     for mode in MODES:
         steps, facts = {}, {}
-        for name in STEPS if only is None else ["floor", *(name for name in STEPS if name in only and name != "floor")]:
-            if mode in NO_MODE.get(name, ()):
-                continue
+        asked = STEPS if only is None else ["floor", *(name for name in STEPS if name in only and name != "floor")]
+        names = [name for name in asked if mode not in NO_MODE.get(name, ())]
+        if all(f"{name}, {mode}" in table for name in names):
+            continue
+        for name in names:
             start = time.perf_counter()
             try:
                 steps[name], facts[name] = in_mode(as_run(name, case, mode).to(device), mode, x, y, name, backend)
@@ -218,7 +223,7 @@ def long_run(
         asked = {speed: [*words, f"speed={speed}"] for speed in speeds if only is None or speed in only}
         for name, overrides in (asked | {"embedded suite, 15 epochs": embedded}).items():
             for again in ("", ", again"):  # the second finds the compiler's cache, and must give the same digits
-                rows[f"{name}{again}"] = run(overrides)
+                rows[f"{name}{again}"] = run_in_mode(overrides)
                 keep(result)
     return result
 

@@ -20,7 +20,7 @@ from karst_bench import files
 from karst_bench.errors import UserError, briefly
 
 SHOWN = re.compile(
-    r"ratio|failed|per_hour|speedup|as_alone|last_loss|share|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$"
+    r"ratio|failed|per_hour|speedup|as_alone|last_loss|mode|share|bytes|chosen|^(setup|train|evaluate|wall|steps|test)_s$"
 )
 
 

@@ -21,6 +21,7 @@ COLUMNS = {
 PHASES = {
     "setup_s": "set-up (s)", "train_s": "training (s)", "evaluate_s": "test pass (s)", "steps_s": "steps alone (s)",
     "test_s": "test alone (s)", "wall_s": "whole run (s)", "wall_ratio": "whole / alone", "last_loss": "last loss",
+    "mode": "steps ran",
 }  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def _case(tiny: bool, model: str, batch: int) -> Case:
 
 def _steps(work: Work, model: str, batch: int, only: Sequence[str] | None = None) -> dict[str, Any]:
     backend, rounds = ("aot_eager", 1) if work.tiny else ("inductor", 10)
-    return gpu.measured(_case(work.tiny, model, batch), rounds, _device(), backend, only=only, keep=work.keep)
+    return gpu.measured(_case(work.tiny, model, batch), rounds, _device(), backend, only=only, keep=work.keep, before=work.before)
 
 
 def _methods(work: Work, model: str, batch: int, only: Sequence[str] | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measure import Keep, forget
-from benchmarks.phases import run
+from benchmarks.phases import run_in_mode
 from karst_bench.config.compose import settings_of
 from karst_bench.config.option_files import options
 
@@ -34,7 +34,7 @@ def measured(
             words = ["method=karst", f"dataset={name}", "backbone.weights=none", "save_adapter=false", *where, *more]
             dataset = settings_of(words).dataset
             images = write_task(home / "data" / dataset["folder"], dataset["sizes"]["test"] // shrink, dataset["classes"])
-            rows[name] = run(words) | {"test_images": images}
+            rows[name] = run_in_mode(words) | {"test_images": images}
             keep(result)
     rows[ALL] = {"wall_s": round(sum(row["wall_s"] for row in rows.values()), 1)}
     return result

@@ -1,6 +1,7 @@
 """The one exception a user is meant to read, and the name that was probably meant."""
 
 import difflib
+import traceback
 from collections.abc import Sequence
 
 
@@ -44,3 +45,12 @@ class CheckpointError(UserError):
 def briefly(error: BaseException) -> str:
     """`ValueError: the first line of what it says`, for a note; at most 200 characters of it."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+
+def let_go(error: BaseException) -> None:
+    """Frees what the frames of an exception hold, such as a model and its memory on a GPU; its traceback can still be shown."""
+    chain: list[BaseException | None] = [error]
+    while chain:
+        if (one := chain.pop()) is not None:
+            traceback.clear_frames(one.__traceback__)
+            chain += [one.__cause__, one.__context__]

@@ -129,6 +129,12 @@ def test_rows_outlive_a_part_that_fails(tmp_path: Path, monkeypatch, capsys) -> 
     assert {path.name for path in tmp_path.glob("*.json")} == {"gpu_a.json", "gpu_c.json"}
 
 
+def test_a_mode_that_is_there_is_not_measured_again(monkeypatch) -> None:
+    monkeypatch.setattr(gpu, "in_mode", lambda *_: pytest.fail("again"))
+    before = {f"floor, {mode}": {"wall_ratio_median": 1.0} for mode in gpu.MODES}
+    assert gpu.measured(SMALL, 1, torch.device("cpu"), only=["floor"], before=before)["rows"] == before
+
+
 @pytest.mark.parametrize("serves", [True, False])
 def test_rows_under_mps_are_of_processes_that_it_served(serves: bool, tmp_path: Path, monkeypatch) -> None:
     """A client that finds no server shares the device without one, and says nothing."""
@@ -210,4 +216,7 @@ def test_the_gpu_program_runs_anywhere(tmp_path: Path) -> None:
     small = ["backbone=vit_mini", "backbone.weights=none", "device=cpu", "precision=fp32", "backbone.model_args.depth=1"]
     short = gpu.long_run(10, 1, small)["rows"]
     assert all(phases["train_s"] > 0 for phases in short.values())
+    assert {name.partition(",")[0]: row["mode"] for name, row in short.items()} == {
+        "eager": "eager", "compile": "compile", "embedded suite": "eager"
+    }  # fmt: skip
     assert short["eager"]["last_loss"] == short["eager, again"]["last_loss"]

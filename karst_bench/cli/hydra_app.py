@@ -30,7 +30,7 @@ from karst_bench.config.messages import friendly
 from karst_bench.config.option_files import config_dir, options
 from karst_bench.config.settings import Settings, resolve
 from karst_bench.config.swept_options import check_swept_options, group_words, left_to_runs
-from karst_bench.errors import BusyError
+from karst_bench.errors import BusyError, let_go
 from karst_bench.records.store import Store
 from karst_bench.run import status
 from karst_bench.run.lookup import recall
@@ -134,6 +134,7 @@ class _Sweep:
             self.busy.append(words)
         except Exception as error:
             log.error("%s", error)
+            let_go(error)
             self.raised.append(error)
 
 
@@ -179,6 +180,7 @@ def _job(cfg: DictConfig, failures: _Sweep, launch: workers.Launch | None) -> No
 def _keep(error: Exception, words: list[str], failures: _Sweep, launch: workers.Launch | None) -> None:
     """Notes what a run raised; in a sweep it is told at once, and a run that another process has is only passed over."""
     hydra_config = HydraConfig.get()
+    let_go(error)  # the next run needs the room
     if hydra_config.mode == RunMode.MULTIRUN:
         if isinstance(error, BusyError):
             log.info("passed over for now: %s", error)

@@ -1,9 +1,10 @@
 """A whole training step, or one forward pass, recorded once and replayed: on a GPU as one CUDA graph, one launch a step."""
 
 import logging
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,25 +32,50 @@ class Recorder(Protocol):
 
 
 class CudaRecorder(Recorder):
-    """CUDA graphs, all of them in one memory pool: they are replayed one after the other and share what they free."""
+    """CUDA graphs, those that live at a time in one memory pool: they are replayed one after the other and share what they free."""
 
     def __init__(self, device: torch.device) -> None:
         self._side = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
+        self._made: list[weakref.ref[_Replay]] = []
 
     def warm_up(self, work: Callable[[], object]) -> None:
         current = torch.cuda.current_stream(self._side.device)
         self._side.wait_stream(current)
-        with torch.cuda.stream(self._side):
-            for _ in range(WARM_UP):
-                work()
-        current.wait_stream(self._side)
+        try:
+            with torch.cuda.stream(self._side):
+                for _ in range(WARM_UP):
+                    work()
+        finally:  # whoever goes on without a recording waits for what was begun
+            current.wait_stream(self._side)
 
     def record(self, work: Callable[[], object]) -> Callable[[], None]:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            work()
-        return _Replay(graph, work)
+        self._made = [made for made in self._made if made() is not None]
+        if not self._made:  # torch gives a pool up with its last graph, and takes no other into it
+            self._pool = torch.cuda.graph_pool_handle()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._side.device)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                work()
+        except Exception:
+            torch.cuda.set_stream(current)
+            _end_capture(self._side.device, self._pool)
+            raise
+        self._made.append(weakref.ref(replay := _Replay(graph, work)))
+        return replay
+
+
+def _end_capture(device: torch.device, pool: Any) -> None:
+    """What torch leaves undone where a capture was cut off, as by a read on the host: its allocator would give out no memory
+    that it keeps, and its generator (up to torch 2.11 at least) no number, "Offset increment outside graph capture"."""
+    try:
+        torch._C._cuda_endAllocateToPool(device.index, pool)
+    except RuntimeError:  # it was done: the work raised by itself
+        pass
+    else:
+        torch._C._cuda_releasePool(device.index, pool)
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):  # one that ends well sets the generator back
+        torch.zeros((), device=device)
 
 
 @dataclass(frozen=True)
@@ -111,6 +137,11 @@ class CapturedStep:
             self._last = recording
         recording.replay()
         return recording.loss.clone(), recording.hits.clone(), recording.seen
+
+    def close(self) -> None:
+        """Lets go of the recordings and their memory, gigabytes that the next run of the process would miss."""
+        self._recordings.clear()
+        self._last = None
 
     def _try_to_record(self, key: tuple[object, ...], x: Tensor, y: Tensor, mixed: Mix | None) -> None:
         before = _Before(self._live, self._optimizer, x.device)
@@ -179,8 +210,9 @@ class CapturedForward:
         return self._found[0]
 
     def _record(self, x: Tensor) -> None:
+        forward, found = self._forward, self._found  # without self, which would live until garbage is collected
         try:
-            self._recorder.warm_up(lambda: self._forward(x))
-            self._replay = self._recorder.record(lambda: self._found.append(self._forward(x)))
+            self._recorder.warm_up(lambda: forward(x))
+            self._replay = self._recorder.record(lambda: found.append(forward(x)))
         except Exception as error:
             log.warning("evaluation could not be captured and runs as it is: %s", str(error).partition("\n")[0])

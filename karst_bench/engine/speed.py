@@ -7,8 +7,9 @@ import torch
 from karst_bench.errors import UserError
 from karst_bench.methods.base import Method
 
-# One H200, ViT-B/16, batch 64: compiling KARST's step took 42 s, and a compiled step 12.3 ms less than a captured one.
-COMPILE_FROM_STEPS = 3500
+# One H200, ViT-B/16, batch 64, torch 2.11: with an empty compiler's cache a run of KARST took 103 s more, and a compiled step
+# 7.9 ms less than a captured one (benchmarks/results: gpu_long_run, gpu_compiled and gpu_slow_methods).
+COMPILE_FROM_STEPS = 13_000
 
 
 def choose_speed(wanted: str, device: torch.device, methods: Sequence[Method], *, steps: int, recompute: bool) -> str:

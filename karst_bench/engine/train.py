@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -61,7 +62,7 @@ def fit(
     objective = objective or CrossEntropy(recipe, precision)
     loop = _Loop(model, methods, batches, recipe, precision, device, streams, checks, mixing, objective, recorder)
     watch = callbacks or Callbacks()
-    with forked(streams.seed_of("dropout")), exact_convolutions():
+    with closing(loop), forked(streams.seed_of("dropout")), exact_convolutions():
         if state is not None:
             _resume(loop, state)
         watch.on_start(recipe.epochs, loop.per_epoch, loop.step)
@@ -74,7 +75,7 @@ def fit(
                 watch.on_state(loop.state)
         finally:
             watch.on_end()
-    return loop.result()
+        return loop.result()
 
 
 def _resume(loop: "_Loop", state: State) -> None:
@@ -247,6 +248,11 @@ class _Loop:
             step_ms_median=statistics.median(self.step_ms) if self.step_ms else None,
             captured=self.captured is not None and self.captured.captured,
         )  # fmt: skip
+
+    def close(self) -> None:
+        """Lets go of what was recorded."""
+        if self.captured is not None:
+            self.captured.close()
 
     def state(self) -> State:
         """Everything needed to go on from here, copied to the CPU."""

@@ -30,8 +30,7 @@ def by_digits(flat: Tensor, n: Tensor) -> Tensor:
         digits = bits >> shift if shift else bits
         if found is not None:
             digits = torch.sub(digits, found, alpha=1 << width)
-        bins = (1 << width) + 1
-        counts = torch.histc(digits if digits.device.type == "cuda" else digits.float(), bins, 0, bins)  # no integers on a CPU
+        counts = digit_counts(digits, (1 << width) + 1)
         up_to = counts.cumsum(0, dtype=torch.int64)
         digit = torch.searchsorted(up_to, n, out_int32=True)
         if shift:
@@ -39,3 +38,23 @@ def by_digits(flat: Tensor, n: Tensor) -> Tensor:
         found = digit if found is None else torch.add(digit, found, alpha=1 << width)
     assert found is not None
     return found.view(torch.float32)
+
+
+@torch.library.custom_op("karst_bench::digit_counts", mutates_args=())
+def digit_counts(digits: Tensor, bins: int) -> Tensor:
+    """How many of the digits are 0, 1 .. bins - 1; the last bin counts those that are `bins` too. Shape (bins,).
+
+    Whole numbers add up to the same in any order. torch has no deterministic form of it for a GPU all the same, and a run would
+    give up its own: an operation of its own, to a compiler too, that asks for none.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        return torch.histc(digits if digits.device.type == "cuda" else digits.float(), bins, 0, bins)  # no integers on a CPU
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@digit_counts.register_fake
+def _(digits: Tensor, bins: int) -> Tensor:
+    return digits.new_empty(bins, dtype=None if digits.device.type == "cuda" else torch.float32)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+import torch
 from msgspec import to_builtins
 
 from karst_bench import stopping
@@ -97,6 +98,8 @@ def _tracked(prepared: PreparedRun, store: Store, threads: int, watchers: Sequen
         return done
     except UserError:
         raise
+    except torch.OutOfMemoryError as error:  # as a full disk: no fault of the cell, and no failure on record
+        raise UserError(f"{prepared.title}: {_no_room(error, prepared.settings)}") from error
     except Exception as error:
         record = FailedRun(**header_of(prepared, threads), error=RunFailure.of(error))
         kept = _keep_failure(store, record)
@@ -106,6 +109,14 @@ def _tracked(prepared: PreparedRun, store: Store, threads: int, watchers: Sequen
     finally:
         adapter = store.adapter_path(prepared.id) if isinstance(record, RunRecord) and record.adapter else None
         trackers.finish(None if record is None else to_builtins(record), adapter)
+
+
+def _no_room(error: torch.OutOfMemoryError, settings: Settings) -> str:
+    """What torch says of a full GPU, without its advice on fragments, and what helps."""
+    said = ". ".join(str(error).split(". ")[:3]).rstrip(".")
+    less = "recompute=true speed=graph" if settings.speed == "compile" else "recompute=true"
+    kept = "" if settings.recompute else f"{less} keeps less of it and is the same run; "
+    return f"{said}; {kept}fewer runs may share the card, or recipe.batch={settings.recipe.batch} be smaller, which is another run"
 
 
 def _keep_failure(store: Store, record: FailedRun) -> str:

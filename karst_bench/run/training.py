@@ -25,7 +25,7 @@ from karst_bench.engine.meter import Meter
 from karst_bench.engine.objective import Consistency, CrossEntropy
 from karst_bench.engine.outcome import Check, Fit, Interrupted
 from karst_bench.engine.progress import progress
-from karst_bench.engine.streams import Streams
+from karst_bench.engine.streams import Streams, exact_convolutions
 from karst_bench.engine.train import fit
 from karst_bench.methods.base import Batches
 from karst_bench.records.diagnostics import Diagnostics
@@ -133,7 +133,7 @@ def _fit(
     watchers: Sequence[Callbacks], objective: CrossEntropy, recorder: Recorder | None,
 ) -> Fit:  # fmt: skip
     """Trains the attached model. Raises: as `fit`."""
-    with meter.phase("setup"):
+    with meter.phase("setup"), exact_convolutions():
         trainee, train, looks = _trainee(model, prepared)
         if trainee is model and prepared.speed == "compile":
             trainee = compiled(model, prepared)

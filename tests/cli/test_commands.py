@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
+import weakref
 from pathlib import Path
 
 import pytest
@@ -167,6 +169,33 @@ def test_a_key_that_the_swept_methods_alone_have_is_set_in_each_run(tmp_path: Pa
     assert hydra_app.main(words) == 0 and seen == [("spt_lora", 30000), ("spt_adapter", 30000)]
     assert hydra_app.main([*words[:-1], "method=spt_lora,karst"]) == hydra_app.main([*words[:-1], "method=karst,lora"]) == 2
     assert len(seen) == 2, "nothing ran"
+
+
+class Held:
+    """A model on a GPU, say."""
+
+
+def test_what_a_failed_run_held_is_free_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep raises at its end what its runs raised, traceback and all; the memory of a run that was too large goes before."""
+    held: list[weakref.ref[Held]] = []
+    there: list[int] = []
+
+    def runs(settings: object) -> None:
+        there.append(sum(one() is not None for one in held))
+        model = Held()
+        held.append(weakref.ref(model))
+        try:
+            raise MemoryError("no room")
+        except MemoryError as error:
+            raise UserError("no room for this run") from error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hydra_app, "_one", runs)
+    words = ["-m", "method=linear", "dataset=mini/digits", "seed=0,1,2"]
+    assert hydra_app.main(words) == 2 and there == [0, 0, 0]
+    with pytest.raises(UserError) as raised:
+        hydra_app.main([*words, "debug=true"])
+    assert "in runs" in "".join(traceback.format_exception(raised.value))
 
 
 def test_run_hands_every_word_to_hydra_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from karst_bench.engine.repeatable import deterministic_algorithms
 from karst_bench.methods.snella import allocate, budget
 from karst_bench.nn.kernel_delta import KernelDelta, PointKernel, RecomputedLinear, RecomputedProduct
 from karst_bench.nn.order_statistic import by_digits, nth_smallest
@@ -97,6 +98,33 @@ def test_the_threshold_is_the_one_that_sorting_finds():
         for find in (by_digits, nth_smallest):
             found = find(values.flatten(), torch.tensor([n]))
             assert torch.equal(found, in_order[n - 1 : n] if n else torch.zeros(1)), (n, find)
+
+
+def test_counting_digits_leaves_a_step_repeatable(monkeypatch):
+    """torch refuses a GPU's histogram where steps are to repeat themselves; of whole numbers it is the same each time."""
+    histc, enabled = torch.histc, torch.are_deterministic_algorithms_enabled
+
+    def refusing(*args):
+        if enabled():
+            raise RuntimeError("_histc_cuda does not have a deterministic implementation")
+        return histc(*args)
+
+    monkeypatch.setattr(torch, "histc", refusing)
+    values = torch.rand(300, generator=torch.Generator().manual_seed(0))
+    with deterministic_algorithms():
+        assert torch.equal(by_digits(values, torch.tensor([7])), values.sort().values[6:7])
+        assert enabled()
+    found = torch.compile(by_digits, backend="aot_eager", fullgraph=True)(values, torch.tensor([7]))
+    assert torch.equal(found, values.sort().values[6:7])
+
+
+@pytest.mark.gpu
+def test_the_threshold_of_a_gpu_is_the_one_that_sorting_finds():
+    values = torch.rand(768, 768, device="cuda").log().abs()
+    with deterministic_algorithms():
+        for n in (0, 1, 1000, 300_000, values.numel()):
+            found = nth_smallest(values, torch.tensor(n, device="cuda"))
+            assert torch.equal(found, values.flatten().sort().values[n - 1 : n] if n else torch.zeros(1, device="cuda"))
 
 
 def test_the_kernel_of_a_gpu_is_that_of_a_cpu():

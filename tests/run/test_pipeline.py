@@ -134,6 +134,24 @@ def test_a_diverging_run_is_a_failed_record_and_is_not_tried_for_ever(words, tmp
     assert not files(tmp_path / "results" / "runs", "*.json")
 
 
+FULL = ("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB of which 5.19 MiB is free. "
+        "Process 7 has 60.00 GiB memory in use. See documentation for Memory Management")  # fmt: skip
+
+
+def test_a_full_gpu_says_what_helps_and_is_no_failure_of_the_cell(words, tmp_path: Path, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError(FULL)
+
+    run = words("method=linear", "seed=11")
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "fit", full)
+        for _ in range(ATTEMPTS + 1):
+            with pytest.raises(UserError, match=r"5\.19 MiB is free; recompute=true keeps less.* the same run; .*batch="):
+                pipeline.run(settings_of(run))
+    assert not files(tmp_path / "results" / "failed", "*.json")
+    assert pipeline.run(settings_of([*run, "recompute=true"])).metrics.test_top1_last_pct is not None
+
+
 def test_protocols_say_what_they_looked_at(words, monkeypatch) -> None:
     peek = pipeline.run(settings_of(words("method=linear", "recipe.epochs=3", "protocol=peek10"))).metrics
     assert peek.test_top1_peak_pct >= peek.test_top1_last_pct

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from karst_bench.adapt.backbone import build_backbone
 from karst_bench.adapt.weights_file import find_weights
 from karst_bench.config.compose import settings_of
 from karst_bench.data.loader import SplitBatches
+from karst_bench.engine.repeatable import RepeatableStep
 from karst_bench.records.store import Store
 from karst_bench.run import pipeline, scoring, training
 from karst_bench.run.commands import act
@@ -105,3 +107,22 @@ def test_a_saved_adapter_carries_its_artefact(words, tmp_path) -> None:
     assert abs(record.counts.trainable_params - 3000) <= 500
     stored = score_stage(prepared, Store(tmp_path / "results", "mini")).artefacts["spt_adapter"]
     assert all(torch.equal(stored.tensors[name], tensor) for name, tensor in artefact.tensors.items())
+
+
+def test_scores_on_a_gpu_are_the_same_each_time(monkeypatch) -> None:
+    """What is chosen by them hangs on their last digit: kernels that add up in a fixed order, in full precision."""
+    seen: list[tuple[bool, bool]] = []
+
+    def scored(*_: object) -> dict[str, object]:
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32))
+        return {}
+
+    monkeypatch.setattr(scoring, "score_methods", scored)
+    monkeypatch.setattr(RepeatableStep, "_drawn", lambda _: None)
+    prepared = SimpleNamespace(
+        device=torch.device("cuda"), methods=[], settings=SimpleNamespace(seed=0), plan=SimpleNamespace(train="train"),
+        backbone=lambda: None, title="",
+    )  # fmt: skip
+    monkeypatch.setattr(scoring, "Stage", lambda *_: SimpleNamespace(product=lambda make, _: make(None), written={}))
+    score_stage(prepared, None)
+    assert seen == [(True, False)] and not torch.are_deterministic_algorithms_enabled()
