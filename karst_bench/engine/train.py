@@ -106,9 +106,7 @@ class _Loop:
         self.optimizer = build_optimizer(param_groups(named, methods, recipe), recipe, captured=recorder is not None)
         self.recorder = recorder
         self.do_step = RepeatableStep(self.plain_step, device) if device.type == "cuda" else self.plain_step
-        self.captured: CapturedStep | None = None
-        if recorder is not None:
-            self.captured = CapturedStep(self.do_step, self.trained, self.optimizer, recorder)
+        self.captured = None if recorder is None else CapturedStep(self.do_step, self.trained, self.optimizer, recorder)
         self.schedule = Schedule(self.optimizer, recipe, self.per_epoch)
         self.backbone_mode = "eval" if any(m.backbone_mode == "eval" for m in methods) else "train"
         self.epoch = 0
