@@ -22,7 +22,7 @@ HEAD_STD = 0.02
 def build_backbone(
     backbone: Mapping[str, Any], *, classes: int, weights: Path | None, drop_path: float = 0.0, device: str = "cpu"
 ) -> nn.Module:
-    """An unmodified timm model with a fresh head: weight trunc-normal 0.02, bias 0 [methods-core section 0.2].
+    """An unmodified timm model with a fresh head: weight trunc-normal 0.02, bias 0, as timm draws it.
 
     device="meta" gives shapes without memory. Draws from the global generator: seed it outside.
     Raises: UserError for a name timm does not know or arguments the model does not take.

@@ -8,11 +8,12 @@ from torch import nn
 
 from karst_bench.errors import UserError
 from karst_bench.methods.base import AdaptedModel, Artefact, Method, ModelSpec
-from karst_bench.nn.kronecker import KroneckerSum, divisors, drawn
+from karst_bench.nn.kronecker import INITS, KroneckerSum, divisors, drawn
 from karst_bench.nn.model_spec import Site
 
 QKV_MODES = {"split_A_shared_B": ("qkv",), "fused": ("qkv",), "split_all": ("q", "k", "v"), "qv": ("q", "v")}
 SHARING = ("none", "block", "kernels")
+PER_RANK = "1/r"  # the published code's sigma at its multiplier of 1
 
 
 @dataclass(kw_only=True)
@@ -43,6 +44,9 @@ class Karst(Method):
                 f"method.qkv_mode={self.qkv_mode!r}, method.share_c={self.share_c!r}; "
                 f"use qkv_mode of {', '.join(QKV_MODES)} and share_c of {', '.join(SHARING)}"
             )
+        if self.init not in INITS or (isinstance(self.sigma, str) and self.sigma != PER_RANK):
+            raise UserError(f"method.init={self.init!r}, method.sigma={self.sigma!r}; use init of {', '.join(INITS)}, and a number "
+                            f"or {PER_RANK} for sigma")  # fmt: skip
         if self.share_c == "kernels" and self.N > 1:
             warnings.warn(
                 f"share_c=kernels makes N void: {self.N} kernels with one C are one kernel of rank N r = {self.N} r",
@@ -76,7 +80,7 @@ class Karst(Method):
         return spec.having("embed_norm", "norm1", "norm2", "reduction_norm", "final_norm")
 
     def _change(self, site: Site, r: int, C: nn.Parameter | None) -> KroneckerSum:
-        sigma = 1.0 / r if self.sigma == "1/r" else float(self.sigma)
+        sigma = 1.0 / r if self.sigma == PER_RANK else float(self.sigma)
         chunks = 3 if site.role == "qkv" and self.qkv_mode == "split_A_shared_B" else 1
         return KroneckerSum(
             site.d_out, site.d_in, N=self.N, m=self.m, r=r, sigma=sigma, init=self.init, chunks=chunks, C=C
@@ -84,13 +88,11 @@ class Karst(Method):
 
     def _shared_c(self, site: Site, made: dict[Any, nn.Parameter]) -> nn.Parameter | None:
         """The C that this site shares with others; None where it owns one."""
-        key = self._c_key(site)
-        if self.share_c == "kernels":
-            return nn.Parameter(drawn(self.init, 1, self.m, self.m, fan_in=self.m))
-        if key == site.name:
+        key, kernels = self._c_key(site), 1 if self.share_c == "kernels" else self.N
+        if key == site.name and self.share_c != "kernels":
             return None
         if key not in made:
-            made[key] = nn.Parameter(drawn(self.init, self.N, self.m, self.m, fan_in=self.m))
+            made[key] = nn.Parameter(drawn(self.init, kernels, self.m, self.m, fan_in=self.m))
         return made[key]
 
     def _c_key(self, site: Site) -> Any:

@@ -52,7 +52,7 @@ class FactorUpdate(nn.Module):
         return h, torch.block_diag(*[up] * (h.shape[-1] // V.shape[1]))
 
     def delta(self, W0: Tensor) -> Tensor:
-        """dW = s V G U^T by slices (d, d), as large as W0 (o d, i d)."""
+        """dW = s V G U by slices (d, d), as large as W0 (o d, i d)."""
         G, U, V = self.core(), self.factors.U, self.factors.V
         slices = G.view(G.shape[0] // len(U), len(U), -1, len(U))  # (o, r, i, r)
         return self.s * torch.einsum("da,oaib,be->odie", V, slices, U).reshape(W0.shape)

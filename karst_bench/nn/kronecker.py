@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from karst_bench.nn.weight_delta import KronDelta, WeightDelta
 
 
+INITS = ("gaussian", "kaiming_uniform")
+
+
 def divisors(*widths: int) -> list[int]:
     """The integers that divide every one of the widths, ascending."""
     common = math.gcd(*widths)
@@ -62,4 +65,4 @@ def drawn(init: str, *shape: int, fan_in: int) -> Tensor:
         return torch.randn(shape) / math.sqrt(3 * fan_in)
     if init == "kaiming_uniform":
         return torch.empty(shape).uniform_(-1, 1) / math.sqrt(fan_in)
-    raise ValueError(f"init={init!r} is unknown; use gaussian or kaiming_uniform")
+    raise ValueError(f"init={init!r} is unknown; use one of {', '.join(INITS)}")

@@ -68,6 +68,8 @@ def test_pairs_merge(attached, images, shake, pair):
         ("vit", ["method=karst", "method.m=7"], "does not divide the widths"),
         ("swin", ["method=karst", "method.r=[2,4]"], "gives 2 ranks, this swin has 4 stages"),
         ("vit", ["method=karst", "method.qkv_mode=both"], "use qkv_mode of"),
+        ("vit", ["method=karst", "method.sigma=1/N"], "a number or 1/r for sigma"),
+        ("vit", ["method=karst", "method.init=normal"], "use init of gaussian, kaiming_uniform"),
         ("vit", ["method=lora", "method.sites=mlp"], "use one of qv, qkv_fused, all"),
         ("vit", ["method=adapter_noah", "method.act=tanh"], "use one of relu"),
         ("vit", ["method=repadapter", "method.groups=5"], "groups=1 always does"),
@@ -77,6 +79,13 @@ def test_pairs_merge(attached, images, shake, pair):
 def test_refused_with_a_reason(attached, family, overrides, reason):
     with pytest.raises(UserError, match=reason.replace("(", r"\(")):
         attached(family, *overrides)
+
+
+@pytest.mark.parametrize("word", ["method=ssf method.std=0", "method=noah method.p_mutate=0", "method=karst method.sigma=0"])
+def test_a_whole_number_may_stand_for_one_with_decimals(settings, word):
+    """0 there is no count of nothing, which a count of 0 is refused as."""
+    key = word.rpartition(".")[2].partition("=")[0]
+    assert repr(getattr(build_methods(settings(*word.split()))[0], key)) == "0.0"
 
 
 def test_void_kernels_are_warned_of(settings):
@@ -93,7 +102,7 @@ def test_void_kernels_are_warned_of(settings):
 @pytest.mark.parametrize(
     "overrides",
     [["method.qkv_mode=fused"], ["method.qkv_mode=split_all"], ["method.qkv_mode=qv"], ["method.share_c=block"],
-     ["method.share_c=kernels"], ["method.train_norms=true"], ["method.sites=[qkv,reduction]"], ["method.r=[1,2,3,4]"]],
+     ["method.share_c=kernels"], ["method.share_c=kernels", "method.qkv_mode=qv"], ["method.train_norms=true"], ["method.sites=[qkv,reduction]"], ["method.r=[1,2,3,4]"]],
     ids=str,
 )  # fmt: skip
 def test_karst_axes(attached, images, shake, overrides):

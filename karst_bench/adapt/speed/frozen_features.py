@@ -65,8 +65,8 @@ class FeatureBatches:
     What it gives is stored beside the labels: 3 MB for the last features of 1000 images on ViT-B/16 in fp32, 8 GB for
     the activations of all its blocks. Where that is more than `room` (bytes; by default half of the free memory), every
     epoch makes its pass anew; `images` must then give batches of the same size. Features of one image do not depend on
-    the others in its batch but for rounding. every: the batches
-    that are stored, where `images` leave out an epoch's last images, of the same size then.
+    the others in its batch but for rounding. every: the batches that are stored, where `images` leave out an epoch's last
+    images, of the same size then.
     """
 
     def __init__(
