@@ -102,7 +102,8 @@ def test_void_kernels_are_warned_of(settings):
 @pytest.mark.parametrize(
     "overrides",
     [["method.qkv_mode=fused"], ["method.qkv_mode=split_all"], ["method.qkv_mode=qv"], ["method.share_c=block"],
-     ["method.share_c=kernels"], ["method.share_c=kernels", "method.qkv_mode=qv"], ["method.train_norms=true"], ["method.sites=[qkv,reduction]"], ["method.r=[1,2,3,4]"]],
+     ["method.share_c=kernels"], ["method.share_c=kernels", "method.qkv_mode=qv"],
+     ["method.train_norms=true"], ["method.sites=[qkv,reduction]"], ["method.r=[1,2,3,4]"]],
     ids=str,
 )  # fmt: skip
 def test_karst_axes(attached, images, shake, overrides):
