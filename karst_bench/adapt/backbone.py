@@ -27,11 +27,7 @@ def build_backbone(
     device="meta" gives shapes without memory. Draws from the global generator: seed it outside.
     Raises: UserError for a name timm does not know or arguments the model does not take.
     """
-    name, arguments = str(backbone["timm_name"]), dict(backbone.get("model_args") or {})
-    if is_hub_name(name):
-        config = hub_config(name)
-        name, arguments = config["architecture"], {**(config.get("model_args") or {}), **arguments}
-    arguments |= _input_side(name, backbone, arguments)
+    name, arguments = built_with(backbone)
     _check_side(backbone.get("input_size"), arguments)
     try:
         with torch.device(device):
@@ -47,6 +43,15 @@ def build_backbone(
     if device != "meta":
         draw_head(net)
     return net
+
+
+def built_with(backbone: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """timm's name of the model, and all arguments that it is built with: those of the configuration, the hub's, the side."""
+    name, arguments = str(backbone["timm_name"]), dict(backbone.get("model_args") or {})
+    if is_hub_name(name):
+        config = hub_config(name)
+        name, arguments = config["architecture"], {**(config.get("model_args") or {}), **arguments}
+    return name, arguments | _input_side(name, backbone, arguments)
 
 
 def _input_side(name: str, backbone: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, int]:

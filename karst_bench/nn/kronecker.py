@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from karst_bench.nn.weight_delta import KronDelta, WeightDelta
 
-
 INITS = ("gaussian", "kaiming_uniform")
 
 

@@ -84,6 +84,13 @@ class RunRecord(RunHeader, frozen=True, kw_only=True, tag_field="status", tag="d
     predictions_sha256: str | None = None
     diagnostics: Diagnostics | None = None
 
+    @property
+    def test_peak_pct(self) -> float | None:
+        """The best of several looks at the test split; None where there was one alone, whatever an older record calls its best
+        (a supernet is not looked at while it trains)."""
+        looked = any(check.split == "test" for check in self.curves.checks)
+        return self.metrics.test_top1_peak_pct if looked else None
+
 
 class FailedRun(RunHeader, frozen=True, kw_only=True, tag_field="status", tag="failed"):
     """A run that ended in an error; attempts: how often the cell has failed since it last succeeded or was forced."""

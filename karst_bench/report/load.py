@@ -213,7 +213,7 @@ def flatten(record: RunRecord, suite: str) -> Run:
         tuned=config.tuned.name, shots=dataset.shots,
         split_seed=(dataset.split_seed or 0) if dataset.shots is not None else dataset.split_seed,
         last=None if config.protocol.final == "val" else metrics.test_top1_last_pct,
-        peak=metrics.test_top1_peak_pct if config.protocol.name == "peek10" else None,
+        peak=record.test_peak_pct if config.protocol.name == "peek10" else None,
         test_images=metrics.test_n or 0, params=record.counts.trainable_params,
         step_ms=record.speed.step_ms_median or None, peak_bytes=record.peak_bytes or None,
         created=record.created, machine=machine(record), hyper=hyper(record.config),

@@ -16,7 +16,7 @@ from karst_bench.adapt.adapter_about import about_text
 from karst_bench.adapt.adapter_file import read_adapter_header
 from karst_bench.adapt.adapter_folder import save_folder
 from karst_bench.adapt.attach import attach_methods, detach_methods
-from karst_bench.adapt.backbone import build_backbone
+from karst_bench.adapt.backbone import build_backbone, built_with
 from karst_bench.adapt.export_program import export_program
 from karst_bench.adapt.merge import merge, mergeable, merged
 from karst_bench.adapt.peft_folder import to_peft
@@ -181,9 +181,10 @@ def export_adapter(settings: Settings) -> Path:
 
 def save_timm_folder(model: nn.Module, backbone: Mapping[str, Any], classes: int, out: Path) -> None:
     """A plain timm model as a folder that timm.create_model('local-dir:OUT') loads. backbone: its group of a configuration."""
+    name, arguments = built_with(backbone)
     about = {
-        "architecture": str(backbone["timm_name"]).partition(".")[0], "num_classes": classes,
-        "num_features": model.num_features, "model_args": dict(backbone["model_args"] or {}),
+        "architecture": name.partition(".")[0], "num_classes": classes,
+        "num_features": model.num_features, "model_args": arguments,
         "pretrained_cfg": {"input_size": [3, backbone["input_size"], backbone["input_size"]], "num_classes": classes,
                            "mean": list(backbone["mean"]), "std": list(backbone["std"]), "interpolation": "bicubic",
                            "crop_pct": 1.0, "first_conv": "patch_embed.proj",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from karst_bench.adapt.adapter_about import AboutBackbone, AboutDataset, AboutScore, AdapterAbout, about_text
+from karst_bench.adapt.backbone import built_with
 from karst_bench.engine.evaluate import Score
 from karst_bench.records import provenance
 from karst_bench.run.prepare import PreparedRun
@@ -17,7 +18,7 @@ def about_run(prepared: PreparedRun, score: Score) -> str:
     about = AdapterAbout(
         backbone=AboutBackbone(
             name=backbone["name"], timm_name=backbone["timm_name"], tag=backbone.get("tag"),
-            model_args=dict(backbone.get("model_args") or {}), input_size=backbone["input_size"], mean=tuple(backbone["mean"]),
+            model_args=built_with(backbone)[1], input_size=backbone["input_size"], mean=tuple(backbone["mean"]),
             std=tuple(backbone["std"]), sha256=prepared.weights_sha256,
             weights=weights if weights in ("pretrained", "none") else "file",
         ),

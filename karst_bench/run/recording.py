@@ -154,7 +154,7 @@ def _metrics(prepared: PreparedRun, result: Result) -> Metrics:
     best = fit.best_top1_pct if plan.choose else fit.peak(plan.check) if plan.check and final == "val" else None
     return Metrics(
         test_top1_last_pct=score.top1_pct if final == "test" else None,
-        test_top1_peak_pct=max(score.top1_pct, fit.peak("test") or 0.0) if plan.check == "test" else None,
+        test_top1_peak_pct=None if (peak := fit.peak("test")) is None else max(score.top1_pct, peak),
         val_top1_last_pct=score.top1_pct if final == "val" else None,
         val_top1_best_pct=best,
         best_epoch=fit.best_epoch,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from omegaconf import OmegaConf
 from scipy import stats
 
@@ -41,8 +42,8 @@ class Reproduced:
     @property
     def equal(self) -> bool:
         """Bit for bit: every accuracy, and the training loss of every epoch."""
-        first, second = self.recorded, self.here
-        return (first.metrics, first.curves) == (second.metrics, second.curves)
+        first, second = (replace(run.metrics, test_top1_peak_pct=run.test_peak_pct) for run in (self.recorded, self.here))
+        return (first, self.recorded.curves) == (second, self.here.curves)
 
     @property
     def difference(self) -> float:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from small import SWIN, VIT
 
 from karst_bench import files
-from karst_bench.adapt.backbone import build_backbone, own_values
+from karst_bench.adapt.backbone import build_backbone, built_with, own_values
 from karst_bench.adapt.weights import load_weights
 from karst_bench.adapt.weights_file import SUFFIXES, SUMS, check_weights, find_weights, present_weights, weights_sha256
 from karst_bench.errors import DiskError, UserError
@@ -161,6 +161,7 @@ def test_a_model_of_the_hub_is_read_from_its_cache(tmp_path, monkeypatch):
     assert values["input_size"] == 32 and values["mean"] == [0.1] * 3
     net = build_backbone(values, classes=3, weights=find_weights(values, tmp_path / "nowhere"))
     assert torch.equal(net.blocks[1].mlp.fc2.weight, built(VIT, 0).blocks[1].mlp.fc2.weight)
+    assert built_with(values) == (VIT["timm_name"], VIT["model_args"])
 
 
 @pytest.mark.parametrize(

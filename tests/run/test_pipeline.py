@@ -23,7 +23,7 @@ from karst_bench.errors import UserError
 from karst_bench.records.lease import Leases
 from karst_bench.records.store import Store
 from karst_bench.run import pipeline, training
-from karst_bench.run.commands import act
+from karst_bench.run.commands import act, save_timm_folder
 from karst_bench.run.lookup import ATTEMPTS, memory_path, recall
 from karst_bench.run.prepare import PreparedRun, prepare
 from karst_bench.run.recording import header_of
@@ -304,6 +304,16 @@ def test_an_adapter_can_be_evaluated_predicted_with_and_merged(words, tmp_path: 
     trunk = build_backbone(backbone, classes=10, weights=find_weights(backbone, tmp_path))
     adapted = load_adapter(trunk, f"{tmp_path}/results/{record.adapter}").eval()
     torch.testing.assert_close(merged(pictures), adapted(pictures), atol=1e-4, rtol=0)
+
+
+def test_a_merged_folder_says_a_side_that_is_not_timms_own(tmp_path: Path) -> None:
+    """timm would build the model for its own 224 pixels, and stretch the position embedding to them."""
+    half = [0.5] * 3
+    backbone = {"timm_name": "vit_tiny_patch16_224", "model_args": {"depth": 1}, "input_size": 64, "mean": half, "std": half}
+    net = build_backbone(backbone, classes=3, weights=None).eval()
+    save_timm_folder(net, backbone, 3, tmp_path)
+    pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()(pictures), net(pictures))
 
 
 def test_a_run_keeps_a_log_file_of_every_epoch_and_its_end(words, tmp_path: Path, monkeypatch) -> None:
