@@ -106,7 +106,7 @@ def _without_values(net: nn.Module, device: torch.device, mode: AbstractContextM
     with mode:
         made: dict[int, object] = {id(buffer): torch.empty_like(buffer, device=device) for buffer in net.buffers()}
         made |= {id(p): nn.Parameter(torch.empty_like(p, device=device), p.requires_grad) for p in net.parameters()}
-        return copy.deepcopy(net, made)
+    return copy.deepcopy(net, made)  # outside of it: tensors that are neither, as what scored methods found, have values
 
 
 class _FusedAttention(TorchFunctionMode):

@@ -4,11 +4,13 @@ import pytest
 import timm
 import torch
 
-from benchmarks.fake_gpu import forward, forward_and_backward, kept_bytes, steps
+from benchmarks.fake_gpu import forward, forward_and_backward, kept_bytes, moved, steps
 from benchmarks.memory import WithoutValues
 from benchmarks.rows import Case, floor, karst, lora, of_method
+from karst_bench.adapt import counts
 from karst_bench.adapt.attach import adapted_model
 from karst_bench.adapt.speed.activation_recompute import recompute
+from karst_bench.adapt.timm_compat import FakeTensorMode
 from karst_bench.config.compose import settings_of
 from karst_bench.config.option_files import options
 
@@ -101,3 +103,17 @@ def test_kept_for_backward(case):
         net = karst(case, short=False)
         recompute(net, weights=weights)
         assert kept_bytes(net, images)["kept_bytes"] <= most * least
+
+
+@pytest.mark.parametrize("name", ["heat", "full"])
+def test_what_training_keeps_is_counted_where_it_trains(name, monkeypatch):
+    """A model on a GPU is copied without its values, what a scoring pass found beside it as it is."""
+    net, mode = of_method(SMALL, name), FakeTensorMode(allow_non_fake_inputs=True)
+    expected = counts.training_counts(net, (224, 224)), counts.forward_macs(net, (224, 224))
+    with mode:
+        moved(net, "cuda")
+    monkeypatch.setattr(counts, "FakeTensorMode", lambda **_: mode)
+    found = counts.training_counts(net, (224, 224)), counts.forward_macs(net, (224, 224))
+    ratio = found[0]["saved_bytes_per_image"] / expected[0]["saved_bytes_per_image"]
+    assert 0.8 < ratio < 1.2, "attention keeps its scores where torch sees no GPU"
+    assert found[1] == expected[1]
