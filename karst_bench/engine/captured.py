@@ -4,6 +4,7 @@ import logging
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -35,7 +36,7 @@ class CudaRecorder(Recorder):
     """CUDA graphs, those that live at a time in one memory pool: they are replayed one after the other and share what they free."""
 
     def __init__(self, device: torch.device) -> None:
-        self._side = torch.cuda.Stream(device)
+        self._side = _side_stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._made: list[weakref.ref[_Replay]] = []
 
@@ -63,6 +64,12 @@ class CudaRecorder(Recorder):
             raise
         self._made.append(weakref.ref(replay := _Replay(graph, work)))
         return replay
+
+
+@lru_cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all runs of a process: cuBLAS keeps 32 MiB for each stream that it was called on."""
+    return torch.cuda.Stream(device)
 
 
 def _end_capture(device: torch.device, pool: Any) -> None:
@@ -149,7 +156,7 @@ class CapturedStep:
             self._recordings[key] = self._recorded(x, y, mixed)
         except Exception as error:
             self.captured = False
-            log.warning("the training step could not be captured and runs as it is: %s", str(error).partition("\n")[0])
+            log.warning("the training step could not be captured and runs as it is: %s", _reason(error))
         finally:
             before.restore()
 
@@ -215,4 +222,11 @@ class CapturedForward:
             self._recorder.warm_up(lambda: forward(x))
             self._replay = self._recorder.record(lambda: found.append(forward(x)))
         except Exception as error:
-            log.warning("evaluation could not be captured and runs as it is: %s", str(error).partition("\n")[0])
+            log.warning("evaluation could not be captured and runs as it is: %s", _reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong first: a capture that was cut off ends in an error of its own."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).partition("\n")[0]

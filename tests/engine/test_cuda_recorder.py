@@ -149,6 +149,21 @@ def test_recordings_end_with_what_they_are_for(net, plain, batches, recipe):
     assert not recorder.alive
 
 
+class CutOff(Kept):
+    def record(self, work):
+        try:
+            reads_on_the_host(SimpleNamespace())
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_what_went_wrong_first_is_told(caplog):
+    forward, x = CapturedForward(torch.neg, CutOff()), torch.ones(2)
+    assert torch.equal(forward(x), -x) and torch.equal(forward(x), -x)
+    (said,) = caplog.messages
+    assert said == "evaluation could not be captured and runs as it is: operation not permitted when stream is capturing"
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_a_step_that_reads_on_the_host_runs_as_it_is(net, plain, batches, recipe, optimiser):
