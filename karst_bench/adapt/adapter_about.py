@@ -23,11 +23,13 @@ class AboutBackbone(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class AboutDataset(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What it was trained on. transform: how a test image is brought to size; class_names: by label."""
+    """What it was trained on. transform: how a test image is brought to size; white: the level that is white in pictures of
+    more than 8 bits, where the set says one; class_names: by label."""
 
     name: str
     classes: int
     transform: str | None = None
+    white: float | None = None
     class_names: tuple[str, ...] = ()
     licence: str | None = None
     list_sha256: str | None = None

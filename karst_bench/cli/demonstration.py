@@ -13,7 +13,7 @@ def show() -> None:
     """Trains both into outputs/demo and prints a table of them."""
     started = time.perf_counter()
     print(
-        f"KARST against a linear probe on {DATASET}: 1000 generated images, a small pre-trained ViT, this CPU.\n",
+        f"KARST against a linear probe on {DATASET}: 1000 generated images, a small pre-trained ViT, this machine.\n",
         flush=True,
     )
     shutil.rmtree(OUT, ignore_errors=True)

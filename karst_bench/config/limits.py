@@ -48,6 +48,9 @@ def check_limits(values: Mapping[str, Any]) -> None:
                 "letter or digit"
             )
     _check_backbone(values["backbone"])
+    white = _at(values, "dataset.white")
+    if white is not None and not (isinstance(white, int | float) and _is_finite(white) and white > 0):
+        raise UserError(f"dataset.white={white} must be null or a number above 0, the level of deep pictures that is white")
     for key, path in values["paths"].items():
         if path is None or not str(path).strip():
             raise UserError(f"paths.{key} is empty; give a folder, or leave paths.{key}= out for the default")

@@ -63,7 +63,7 @@ def _explain(error: Exception, overrides: Sequence[str], compose: Compose, optio
         return _unknown_key(match.group(1), text, overrides, compose)
     if "Ambiguous" in text:
         said = "; several values need -m in front: karst-bench run -m seed=0,1,2"
-        return f"{text.splitlines()[0].partition(chr(10))[0]}{said}{comma_hint(overrides)}"
+        return f"{text.splitlines()[0]}{said}{comma_hint(overrides)}"
     if (hint := quoting_hint(overrides)) is not None:
         return hint
     return f"the command line does not make a configuration: {text.splitlines()[0]}"

@@ -40,9 +40,7 @@ def options(group: str) -> list[str]:
         return ["none", *(row.name for row in sweep_rows())]
     found = set()
     for root in (folder / ("method" if group == "also" else group) for folder in (config_dir(), *plugin_conf())):
-        files = (
-            root.glob("*.yaml") if group == "tuned" else root.rglob("*.yaml")
-        )  # tuned/<kind>/ holds tables, no options
+        files = root.glob("*.yaml") if group == "tuned" else root.rglob("*.yaml")  # tuned/<kind>/ holds tables, no options
         found |= {str(path.relative_to(root).with_suffix("")) for path in files if not path.name.startswith("_")}
     return sorted(found)
 

@@ -23,7 +23,6 @@ PAPER = "paper"  # the kind whose tables were printed, not searched
 UNKNOWN = object()
 
 
-
 @dataclass(frozen=True)
 class TunedEntry:
     """What the tables say of one method on one dataset.

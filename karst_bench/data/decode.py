@@ -29,10 +29,12 @@ MAX_PIXELS = 64_000_000  # more than any image of these sets; keeps a forged hea
 ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 258  # of TIFF
 WHITE_16, WHITE_FLOAT = 65535.0, 1.0
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")  # of what is to be read
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA", "PCX")
 ROWS_AT_ONCE = 2**22  # pixels of a deep picture that are scaled in one go, each as 24 bytes of numbers
 # How files of pictures begin; RIFF and ftyp files say what they are a few bytes later.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xffO\xffQ")
+_STILLS = tuple(b"ftyp" + brand for brand in (b"avif", b"heic", b"heix", b"mif1"))  # of a family that films are of too
 _NETPBM = tuple(f"P{kind}".encode() for kind in range(1, 7))
 # ITU T.81 Annex K, table K.1 (luminance), in zigzag order as a JPEG file stores it
 _LUMINANCE = (
@@ -182,7 +184,7 @@ def is_picture(path: Path) -> bool:
     except OSError:
         return False
     netpbm = start[:2] in _NETPBM and start[2:3].isspace()
-    return start.startswith(_BEGINNINGS) or netpbm or (start[:4] == b"RIFF" and start[8:12] == b"WEBP") or start[4:8] == b"ftyp"
+    return start.startswith(_BEGINNINGS) or netpbm or (start[:4] == b"RIFF" and start[8:12] == b"WEBP") or start[4:12] in _STILLS
 
 
 def jpeg_quality(path: Path | BinaryIO) -> int | None:

@@ -135,9 +135,11 @@ def predict(settings: Settings) -> list[dict[str, Any]]:
     weights = find_weights(settings.backbone, settings.paths.weights)
     about = read_adapter_header(adapter).about
     model = adapted(settings, weights, adapter).to(device)
-    transform = (about.dataset.transform if about.dataset else None) or settings.dataset.get("transform") or "vtab"
-    names = (about.dataset.class_names if about.dataset else ()) or known_class_names(settings.dataset)
-    rows = predictions_of(model, settings, source, transform=transform, names=names, device=device)
+    said, here = about.dataset, settings.dataset
+    transform = (said.transform if said else None) or here.get("transform") or "vtab"
+    white = (said.white if said else None) or here.get("white")
+    names = (said.class_names if said else ()) or known_class_names(here)
+    rows = predictions_of(model, settings, source, transform=transform, white=white, names=names, device=device)
     hand_out(rows, settings.format, settings.out)
     return rows
 

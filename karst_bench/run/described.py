@@ -23,8 +23,8 @@ def about_run(prepared: PreparedRun, score: Score) -> str:
             weights=weights if weights in ("pretrained", "none") else "file",
         ),
         dataset=AboutDataset(
-            name=dataset["name"], classes=task.classes, transform=dataset.get("transform"), class_names=known_class_names(dataset),
-            licence=dataset.get("licence"), list_sha256=task.list_sha256,
+            name=dataset["name"], classes=task.classes, transform=dataset.get("transform"), white=dataset.get("white"),
+            class_names=known_class_names(dataset), licence=dataset.get("licence"), list_sha256=task.list_sha256,
         ),
         normalization=settings.normalization, mean=tuple(prepared.mean), std=tuple(prepared.std), seed=settings.seed,
         scores=(AboutScore(split=prepared.plan.final, top1_pct=score.top1_pct, n=score.n),),

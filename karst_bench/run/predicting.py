@@ -25,15 +25,17 @@ AT_ONCE = 256  # images
 
 
 def predictions_of(
-    model: nn.Module, settings: Settings, source: str, *, transform: str, names: tuple[str, ...], device: torch.device
-) -> list[dict[str, object]]:
-    """A row for each image of a file or folder: {image, classes, probabilities} of the topk, or {image, error}."""
+    model: nn.Module, settings: Settings, source: str, *, transform: str, white: float | None, names: tuple[str, ...],
+    device: torch.device,
+) -> list[dict[str, object]]:  # fmt: skip
+    """A row for each image of a file or folder: {image, classes, probabilities} of the topk, or {image, error}. transform, white:
+    as for `read_loose`."""
     backbone = settings.backbone
     mean, std = normalisation(settings.normalization, backbone["mean"], backbone["std"])
     rows: list[dict[str, object]] = []
     found = find_images_below(source)
     for start in range(0, len(found), AT_ONCE):
-        part = read_loose(found[start : start + AT_ONCE], resize=transform, size=backbone["input_size"])
+        part = read_loose(found[start : start + AT_ONCE], resize=transform, size=backbone["input_size"], white=white)
         rows += [{"image": name, "error": reason} for name, reason in part.bad.items()]
         if part.names:
             batches = SplitBatches(part.split, batch=AT_ONCE, mean=mean, std=std, device=device)

@@ -44,6 +44,13 @@ def test_refused_where_it_composes(word: str, said: str) -> None:
     assert said in str(refused.value) and "\u202e" not in str(refused.value)
 
 
+@pytest.mark.parametrize("white", ["0", "-1", "bright", "true"])
+def test_white_is_a_level(white: str) -> None:
+    settings_of(["dataset=vtab/dtd", "dataset.white=4095"])
+    with pytest.raises(UserError, match=r"dataset\.white=.* must be null or a number above 0"):
+        settings_of(["dataset=vtab/dtd", f"dataset.white={white}"])
+
+
 def test_what_composes_as_it_comes_is_within_all_bounds() -> None:
     config = settings_of().as_config()
     check_limits(config)

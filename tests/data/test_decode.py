@@ -130,6 +130,13 @@ def test_what_a_file_is_its_bytes_say(tmp_path: Path, form: str) -> None:
     assert not is_picture(path) and not is_picture(tmp_path / "none")
 
 
+@pytest.mark.parametrize(("brand", "picture"), [(b"avif", True), (b"heic", True), (b"qt  ", False), (b"mp42", False)])
+def test_a_film_is_no_picture(tmp_path: Path, brand: bytes, picture: bool) -> None:
+    """Telephones lay a film of a second beside a photograph; both are of one family of files."""
+    (tmp_path / "IMG_1").write_bytes(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0")
+    assert is_picture(tmp_path / "IMG_1") == picture
+
+
 def test_exif_rotation_is_seen_and_not_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -190,6 +190,8 @@ def test_what_cannot_be_typed_gets_no_command():
     (run, *_), _ = load_runs(REFERENCE, "mini")
     assert command(replace(run, deviations=('sites=["qkv"]~0123abcd',))) == ""
     assert command(replace(run, deviations=("recipe.wd=0.1; rm x",))) == ""
+    assert command(replace(run, dataset="own/leaves")) == "", "dataset=folder, and nobody knows here where it lies"
+    assert command(replace(run, backbone="vit_tiny_patch16_224")) == "", "backbone.timm_name= of some other backbone"
 
 
 def test_many_records_stay_small():

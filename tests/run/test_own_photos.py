@@ -97,6 +97,25 @@ def test_predictions_are_named(photos: Path, capsys: pytest.CaptureFixture[str])
     assert all(name in shown for name in NAMES)
 
 
+def test_deep_photographs_are_predicted_as_they_were_trained(photos: Path, tmp_path: Path) -> None:
+    """The level that was white in training is white for new pictures too; levels of 12 bits are those of 8 here, in TIFFs."""
+    deep = tmp_path / "deep" / "woods"
+    for path in photos.rglob("*.png"):
+        grey = np.asarray(Image.open(path).convert("L")).astype(np.float64)
+        Image.fromarray(grey.astype(np.uint8)).save(path)
+        target = deep / path.relative_to(photos).with_suffix(".tif")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rint(grey * 4095 / 255).astype(np.uint16)).save(target)
+    net = build_backbone(settings_of(words(photos)).backbone, classes=2, weights=None)
+    weights = photos.parent / "w.safetensors"
+    save_file({name: tensor for name, tensor in net.state_dict().items() if not name.startswith("head")}, weights)
+    record = ran(deep, f"backbone.weights={weights}", "dataset.white=4095", f"paths.results={tmp_path / 'r'}")
+    adapter = [f"backbone.weights={weights}", "action=predict", f"adapter={tmp_path / 'r' / str(record.adapter)}"]
+    rows = [commands.act(settings_of(words(place, *adapter, f"images={place}"))) for place in (photos, deep)]
+    found = [[(Path(row["image"]).stem, row["classes"], row["probabilities"]) for row in part] for part in rows]
+    assert len(found[0]) == 20 and found[0] == found[1]
+
+
 def test_few_steps_at_a_methods_own_rate_are_told(photos: Path) -> None:
     assert any("may stay at chance" in note for note in ran(photos, "method=full").notes)
     assert not any("stay at chance" in note for note in ran(photos, "method=full", "recipe.lr=1e-3").notes)

@@ -145,6 +145,6 @@ def _end_of(handle: Handle) -> str:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        yield from (line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip())
+        yield from (line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip())
     except OSError:
         return

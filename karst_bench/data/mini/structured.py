@@ -127,7 +127,7 @@ def count(label: int, rng: np.random.Generator, split: str, level: Difficulty) -
 def distance(label: int, rng: np.random.Generator, split: str, level: Difficulty) -> np.ndarray:
     """Things on a floor in perspective; the label is the nearest one's distance in six steps.
 
-    At distance d (1.2 to 4.8) a thing stands 30 h / d pixels below the horizon and is 10 s / d pixels in radius; the
+    At distance d (the nearest 1.2 to 4.2, others up to 5.6) a thing stands 30 h / d pixels below the horizon and is 10 s / d pixels in radius; the
     horizon, the camera's height h and the things' own size s vary, so neither place nor size alone tells d. `clutter`:
     the most things behind the nearest; `fineness`: how much s varies.
     """

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import torch
 
-from karst_bench.data.decode import read_image
+from karst_bench.data.decode import SUFFIXES, read_image
 from karst_bench.data.resize import Resize
 from karst_bench.data.task import ArraySplit
 from karst_bench.errors import UserError
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -34,17 +32,18 @@ def find_images_below(source: str) -> list[tuple[str, Path]]:
     found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not found:
         raise UserError(
-            f"images={source}: no image there; give a file, or a folder with {', '.join(sorted(SUFFIXES))} files"
+            f"images={source}: no image there; give a file, or a folder with {', '.join(SUFFIXES)} files"
         )
     return [(image.name if path.is_file() else image.relative_to(path).as_posix(), image) for image in found]
 
 
-def read_loose(found: Sequence[tuple[str, Path]], *, resize: str, size: int) -> LooseImages:
-    """The images at size x size pixels. resize: the geometry of the dataset the adapter was trained on (vtab | fs_test)."""
+def read_loose(found: Sequence[tuple[str, Path]], *, resize: str, size: int, white: float | None = None) -> LooseImages:
+    """The images at size x size pixels. resize, white: as of the dataset the adapter was trained on (vtab | fs_test; the level of
+    deep pictures that is white)."""
     shape, read = Resize(resize, size), LooseImages()
     for name, path in found:
         try:
-            pixels = shape(read_image(path))
+            pixels = shape(read_image(path, white))
         except UserError as error:
             read.bad[name] = str(error).removeprefix(f"{path}: ")
             continue

@@ -11,7 +11,7 @@ from typing import Any
 
 from karst_bench import files
 from karst_bench.data.cache.cache import Cache
-from karst_bench.data.decode import any_deep, encoding_of, is_picture
+from karst_bench.data.decode import SUFFIXES, any_deep, encoding_of, is_picture
 from karst_bench.data.images import FileSource
 from karst_bench.data.resize import Resize
 from karst_bench.data.sources.fingerprint import images_sha256
@@ -28,7 +28,6 @@ from karst_bench.data.task import JoinedSplit, LazySplits, Split, Task
 from karst_bench.errors import UserError
 from karst_bench.own_sets import SPLITS, class_folders, own_class_names, read_csv, set_form, split_folders
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 VAL_SHOTS = 4  # validation images of each class beside K shots, at most, as CoOp has them
 Rows = Mapping[str, Sequence[ListEntry]]

@@ -86,7 +86,10 @@ def command(run: Run) -> str:
     """The command that makes the run again; "" where a value of its is not known in full, or has no key that could be typed."""
     assert run.record is not None
     config = run.record.config
-    words = [f"method={config['method']['name']}"]
+    named = {"method": config["method"]["name"], "dataset": run.dataset, "backbone": run.backbone}
+    if any(name not in known_options(group) for group, name in named.items()):
+        return ""  # pictures or a backbone of one's own: where they lie, or what else was said of them, is not in the record
+    words = [f"method={named['method']}"]
     chosen = {"extra": own_extra(config["method"]["name"]), "also": "none", "regularizer": "none", "tuned": "none"}
     for group, usual in chosen.items():
         name = (config.get(group) or {}).get("name", "none")
