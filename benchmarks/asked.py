@@ -1,4 +1,4 @@
-"""What is asked of `python -m benchmarks`, from its words: read before torch is imported."""
+"""What is asked of `python -m benchmarks`, from its words; its --help does without torch."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -81,13 +81,18 @@ def differences(picked: dict[str, MethodResults | None]) -> list[str]:
         one, two = picked[first], picked[second]
         if one is None or two is None or not all(task in one.tasks and task in two.tasks for task in TASKS):
             continue
-        pairs = [zip(one.tasks[task].scores, two.tasks[task].scores, strict=False) for task in TASKS]
-        gaps = [[a - b for a, b in pair] for pair in pairs]
+        gaps = [compare.paired_differences(_by_seed(one, task), _by_seed(two, task)) for task in TASKS]
+        if not all(gaps):
+            continue
         mean = intervals.average_interval(gaps, [1 / len(TASKS)] * len(TASKS))
         by_task = {task: fmean(gap) for task, gap in zip(TASKS, gaps, strict=True)}
         low = min(by_task, key=lambda task: by_task[task])
         lines.append(f"- {first} minus {second}: {shown(mean)} points; smallest on {low}, {by_task[low]:+.1f}.")
     return lines
+
+
+def _by_seed(row: MethodResults, task: str) -> dict[int, float]:
+    return {run.seed: float(run.last or 0.0) for run in row.tasks[task].runs}
 
 
 def every(runs: Sequence[Run]) -> str:

@@ -127,9 +127,9 @@ def count(label: int, rng: np.random.Generator, split: str, level: Difficulty) -
 def distance(label: int, rng: np.random.Generator, split: str, level: Difficulty) -> np.ndarray:
     """Things on a floor in perspective; the label is the nearest one's distance in six steps.
 
-    At distance d (the nearest 1.2 to 4.2, others up to 5.6) a thing stands 30 h / d pixels below the horizon and is 10 s / d pixels in radius; the
-    horizon, the camera's height h and the things' own size s vary, so neither place nor size alone tells d. `clutter`:
-    the most things behind the nearest; `fineness`: how much s varies.
+    At distance d (the nearest 1.2 to 4.2, others up to 5.6) a thing stands 30 h / d pixels below the horizon and is 10 s / d
+    pixels in radius; the horizon, the camera's height h and the things' own size s vary, so neither place nor size alone
+    tells d. `clutter`: the most things behind the nearest; `fineness`: how much s varies.
     """
     horizon, height = rng.uniform(3, 10), rng.uniform(0.7, 0.95)
     base = np.full(3, rng.uniform(75, 190)) + rng.normal(0, 10, 3)
