@@ -29,6 +29,22 @@ def test_a_record_becomes_a_run(tmp_path):
     assert run.params == 337920 and run.machine == "H200, 8 threads"
 
 
+def test_a_few_shot_runs_repeats_are_its_split_and_its_seed(tmp_path):
+    """Two runs pair where both agree: split 1 with seed 0 is no repeat of split 0 with seed 0, nor of split 0 with seed 1."""
+    few = {"protocol": "best_val", "shots": 4}
+    write(tmp_path, *(record("lora", "pets", seed, split_seed=split, **few) for split in (0, 1) for seed in (0, 1)))
+    runs, _ = load(tmp_path)
+    assert len({run.repeat for run in runs}) == len(runs) == 4
+
+
+def test_accuracy_on_val_is_that_of_the_last_epoch_where_that_was_measured(tmp_path):
+    looked = [{"epoch": 1, "split": "val200", "top1_pct": 65.0}, {"epoch": 100, "split": "val200", "top1_pct": 60.0}]
+    on_val = {"metrics__val_top1_last_pct": 60.0, "metrics__val_top1_best_pct": 65.0, "curves__checks": looked}
+    write(tmp_path, record(protocol="val", **on_val))
+    (run,), _ = load(tmp_path)
+    assert (run.val, run.last) == (60.0, None)
+
+
 def test_nothing_there(tmp_path):
     assert load(tmp_path) == ([], [])
 

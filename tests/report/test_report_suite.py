@@ -4,6 +4,7 @@ import csv
 import itertools
 import shutil
 
+import pandas as pd
 import pytest
 from report_records import record, write
 
@@ -173,6 +174,25 @@ def test_nothing_valid_is_in_no_table(tmp_path):
     assert placed.run_ids == {run.id for run in runs} and placed.unplaced == []
     on_val = {group.name for group in placed.groups if group.footing == "val"}
     assert {name for run in runs if run.protocol == "val" for name in placed.where["own", run.id]} == on_val and len(on_val) > 3
+
+
+def test_a_table_takes_peek10_beside_last_and_no_run_of_few_shots(tmp_path):
+    """peek10 trains and ends as last does; a run of four images a class is none of a task's 1000."""
+    own = {"group": "own", "config__dataset__name": "mine/leaves"}
+    write(tmp_path, record("lora", "leaves", 1, **own), record("lora", "leaves", 2, protocol="peek10", peak=71.0, **own))
+    write(tmp_path, record("lora", "dtd", 3, group="natural", shots=4, split_seed=0, config__dataset__name="vtab/dtd"))
+    runs, _ = load.load_runs(tmp_path / "runs" / "vtab", "vtab")
+    where = place_runs(runs, load_suite("vtab")).where
+    found = {run.seed: where["own", run.id] for run in runs}
+    assert found == {1: ("runs_vit_b16_own",), 2: ("runs_vit_b16_own",), 3: ("runs_vit_b16_vtab_shots",)}
+
+
+def test_a_printed_mean_with_a_hole_is_not_recomputed():
+    vtab = load_suite("vtab")
+    frame = pd.DataFrame({task: [70.0, 70.0] for task in vtab.task_names}, index=["whole", "hole"])
+    frame.loc["hole", "dtd"] = float("nan")
+    again = paper.recomputed_means(frame, vtab)
+    assert again.loc["whole"].tolist() == [70.0, 70.0] and again.loc["hole"].isna().all()
 
 
 METHOD = """
