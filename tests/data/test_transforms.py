@@ -1,12 +1,14 @@
 """Views, the normalisation knob, and the few-shot augmentation."""
 
+import math
 import random
 
 import pytest
 import torch
 from miniatures import augment_of
 
-from karst_bench.data.augment.plan import crop_box
+from karst_bench.data.augment.pillow import augment_with_pillow
+from karst_bench.data.augment.plan import AugmentPlan, crop_box, rectangle
 from karst_bench.data.augment.policy import augmentation
 from karst_bench.data.resize import Resize, normalisation
 from karst_bench.data.task import ImageBatch
@@ -25,6 +27,7 @@ def test_views_by_name() -> None:
     image = batch(1, 100).images[0]
     assert Resize("vtab", 32)(image).shape == (3, 32, 32)
     assert Resize("fs_train", 32, 1.75)(image).shape == (3, 56, 56)
+    assert Resize("fs_train", 224, 1.142857)(image).shape == (3, 256, 256)  # the nearest number of pixels to 255.99997
     assert torch.equal(Resize("vtab", 100)(image), image)
     with pytest.raises(UserError, match="fs_test"):
         Resize("bigger", 32)
@@ -109,6 +112,36 @@ def test_crops_keep_to_their_bounds_in_the_images_own_proportions(aspect: float)
         proportion = (right - left) * aspect / (bottom - top)
         assert ratio[0] - 1e-9 <= proportion <= ratio[1] + 1e-9
         assert scale[0] - 1e-9 <= (right - left) * (bottom - top) <= 1 + 1e-9
+
+
+def test_crops_and_rectangles_are_spread_as_torchvision_and_timm_say() -> None:
+    """Areas even between their bounds; ratios even on a logarithmic scale: as many upright as lying. 5 standard errors of 2000."""
+    rng, n = random.Random(3), 2000
+    boxes = [crop_box(rng, 1.0, scale=(0.08, 0.2), ratio=(3 / 4, 4 / 3)) for _ in range(n)]
+    sizes = {"crop": [(bottom - top, right - left) for left, top, right, bottom in boxes]}
+    sizes["erased"] = [(h / 1000, w / 1000) for _, _, h, w in filter(None, (rectangle(rng, 1000) for _ in range(n)))]
+    for name, low, high in (("crop", 0.08, 0.2), ("erased", 0.02, 1 / 3)):
+        areas = [height * width for height, width in sizes[name]]
+        bound = 5 * (high - low) / math.sqrt(12 * n)
+        assert abs(sum(areas) / len(areas) - (low + high) / 2) < 2 * bound  # erased: few are too long for the square
+        assert max(areas) > high - 0.02 * (high - low)
+        assert abs(sum(height > width for height, width in sizes[name]) / len(areas) - 0.5) < 5 * 0.5 / math.sqrt(n)
+
+
+def test_what_is_erased_is_noise_of_the_models_mean_and_deviation() -> None:
+    mean, std = torch.tensor([40.0, 120.0, 200.0]), torch.tensor([5.0, 10.0, 20.0])
+    plan = AugmentPlan((0.0, 0.0, 64.0, 64.0), False, (), (0, 0, 64, 64), 7)
+    black = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    found = augment_with_pillow(black, plan, size=64, mean=mean[:, None, None], std=std[:, None, None]).flatten(1)
+    assert torch.allclose(found.mean(1), mean, atol=0, rtol=0.02) and torch.allclose(found.std(1), std, atol=0, rtol=0.05)
+
+
+def test_half_of_the_operations_that_are_drawn_act() -> None:
+    """RandAugment draws two of them for an image; timm applies each with a probability of a half."""
+    change = augmentation(augment_of("none", policy="rand-m9-n2-mstd0.5-inc1"), size=32, mean=HALF, std=HALF)
+    assert change is not None
+    plans = change.plans(32, [1.0] * 2000, torch.Generator().manual_seed(0))
+    assert abs(sum(len(plan.steps) for plan in plans) / 2000 - 1.0) < 5 * math.sqrt(0.5 / 2000)
 
 
 def test_crops_use_the_noted_aspect() -> None:

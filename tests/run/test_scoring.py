@@ -62,13 +62,13 @@ def test_killed_while_scoring_and_while_training_it_ends_the_same(words, tmp_pat
 
 @pytest.mark.parametrize("protocol", ["last", "val"])
 def test_only_the_training_split_is_read(words, tmp_path, monkeypatch, protocol) -> None:
-    """All images that the stage asks for, by the name of the split they come from."""
-    prepared = prepare(settings_of(words("method=spt_lora", f"protocol={protocol}")))
+    """All images that the stage asks for, by the name of the split they come from; in batches of the method's own, unaugmented."""
+    prepared = prepare(settings_of(words("method=spt_lora", f"protocol={protocol}", "method.score_batch=24")))
     assert prepared.plan.train in prepared.task.splits and len(prepared.task.splits) > 1
     opened, read = [], SplitBatches._read
-    monkeypatch.setattr(SplitBatches, "_read", lambda self, *a: opened.append(self.split) or read(self, *a))
+    monkeypatch.setattr(SplitBatches, "_read", lambda self, *a: opened.append((self.split, len(a[0]))) or read(self, *a))
     score_stage(prepared, Store(tmp_path / "results", "mini"))
-    assert opened and all(part is prepared.task.splits[prepared.plan.train] for part in opened)
+    assert opened and all(part is prepared.task.splits[prepared.plan.train] and size == 24 for part, size in opened)
 
 
 def test_a_damaged_artefact_is_told_and_made_anew(words, tmp_path, caplog) -> None:

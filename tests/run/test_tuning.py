@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
+from optuna.pruners import NopPruner
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from karst_bench.cli import search as cli_search
@@ -20,6 +22,7 @@ from karst_bench.engine.outcome import DivergedError
 from karst_bench.errors import UserError
 from karst_bench.records import provenance
 from karst_bench.run import pipeline, prepare, search_space, tuning
+from karst_bench.run.journal import opened_study
 
 FORK = multiprocessing.get_context("fork")
 METHODS = [name for name in options("method") if name != "none"]
@@ -101,6 +104,11 @@ def test_a_journal_of_something_else_is_refused(words, bowl):
     journal.write_text('{"op_code": 99}\n{}\n')
     with pytest.raises(UserError, match="no journal of this search"):
         tuning.Worker(tuning.search(words), 1)
+
+
+def test_a_study_seeks_the_greatest_accuracy(tmp_path):
+    study = opened_study(tmp_path / "journal", "s", {}, NopPruner())
+    assert study.direction == StudyDirection.MAXIMIZE
 
 
 def test_one_worker_is_reproducible(words, bowl, tmp_path):
