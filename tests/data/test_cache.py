@@ -122,11 +122,9 @@ def test_all_that_decides_on_pixels_is_in_the_key(tmp_path: Path) -> None:
     """Geometry by name, size and canvas; the list's order; the level that is white."""
     views = [VIEW, Resize("vtab", 24), Resize("fs_test", 16), Resize("fs_train", 16), Resize("fs_train", 16, 1.75)]
     plain = source(tmp_path)
-    turned = FileSource("set", "test", plain.rows[::-1], lambda path: tmp_path / path, tmp_path / "list.txt")
-    bright, brighter = (
-        FileSource("set", "test", plain.rows, lambda path: tmp_path / path, tmp_path / "list.txt", white) for white in (1023.0, 4095.0)
-    )
-    keys = [*(cache_module._key(plain, view) for view in views), *(cache_module._key(other, VIEW) for other in (turned, bright, brighter))]
+    made = [(plain.rows[::-1], None), (plain.rows, 1023.0), (plain.rows, 4095.0)]
+    others = [FileSource("set", "test", rows, lambda path: tmp_path / path, tmp_path / "list.txt", white) for rows, white in made]
+    keys = [*(cache_module._key(plain, view) for view in views), *(cache_module._key(other, VIEW) for other in others)]
     assert len({*keys}) == len(keys) == 8
 
 

@@ -136,14 +136,6 @@ def test_what_is_erased_is_noise_of_the_models_mean_and_deviation() -> None:
     assert torch.allclose(found.mean(1), mean, atol=0, rtol=0.02) and torch.allclose(found.std(1), std, atol=0, rtol=0.05)
 
 
-def test_half_of_the_operations_that_are_drawn_act() -> None:
-    """RandAugment draws two of them for an image; timm applies each with a probability of a half."""
-    change = augmentation(augment_of("none", policy="rand-m9-n2-mstd0.5-inc1"), size=32, mean=HALF, std=HALF)
-    assert change is not None
-    plans = change.plans(32, [1.0] * 2000, torch.Generator().manual_seed(0))
-    assert abs(sum(len(plan.steps) for plan in plans) / 2000 - 1.0) < 5 * math.sqrt(0.5 / 2000)
-
-
 def test_crops_use_the_noted_aspect() -> None:
     """A square of an image that was twice as wide as high: crops cover fewer of its columns than of its rows."""
     change = augmentation(augment_of("fs_dtl"), size=8, mean=HALF, std=HALF)
