@@ -219,6 +219,18 @@ def save_merged(family: str, net: nn.Module, folder: Path) -> None:
     save_timm_folder(net, backbone, 3, folder)
 
 
+def test_a_plain_folder_says_what_timm_is_to_feed_it(tmp_path: Path) -> None:
+    from karst_bench.run.commands import save_timm_folder
+
+    name, arguments = NETS["vit"]
+    facts = {"input_size": 16, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    net = timm.create_model(name.partition(".")[0], num_classes=3, **arguments)
+    save_timm_folder(net, {"timm_name": name, "model_args": arguments, **facts}, 3, tmp_path)
+    again = timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{tmp_path}", pretrained=True))
+    assert (again["mean"], again["std"], again["input_size"]) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), (3, 16, 16))
+    assert (again["interpolation"], again["crop_pct"]) == ("bicubic", 1.0)
+
+
 def run_elsewhere(folder: Path, expected: dict[str, Tensor]) -> None:
     torch.save(torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(3)), folder / "x.pt")
     subprocess.run([sys.executable, "-c", ELSEWHERE, str(folder), json.dumps(list(expected))], check=True, cwd=folder)

@@ -191,7 +191,8 @@ def test_versions_of_the_data_do_not_mix(tmp_path):
 
 
 APART = {
-    "encoding": {"data__encoding": "jpeg75"}, "list": {"data__list_sha256": "ee" * 32}, "classes": {"config__dataset__classes": 99},
+    "encoding": {"data__encoding": "jpeg75"}, "list": {"data__list_sha256": "ee" * 32},
+    "pixels": {"data__pixels_sha256": "ee" * 32},
     "test_n": {"metrics__test_n": 5000}, "train_n": {"metrics__train_n": 800}, "torch": {"provenance__torch": "2.11.0"},
     "timm": {"provenance__timm": "1.0.9"}, "trained scalars": {"counts__trainable_params": 5},
     "weights": {"weights__sha256": "ef" * 32}, "random weights": {"weights__sha256": None, "weights__kind": "none"},
@@ -206,6 +207,12 @@ def test_what_changes_a_number_makes_another_row(tmp_path, what):
     found = rows(tmp_path, *made, record(seed=3, last=60, **APART[what]))["karst"]
     assert [row.tasks["cifar100"].scores for row in found] == [[80, 80, 80], [60]]
     assert found[0].label == "karst" and found[1].label != "karst"
+
+
+def test_a_set_of_ones_own_with_more_classes_is_another_row(tmp_path):
+    own = {"method": "lora", "task": "leaves", "group": "own", "config__dataset__name": "mine/leaves"}
+    made = [record(seed=seed, config__dataset__classes=classes, **own) for seed, classes in ((0, 10), (1, 10), (2, 12))]
+    assert [len(row.tasks["leaves"].scores) for row in rows(tmp_path, *made)["lora"]] == [2, 1]
 
 
 def test_other_weights_than_the_published_ones_are_told(tmp_path):
