@@ -227,7 +227,7 @@ def test_a_plain_folder_says_what_timm_is_to_feed_it(tmp_path: Path) -> None:
     net = timm.create_model(name.partition(".")[0], num_classes=3, **arguments)
     save_timm_folder(net, {"timm_name": name, "model_args": arguments, **facts}, 3, tmp_path)
     again = timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{tmp_path}", pretrained=True))
-    assert (again["mean"], again["std"], again["input_size"]) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), (3, 16, 16))
+    assert [list(again[key]) for key in ("mean", "std", "input_size")] == [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [3, 16, 16]]
     assert (again["interpolation"], again["crop_pct"]) == ("bicubic", 1.0)
 
 
