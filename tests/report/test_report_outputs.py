@@ -79,6 +79,10 @@ def test_numbers_of_a_full_report(full):
     assert float(ours["group_avg"]) == pytest.approx(sum(groups) / 3, abs=1e-3)
     assert ours["cifar100_n"] == "3" and float(ours["cifar100_ci95_low"]) < tasks[0] < float(ours["cifar100_ci95_high"])
     assert float(ours["peak_avg"]) > float(ours["group_avg"]) and float(ours["peeking_gap"]) > 0
+    assert float(ours["natural"]) == pytest.approx(groups[0], abs=1e-3)
+    for line in (ours, lines["KARST", "paper"]):  # V-PETL Bench: accuracy * exp(-log10(1 + parameters / 10M))
+        share = math.exp(-math.log10(1 + float(line["params_m"]) / 10))
+        assert float(line["ppt"]) == pytest.approx(float(line["task_avg"]) / 100 * share, abs=1e-3)
     assert lines["Sparse-Tuning", "paper"]["group_avg_recomputed"] == "77.4065"
     assert lines["KARST", "paper"]["cifar100"] == "76.8"
     bent = {method.partition(" [")[0] for method, source in lines if source == "own" and "[" in method}
