@@ -1,6 +1,7 @@
 """The whole report on made records: forms, escaping, determinism, misprints, missing cells, LaTeX, the command line."""
 
 import csv
+import math
 import os
 import re
 import shutil
