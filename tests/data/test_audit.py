@@ -56,6 +56,25 @@ def test_labels_that_disagree_between_lists(tmp_path: Path) -> None:
     assert "its labels are not those" in line
 
 
+@pytest.mark.parametrize(("one", "other"), [("train800", "val200"), ("train800val200", "test"), ("val200", "test")])
+def test_an_image_of_two_splits_is_found(tmp_path: Path, one: str, other: str) -> None:
+    home = make_vtab(tmp_path, "vtab/dtd")
+    line = (home / f"{one}.txt").read_text().splitlines()[-1]
+    with (home / f"{other}.txt").open("a") as file:
+        file.write(f"{line}\n")
+    assert line.split()[0] in look(tmp_path, images=False)["vtab/dtd"].overlap
+
+
+@pytest.mark.parametrize(("one", "other"), [("train", "val"), ("train", "test"), ("val", "test")])
+def test_an_image_of_two_few_shot_lists_is_found(tmp_path: Path, one: str, other: str) -> None:
+    make_fewshot(tmp_path, "fewshot/pets")
+    files = {file.name.partition("_")[0]: file for file in tmp_path.rglob("annotations/*_meta.list*")}
+    line = files[one].read_text().splitlines()[0]
+    with files[other].open("a") as file:
+        file.write(f"{line}\n")
+    assert look(tmp_path, images=False)["fewshot/pets"].overlap == [line.split()[0]]
+
+
 def test_duplicates_are_expected_of_dsprites_only(tmp_path: Path) -> None:
     for option in ("vtab/dsprites_orientation", "vtab/dtd"):
         home = make_vtab(tmp_path, option)

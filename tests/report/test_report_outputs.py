@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -81,6 +82,12 @@ def test_numbers_of_a_full_report(full):
     assert ours["cifar100_n"] == "3" and float(ours["cifar100_ci95_low"]) < tasks[0] < float(ours["cifar100_ci95_high"])
     assert float(ours["peak_avg"]) > float(ours["group_avg"]) and float(ours["peeking_gap"]) > 0
     assert float(ours["natural"]) == pytest.approx(groups[0], abs=1e-3)
+    peaks = {task: [] for task in VTAB.task_names}
+    for line in read_csv(full.folder / "results.csv"):
+        if line["method"] == "karst" and line["peak_top1_pct"]:
+            peaks[line["task"]].append(float(line["peak_top1_pct"]))
+    groups = [fmean(fmean(peaks[task]) for task in members) for members in VTAB.groups.values()]
+    assert float(ours["peak_avg"]) == pytest.approx(fmean(groups), abs=1e-3)
     for line in (ours, lines["KARST", "paper"]):  # V-PETL Bench: accuracy * exp(-log10(1 + parameters / 10M))
         share = math.exp(-math.log10(1 + float(line["params_m"]) / 10))
         assert float(line["ppt"]) == pytest.approx(float(line["task_avg"]) / 100 * share, abs=1e-3)

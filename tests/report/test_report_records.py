@@ -1,5 +1,7 @@
 """Which files become runs and which do not; which runs become cells, rows and averages."""
 
+import csv
+import io
 import json
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ from karst_bench.records.identity import deciding_facts
 from karst_bench.report.experiment import default_facts, flat
 from karst_bench.report.figure_data import common_tasks
 from karst_bench.report.load import load_runs
+from karst_bench.report.results_csv import wide_csv
 from karst_bench.report.statistics import aggregate
 from karst_bench.report.suite import load_suite
 
@@ -209,6 +212,14 @@ def test_what_changes_a_number_makes_another_row(tmp_path, what):
     assert found[0].label == "karst" and found[1].label != "karst"
 
 
+def test_three_splits_of_one_seed_come_before_two_seeds_of_one_split(tmp_path):
+    """The case with most repeats is the first row."""
+    few = {"method": "lora", "task": "pets", "shots": 4, "protocol": "best_val"}
+    made = [record(split_seed=split, seed=0, last=60, **few) for split in (0, 1, 2)]
+    other = [record(split_seed=0, seed=seed, last=50, provenance__timm="1.0.9", **few) for seed in (5, 6)]
+    assert [row.tasks["pets@4"].scores for row in rows(tmp_path, *made, *other)["lora"]] == [[60] * 3, [50] * 2]
+
+
 def test_a_set_of_ones_own_with_more_classes_is_another_row(tmp_path):
     own = {"method": "lora", "task": "leaves", "group": "own", "config__dataset__name": "mine/leaves"}
     made = [record(seed=seed, config__dataset__classes=classes, **own) for seed, classes in ((0, 10), (1, 10), (2, 12))]
@@ -227,6 +238,26 @@ def test_common_tasks_are_those_that_give_most_rows_times_tasks(tmp_path):
             for task in (("cifar100", "dtd")[: len(tasks)])]  # fmt: skip
     settings = [row for found in rows(tmp_path, *made).values() for row in found]
     assert common_tasks(settings, VTAB.task_names) == ["cifar100", "dtd"]
+
+
+def test_an_average_is_of_each_tuning_by_itself(tmp_path):
+    searched = {"config__tuned": {"name": "ours", "values": {"recipe.lr": 0.03}, "listed": True}, "config__recipe__lr": 0.03}
+    found = rows(tmp_path, record(last=70), record(seed=1, last=80, **searched))
+    whole = aggregate.complete_results(found, ["cifar100"])
+    assert {row.tuned: row.tasks["cifar100"].scores for row in whole} == {"none": [70], "ours": [80]}
+
+
+def test_one_line_a_row_holds_test_accuracy_wherever_a_run_has_it(tmp_path):
+    """best_val looks at val to choose its epoch; val measures nothing else."""
+    looked = [{"epoch": 7, "split": "val", "top1_pct": 90.0}, {"epoch": 7, "split": "test", "top1_pct": 70.0}]
+    chosen = {"metrics__val_top1_best_pct": 90.0, "metrics__best_epoch": 7, "curves__checks": looked}
+    few = {"task": "pets", "shots": 4, "split_seed": 0}
+    write(tmp_path, record(protocol="best_val", last=70, **few, **chosen), record(protocol="val", metrics__val_top1_last_pct=60.0))
+    runs, left_out = load(tmp_path)
+    lines = list(csv.DictReader(io.StringIO(wide_csv("vtab", runs))))
+    assert left_out == [] and [(line["protocol"], line["fewshot/pets@4"], line["vtab/cifar100"]) for line in lines] == [
+        ("best_val", "70", ""), ("val", "", "60"),
+    ]  # fmt: skip
 
 
 def test_settings_are_rows_of_their_own(tmp_path):
