@@ -308,9 +308,12 @@ def test_tuned_values_differ_by_task_within_a_row(tmp_path):
 
     unlisted = record("fact_tk", "svhn", config__tuned={"name": "paper", "values": {}, "listed": False})
     made = [tuned("dtd", 10.0), tuned("dtd", 10.0, 1), tuned("pets", 0.1), unlisted, tuned("dtd", 5.0, 2)]
-    row, short, other = rows(tmp_path, *made, tuned("pets", 0.1, 1, config__recipe__batch=1))["fact_tk"]
+    made += [tuned("pets", 0.1, 1, config__recipe__batch=1)]
+    by_hand = record("fact_tk", "svhn", 1, hyper={"s": 7.0}, config__tuned={"name": "paper", "values": {}, "listed": False})
+    row, short, by_hand, other = rows(tmp_path, *made, by_hand)["fact_tk"]
     assert set(row.tasks) == {"dtd", "pets", "svhn"} and row.label == "fact_tk [tuned=paper]"
     assert len(row.tasks["dtd"].runs) == 2, "another value within a task is another cell"
+    assert by_hand.label == "fact_tk [tuned=paper, s=7]"
     assert short.label == "fact_tk [tuned=paper, method.s=5]" and other.label == "fact_tk [tuned=paper, recipe.batch=1]"
 
 

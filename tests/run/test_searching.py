@@ -74,24 +74,29 @@ def test_killed_in_each_stage_it_ends_the_same(words, tmp_path, monkeypatch, met
 @pytest.mark.parametrize("method", METHODS)
 def test_the_test_split_is_never_read_before_the_last_look(words, tmp_path, monkeypatch, method) -> None:
     """All images that are asked for, by the split they come from: 800 to train on, 200 to compare on, no other. What is compared
-    has the weights that the supernet learned, and its draws are not those of the training after it."""
+    is the candidate, with the weights that the supernet learned, whose draws are not those of the training after it."""
     prepared = prepare(settings_of(words(f"method={method}", "protocol=peek10")))
     splits = {id(images): name for name, images in prepared.task.splits.items()}
     assert "test" in splits.values()
     opened, read = [], SplitBatches._read
     monkeypatch.setattr(SplitBatches, "_read", lambda self, *a: opened.append(splits[id(self.split)]) or read(self, *a))
-    learned, seeds, same = {}, [], []
-    make, fit, look = searching._evolve, searching.fit, searching.top1
+    learned, seeds, same, chosen, compared, log = {}, [], [], [], [], []
+    make, fit, look, kind = searching._evolve, searching.fit, searching.top1, type(prepared.methods[0])
 
     def evolved(search, stage, net, saved):
         opened.append("evolve")
         learned.update(net["tensors"])
-        return make(search, stage, net, saved)
+        found = make(search, stage, net, saved)
+        log.extend(tuple(subnet) for *_, subnet in found["meta"]["log"])
+        return found
 
     def looked(model, *a, **k):
+        compared.append(chosen[-1])
         same.append(all(torch.equal(p, learned[name]) for name, p in trained(model).items()))
         return look(model, *a, **k)
 
+    choose = kind.choose
+    monkeypatch.setattr(kind, "choose", lambda self, subnet: chosen.append(tuple(subnet)) or choose(self, subnet))
     monkeypatch.setattr(searching, "_evolve", evolved)
     monkeypatch.setattr(searching, "top1", looked)
     monkeypatch.setattr(searching, "fit", lambda *a, **k: seeds.append(k["streams"].seed_of("dropout")) or fit(*a, **k))
@@ -99,7 +104,7 @@ def test_the_test_split_is_never_read_before_the_last_look(words, tmp_path, monk
     at = opened.index("evolve")
     assert set(opened[:at]) == {"train800"} and set(opened[at + 1 :]) == {"val200"}
     assert len(opened[at + 1 :]) == 8, "one look at each candidate"
-    assert same == [True] * 8 and seeds != [Streams(prepared.settings.seed).seed_of("dropout")]
+    assert same == [True] * 8 and compared == log and seeds != [Streams(prepared.settings.seed).seed_of("dropout")]
     assert len(found.artefacts[method].facts["subnet"]) == {"glora": 2 * 4 * 5, "noah": 3 * 2}[method]
 
 
