@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -79,7 +79,8 @@ def _run(flags: list[str], words: list[str]) -> None:
         chosen, many = group_words(overrides), sweeps.MULTIRUN in overrides or not {"-m", "--multirun"}.isdisjoint(flags)
         with friendly(overrides, lambda _: config.composed(chosen), options):
             words = left_to_runs(overrides) if many else overrides
-            failures = _hydra([*words, *config.search_path(), *flags], _apart(overrides))
+            failures = _Sweep(_apart(overrides), sweeps.runs_alike(overrides))
+            _hydra([*words, *config.search_path(), *flags], failures)
         failures.visit_again(overrides)
         if len(failures.raised) > 1:
             log.warning("%d runs failed; the same command tries them again", len(failures.raised))
@@ -107,9 +108,10 @@ def _apart(overrides: Sequence[str]) -> bool:
 @dataclass
 class _Sweep:
     """What did not end well. raised: what runs raised; busy: the words of runs that other processes had; apart: runs are in
-    processes of their own, whose news a launcher does not bring."""
+    processes of their own, whose news a launcher does not bring. alike: how many runs share the model of one."""
 
-    apart: bool = False
+    apart: bool
+    alike: Callable[[Sequence[str]], int]
     raised: list[Exception] = field(default_factory=list)
     busy: list[list[str]] = field(default_factory=list)
 
@@ -129,7 +131,7 @@ class _Sweep:
     def _visit(self, words: list[str]) -> None:
         stopping.safe_point()
         try:
-            _one(config.settings_of(words))
+            _one(config.settings_of(words), alike=self.alike(words))
         except BusyError:
             self.busy.append(words)
         except Exception as error:
@@ -138,11 +140,10 @@ class _Sweep:
             self.raised.append(error)
 
 
-def _hydra(arguments: list[str], apart: bool) -> _Sweep:
-    """Runs what the arguments compose; returns what did not end well, each told when it happened in a sweep."""
+def _hydra(arguments: list[str], failures: _Sweep) -> None:
+    """Runs what the arguments compose, and notes what did not end well, each told when it happened in a sweep."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing them
     config.register(ConfigStore.instance())
-    failures = _Sweep(apart)
 
     @hydra.main(config_path=str(config_dir()), config_name="config", version_base=compat.VERSION_BASE)
     def task(cfg: DictConfig) -> None:
@@ -157,20 +158,19 @@ def _hydra(arguments: list[str], apart: bool) -> _Sweep:
     sys.argv = [sys.argv[0], *arguments]
     handlers, level = list(logging.root.handlers), logging.root.level
     try:
-        with workers.launching() if apart else nullcontext() as launch:
+        with workers.launching() if failures.apart else nullcontext() as launch:
             task()
             failures.raised += [] if launch is None else launch.failures()
     finally:  # --info leaves a handler on standard output
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
-    return failures
 
 
 def _job(cfg: DictConfig, failures: _Sweep, launch: workers.Launch | None) -> None:
     """One run of what Hydra composed. launch: of the process that launched this one."""
     words = list(HydraConfig.get().overrides.task)
     try:
-        _one(resolve(config.complete(cfg, words)))
+        _one(resolve(config.complete(cfg, words)), alike=1 if failures.apart or launch else failures.alike(words))
     except Stopped as stopped:
         raise Stopped(stopped.number) from stopped  # without the state: a worker process may hand it on
     except Exception as error:
@@ -195,15 +195,15 @@ def _keep(error: Exception, words: list[str], failures: _Sweep, launch: workers.
         failures.raised.append(error)
 
 
-def _one(settings: Settings) -> None:
-    """Does what the settings say; a finished run is told before torch is imported."""
+def _one(settings: Settings, *, alike: int = 1) -> None:
+    """Does what the settings say; a finished run is told before torch is imported. alike: runs of this process with its model."""
     if settings.action == "train":
         if recall(settings, Store(settings.paths.results, settings.suite)) is not None:
             return
         log.info("%s: starting", settings.title)
         from karst_bench.run.pipeline import start
 
-        start(settings)
+        start(settings, alike=alike)
     else:
         from karst_bench.run.commands import act
 

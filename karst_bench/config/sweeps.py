@@ -8,7 +8,8 @@ import fnmatch
 import itertools
 import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,10 +21,11 @@ from karst_bench.config.messages import GROUPS
 from karst_bench.config.option_files import options, sweep_rows
 from karst_bench.config.settings import check_choice
 from karst_bench.config.sweep_files import read_sweep
-from karst_bench.config.words import plain_words, quoting_hint
+from karst_bench.config.words import key_of, plain_words, quoting_hint
 from karst_bench.errors import UserError
 
 MULTIRUN = "hydra.mode=MULTIRUN"
+ONE_MODEL = {"dataset", "seed", "protocol", "tuned", "recipe.lr", "recipe.wd", "recipe.epochs", "recipe.warmup"}
 log = logging.getLogger(__name__)
 
 
@@ -64,6 +66,18 @@ def axes(overrides: Sequence[str]) -> dict[str, list[str]]:
     """The swept keys and their values, in order."""
     swept = [override for override in _parsed(overrides) if override.is_sweep_override()]
     return {str(override.key_or_group): _choices(override) for override in swept}
+
+
+def runs_alike(overrides: Sequence[str]) -> Callable[[Sequence[str]], int]:
+    """Of the words of one run, how many runs of this sweep have its model, whatever their classes: those that differ from it in
+    data, seed or learning rate at most."""
+    telling = {key for key in axes(overrides) if key not in ONE_MODEL and not key.startswith("dataset.")}
+
+    def kind(words: Sequence[str]) -> frozenset[str]:
+        return frozenset(word for word in words if key_of(word) in telling)
+
+    counts = Counter(kind(job) for job in jobs(overrides))
+    return lambda words: max(counts[kind(words)], 1)
 
 
 def is_swept(override: str) -> bool:

@@ -15,8 +15,8 @@ COMPILE_FROM_STEPS = 13_000
 def choose_speed(wanted: str, device: torch.device, methods: Sequence[Method], *, steps: int, recompute: bool) -> str:
     """eager, graph or compile. auto: eager on a CPU; on CUDA graph, and compile where so many steps pay for it.
 
-    A method that makes Python choices at every step (graphable = False) is always run eagerly. On CUDA a compiled step is
-    captured too. Raises: UserError for graph without CUDA.
+    steps: of all runs that one compilation serves. A method that makes Python choices at every step (graphable = False) is always
+    run eagerly. On CUDA a compiled step is captured too. Raises: UserError for graph without CUDA.
     """
     if wanted == "graph" and device.type != "cuda":
         raise UserError("speed=graph needs a CUDA device and there is none here; use speed=auto, eager or compile")

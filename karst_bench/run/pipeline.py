@@ -40,23 +40,23 @@ def run(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecord:
     return recall(settings, store) or start(settings, watchers=watchers)
 
 
-def start(settings: Settings, *, watchers: Sequence[Callbacks] = ()) -> RunRecord:
-    """As `run`, for who has recalled already and found nothing."""
+def start(settings: Settings, *, watchers: Sequence[Callbacks] = (), alike: int = 1) -> RunRecord:
+    """As `run`, for who has recalled already and found nothing. alike: runs of this process that one compilation serves."""
     with stopping.listening():
         stopping.safe_point()
         store = Store(settings.paths.results, settings.suite)
         store.check_writable()
-        threads, prepared = _prepared(settings)
+        threads, prepared = _prepared(settings, alike)
         if (record := standing_record(prepared, store)) is not None:
             return record
         with stopping.deferred():
             return _leased(prepared, store, threads, watchers)
 
 
-def _prepared(settings: Settings) -> tuple[int, PreparedRun]:
+def _prepared(settings: Settings, alike: int) -> tuple[int, PreparedRun]:
     """(how many threads there are, the parts of the run)."""
     threads = use_threads(settings.threads)
-    prepared = prepare(settings)
+    prepared = prepare(settings, alike=alike)
     if slow_bf16(settings.precision, prepared.device):
         log.warning("this CPU has no bf16 arithmetic; precision=fp32, or precision=auto, is several times faster here")
     if crowded(prepared.device, threads):

@@ -40,7 +40,8 @@ Statistics = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """The parts of one run. settings: with the backbone's own input size and statistics; mean, std: of the normalisation."""
+    """The parts of one run. settings: with the backbone's own input size and statistics; mean, std: of the normalisation; alike:
+    how many runs of this process have its model."""
 
     settings: Settings
     methods: list[Method]
@@ -53,6 +54,7 @@ class PreparedRun:
     plan: EvaluationPlan
     id: str
     pace: PaceSettings | None = None
+    alike: int = 1
 
     @property
     def title(self) -> str:
@@ -101,7 +103,7 @@ class PreparedRun:
         if self.pace is not None:
             return "eager"
         steps = settings.recipe.epochs * -(-len(self.task.splits[self.plan.train]) // settings.recipe.batch)
-        return choose_speed(settings.speed, self.device, self.methods, steps=steps, recompute=settings.recompute)
+        return choose_speed(settings.speed, self.device, self.methods, steps=steps * self.alike, recompute=settings.recompute)
 
     def model(self, streams: Streams, artefacts: Mapping[str, Artefact]) -> nn.Module:
         """The backbone with its methods attached, on the device. artefacts: what scored methods found (run/scoring.py).
@@ -119,7 +121,7 @@ class PreparedRun:
         return net.to(self.device)
 
 
-def prepare(settings: Settings) -> PreparedRun:
+def prepare(settings: Settings, *, alike: int = 1) -> PreparedRun:
     """Finds and reads what a run needs: methods, data, weights, plan and id. Nothing is computed, nothing global changes.
 
     Raises: UserError naming all that is missing or wrong.
@@ -145,7 +147,7 @@ def prepare(settings: Settings) -> PreparedRun:
         std=std, plan=plan(settings.protocol, settings.recipe.epochs, task.splits),
         id=identify(settings.as_config(), weights_sha256=sha256, list_sha256=task.list_sha256, encoding=task.encoding,
                     pixels_sha256=task.pixels_sha256),
-        pace=pace,
+        pace=pace, alike=alike,
     )  # fmt: skip
 
 

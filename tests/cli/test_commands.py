@@ -164,11 +164,23 @@ def test_a_command_that_takes_overrides_keeps_them_in_order(monkeypatch: pytest.
 def test_a_key_that_the_swept_methods_alone_have_is_set_in_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, int]] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hydra_app, "_one", lambda settings: seen.append((settings.method["name"], settings.method["budget"])))
+    monkeypatch.setattr(hydra_app, "_one", lambda settings, **_: seen.append((settings.method["name"], settings.method["budget"])))
     words = ["-m", "dataset=mini/digits", "method.budget=30000", "method=spt_lora,spt_adapter"]
     assert hydra_app.main(words) == 0 and seen == [("spt_lora", 30000), ("spt_adapter", 30000)]
     assert hydra_app.main([*words[:-1], "method=spt_lora,karst"]) == hydra_app.main([*words[:-1], "method=karst,lora"]) == 2
     assert len(seen) == 2, "nothing ran"
+
+
+def test_a_run_of_a_sweep_is_told_how_many_have_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By that, and not alone, speed=auto on a GPU decides whether compiling pays."""
+    seen: list[tuple[str, int]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hydra_app, "_one", lambda settings, alike=1: seen.append((settings.method["name"], alike)))
+    words = ["dataset=mini/digits,mini/cells", "seed=0,1,2", "recipe.lr=0.1", "method.r=8"]
+    assert hydra_app.main(["-m", "method=lora,karst", *words]) == 0
+    assert seen == [("lora", 6)] * 6 + [("karst", 6)] * 6
+    seen.clear()
+    assert hydra_app.main(["method=karst", "dataset=mini/digits"]) == 0 and seen == [("karst", 1)]
 
 
 class Held:
@@ -180,7 +192,7 @@ def test_what_a_failed_run_held_is_free_for_the_next(tmp_path: Path, monkeypatch
     held: list[weakref.ref[Held]] = []
     there: list[int] = []
 
-    def runs(settings: object) -> None:
+    def runs(settings: object, **_: object) -> None:
         there.append(sum(one() is not None for one in held))
         model = Held()
         held.append(weakref.ref(model))

@@ -6,7 +6,7 @@ from karst_bench.config import compose as config
 from karst_bench.config.compose import compose
 from karst_bench.config.option_files import sweep_rows
 from karst_bench.config.sweep_files import read_sweep, sweep_names
-from karst_bench.config.sweeps import MULTIRUN, axes, expand, jobs
+from karst_bench.config.sweeps import MULTIRUN, axes, expand, jobs, runs_alike
 from karst_bench.config.swept_options import check_swept_options, left_to_runs
 from karst_bench.errors import UserError
 
@@ -151,6 +151,13 @@ def test_a_key_below_a_swept_option_is_the_runs_alone():
 def test_options_that_lack_a_key_are_named(words, names):
     with pytest.raises(UserError, match=names):
         check_swept_options(words)
+
+
+def test_runs_of_one_model_are_counted_whatever_their_data_and_seeds():
+    words = ["method=karst,lora", "recipe.batch=32,64", "dataset=mini/digits,mini/cells", "recipe.lr=1e-3,1e-2", "seed=0,1,2"]
+    alike = runs_alike(words)
+    assert [alike(job) for job in jobs(words)] == [2 * 2 * 3] * 48
+    assert runs_alike(["method=karst", "seed=0"])(["method=karst", "seed=0"]) == 1
 
 
 def test_other_words_pass_unchanged():

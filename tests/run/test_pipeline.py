@@ -1,5 +1,6 @@
 """One run from configuration to record, on embedded tasks: records, resume, failures, and the other actions."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from karst_bench.adapt.weights_file import find_weights
 from karst_bench.cli.hydra_app import main
 from karst_bench.config.compose import settings_of
 from karst_bench.engine.outcome import Interrupted
+from karst_bench.engine.speed import COMPILE_FROM_STEPS
 from karst_bench.errors import UserError
 from karst_bench.records.lease import Leases
 from karst_bench.records.store import Store
@@ -233,6 +235,13 @@ def test_bad_input_ends_in_one_line_with_code_2(mini_cache, overrides, expected,
     result = capsys.readouterr().err
     assert "Traceback" not in result
     assert all(word in result for word in expected), result
+
+
+def test_runs_that_share_a_compilation_pay_for_it_together(words) -> None:
+    prepared = dataclasses.replace(prepare(settings_of(words("method=karst"))), device=torch.device("cuda"))
+    steps = len(prepared.batches("train", train=True)) * prepared.settings.recipe.epochs
+    needed = -(-COMPILE_FROM_STEPS // steps)
+    assert [dataclasses.replace(prepared, alike=n).speed for n in (1, needed - 1, needed)] == ["graph", "graph", "compile"]
 
 
 @pytest.mark.parametrize(
