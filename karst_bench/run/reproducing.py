@@ -16,7 +16,6 @@ from karst_bench.config.compose import compose
 from karst_bench.config.settings import Settings, resolve, run_title
 from karst_bench.errors import UserError
 from karst_bench.records import record as schema
-from karst_bench.records.facts import Provenance
 from karst_bench.records.identity import LATER, deciding_facts
 from karst_bench.records.provenance import collect
 from karst_bench.records.record import RunRecord
@@ -86,7 +85,7 @@ class Reproduced:
         (split, before), (_, now) = self.recorded.metrics.accuracy(), self.here.metrics.accuracy()
         title = run_title(self.recorded.config)
         lines = [f"{self.recorded.id}  {title}: {split} top-1 recorded {before:.2f} %, here {now:.2f} %: {self.verdict}"]
-        lines += [f"    {line}" for line in _surroundings(self.recorded.provenance, self.here.provenance)]
+        lines += [f"    {line}" for line in _surroundings(self.recorded, self.here)]
         return "\n".join(lines)
 
     def _first_difference(self) -> int:
@@ -125,6 +124,7 @@ def reproduce(path: Path, words: Sequence[str] = ()) -> Reproduced:
     recorded = schema.load(path)
     settings = recorded_settings(recorded, words)
     prepared = prepare(settings)
+    settings = in_recorded_mode(settings, recorded, prepared.device.type)
     for what, before, now in (("backbone weights", recorded.weights.sha256, prepared.weights_sha256),
                               ("split lists", recorded.data.list_sha256, prepared.task.list_sha256)):  # fmt: skip
         if before != now:
@@ -133,6 +133,15 @@ def reproduce(path: Path, words: Sequence[str] = ()) -> Reproduced:
     if (here := run(settings)) == recorded:
         raise UserError(f"{path.name}: paths.results={settings.paths.results} holds this very record; give an empty folder")
     return Reproduced(recorded, here, _seeds(recorded, path.parent))
+
+
+def in_recorded_mode(settings: Settings, recorded: RunRecord, device: str) -> Settings:
+    """With a GPU's run on a GPU, steps run as they did then: what speed=auto chose may have been for a whole sweep, and every mode
+    rounds in its own way."""
+    then = recorded.provenance.device, recorded.speed.mode
+    if device != "cuda" or settings.speed != "auto" or then[0] in (None, "cpu") or then[1] is None:
+        return settings
+    return settings.replace(speed=then[1])
 
 
 def check_places(words: Sequence[str]) -> None:
@@ -206,14 +215,16 @@ def _cell(record: RunRecord) -> tuple[Any, ...]:
     return facts, record.weights.sha256, lists, *(packages.get(name) for name in LIBRARIES)
 
 
-def _surroundings(before: Provenance, now: Provenance) -> Iterator[str]:
-    """What of machine and libraries is not the same."""
+def _surroundings(recorded: RunRecord, here: RunRecord) -> Iterator[str]:
+    """What of machine, libraries and mode is not the same."""
+    before, now = recorded.provenance, here.provenance
     pairs = [
         ("commit", before.commit and before.commit[:7], now.commit and now.commit[:7]),
         ("device", before.device, now.device),
         ("processor", before.cpu_model, now.cpu_model),
         ("instructions", before.cpu_capability, now.cpu_capability),
         ("threads", before.threads, now.threads),
+        ("steps", recorded.speed.mode, here.speed.mode),
     ]
     pairs += [(name, before.packages.get(name), now.packages.get(name)) for name in LIBRARIES]
     yield from (f"{name}: recorded {was}, here {here}" for name, was, here in pairs if was != here)

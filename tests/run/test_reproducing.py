@@ -14,7 +14,14 @@ from karst_bench.records import identity
 from karst_bench.records import record as schema
 from karst_bench.records.record import RunRecord
 from karst_bench.run.pipeline import run
-from karst_bench.run.reproducing import Reproduced, _seeds, chosen_records, recorded_settings, reproduce
+from karst_bench.run.reproducing import (
+    Reproduced,
+    _seeds,
+    chosen_records,
+    in_recorded_mode,
+    recorded_settings,
+    reproduce,
+)
 
 WORDS = ["method=lora", "method.r=2", "dataset=mini/digits", "backbone=vit_mini", "backbone.model_args.depth=1",
          "backbone.weights=none", "recipe.epochs=1", "recipe.batch=500", "threads=1", "device=cpu", "protocol=val",
@@ -125,6 +132,17 @@ def test_repeats_of_a_few_shot_cell_are_its_splits(folder: Path, again: Reproduc
     value = again.recorded.metrics.accuracy()[1]
     assert sorted(found.seeds) == pytest.approx([value, value + 1.0, value + 2.0])
     assert "within the splits: +1.00 points" in found.text and "(95 %, 3 splits)" in found.text
+
+
+@pytest.mark.parametrize(
+    ("there", "mode", "here", "speed"),
+    [("NVIDIA H200", "compile", "cuda", "compile"), ("NVIDIA H200", "graph", "cuda", "graph"),
+     ("NVIDIA H200", None, "cuda", "auto"), ("NVIDIA H200", "compile", "cpu", "auto"), ("cpu", "eager", "cuda", "auto")],
+)  # fmt: skip
+def test_a_run_of_a_gpu_is_reproduced_in_its_mode(again: Reproduced, there: str, mode: str | None, here: str, speed: str) -> None:
+    own = again.recorded
+    recorded = replace(own, provenance=replace(own.provenance, device=there), speed=replace(own.speed, mode=mode))
+    assert in_recorded_mode(recorded_settings(own), recorded, here).speed == speed
 
 
 def test_a_run_is_not_held_against_itself(folder: Path, tmp_path: Path) -> None:
