@@ -8,6 +8,7 @@ from pathlib import Path
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from karst_bench.errors import UserError
@@ -26,6 +27,8 @@ def opened_study(file: Path, name: str, space: Mapping[str, BaseDistribution], p
     try:
         storage = JournalStorage(JournalFileBackend(str(file), lock_obj=lock))
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=pruner)
+        if study.directions != [StudyDirection.MAXIMIZE]:  # no value of ours would ever count, or the worst would be the best
+            raise ValueError(f"its directions are {[way.name.lower() for way in study.directions]}, not ['maximize']")
         for trial in study.get_trials(deepcopy=False):
             _check(trial, space)
     except Exception as error:  # whatever lines of others make Optuna raise

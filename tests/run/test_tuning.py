@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import multiprocessing
 import os
+import re
 import signal
 import time
 from types import SimpleNamespace
@@ -97,6 +98,17 @@ def test_a_line_that_was_broken_off_is_left_out(words, bowl):
     for size in (3, 4):
         tuning.Worker(tuning.search(words), size).work()
     assert len(tuning.Worker(tuning.search(words), 4).study.trials) == 4
+
+
+@pytest.mark.parametrize("directions", ["[]", "[1]", "[2, 2]"])
+def test_a_journal_that_searches_another_way_is_refused(directions, words, bowl):
+    """Without a direction no trial would ever count, so that the search never ended; 1 means that the worst is the best."""
+    journal = tuning.Worker(tuning.search(words), 1).search.folder / "journal.log"
+    bent = re.sub(r'"directions": ?\[2\]', f'"directions": {directions}', journal.read_text())
+    assert bent != journal.read_text()
+    journal.write_text(bent)
+    with pytest.raises(UserError, match=r"no journal of this search .*its directions are"):
+        tuning.Worker(tuning.search(words), 1)
 
 
 def test_a_journal_of_something_else_is_refused(words, bowl):
