@@ -135,7 +135,7 @@ def report(
         raise UserError(f"report {' '.join(words or [])}: the one thing to add is diff paper; the rest is key=value: suite=vtab")
     named = tuple(dict.fromkeys(o for name in tasks.split(",") if name.strip() for o in dataset_members(name.strip())))
     to = out or results / "report" / (f"{suite}_named" if named else suite)
-    made = write_report(suite, record_folders(results, suite, records), to, pictures, contrasts, results, named)
+    made = write_report(suite, record_folders(exchange.there(results), suite, records), to, pictures, contrasts, results, named)
     print(terminal_text(made, sys.stdout.isatty(), "paper_diff" if words else ""))
 
 

@@ -33,7 +33,7 @@ def chosen_sets(
 
 def _named(name: str, bare: tuple[str, ...]) -> list[str]:
     """The options that a name means: itself, those with it as their last part, else those whose folder it is."""
-    known = [option for option in options("dataset") if option.partition("/")[0] in SUITES]
+    known = [option for option in options("dataset") if option.partition("/")[0] in SUITES or _of_plugin(option)]
     if name in known:
         return [name]
     members = [f"{suite}/{name}" for suite in bare if f"{suite}/{name}" in known]
@@ -42,6 +42,11 @@ def _named(name: str, bare: tuple[str, ...]) -> list[str]:
         near = nearest(name, [*known, *(option.rpartition("/")[2] for option in known)])
         raise UserError(f"tasks={name}: no such set{near} (choose from {', '.join(known)})")
     return members
+
+
+def _of_plugin(option: str) -> bool:
+    """Whether an option of another folder is a set that lies as one of the suites' does."""
+    return "/" in option and dataset_config(option).get("suite") in SUITES
 
 
 def prepare_sets(

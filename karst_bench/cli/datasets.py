@@ -19,10 +19,14 @@ from karst_bench.data.setup.fewshot import missing_images, place_lists, unpack
 def audit(root: Path, tasks: str | None, *, images: bool, as_json: bool) -> int:
     """Audits the chosen sets under `root` and prints; 0 where all are sound, else 1. Raises: UserError where there is none.
 
-    Where every image was opened, its time is kept beside the lists, for `data status`.
+    Where every image was opened, its time is kept beside the lists, for `data status`. tasks=folder: a set of one's own.
     """
-    found = auditing.audit(root, chosen_sets(tasks), images=images)
-    if images:
+    if tasks == "folder":
+        own = auditing.audit_own(own_dataset(root, []), images=images)
+        found = {own.option: own}
+    else:
+        found = auditing.audit(root, chosen_sets(tasks), images=images)
+    if images and tasks != "folder":
         for finding in found.values():
             keep_audit(finding)
     if as_json:
@@ -52,12 +56,18 @@ def _print_table(findings: list[auditing.Finding]) -> None:
                 console.print(f"{found.option}: {title.replace('_', ' ')}: and {len(lines) - 5} more (--json has all)")
 
 
+def own_dataset(root: Path, words: list[str]) -> Mapping[str, Any]:
+    """The configuration of a set of one's own. Raises: UserError."""
+    from karst_bench.config.compose import settings_of
+
+    return settings_of(["dataset=folder", f"dataset.root={root}", *words]).dataset
+
+
 def own_lists(root: Path, to: Path | None, words: list[str]) -> int:
     """Writes the lists of a set of one's own and prints how long each is. Raises: UserError."""
-    from karst_bench.config.compose import settings_of
     from karst_bench.data.sources.own import write_lists_of
 
-    dataset = settings_of(["dataset=folder", f"dataset.root={root}", *words]).dataset
+    dataset = own_dataset(root, words)
     to = to or (root if root.is_dir() else root.parent)
     for name, count in write_lists_of(dataset, to).items():
         print(f"{to / name}: {count} lines")

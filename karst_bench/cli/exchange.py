@@ -20,6 +20,13 @@ Results = Annotated[
 SuiteName = Annotated[str, typer.Option(help="vtab, mini, or the suite of runs of your own.")]
 
 
+def there(results: Path) -> Path:
+    """A results folder to read. Raises: UserError for a named one that is not there; before the first run `results` is not."""
+    if not results.is_dir() and results != Path("results"):
+        raise UserError(f"results={results}: there is no such folder; give the paths.results that the runs went to")
+    return results
+
+
 def compare(
     first: Annotated[
         str, typer.Argument(metavar="A", help="A folder of records or results, a commit, reference, own, imported, or a suite.")
@@ -99,7 +106,7 @@ def export(
     from karst_bench.report import exchange
     from karst_bench.report.sources import record_folders, suite_runs
 
-    _, runs, left_out = suite_runs(record_folders(results, suite, records), suite)
+    _, runs, left_out = suite_runs(record_folders(there(results), suite, records), suite)
     cells = exchange.exported_cells(runs)
     exchange.write_export(cells, to)
     print(f"{to}: {len(cells)} cells of {len(runs)} runs; {len(left_out)} files left out")

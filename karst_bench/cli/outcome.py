@@ -1,12 +1,14 @@
 """How a command ends: exit codes, and one sentence instead of a traceback.
 
 0 done, 1 a run failed, 2 bad input, 3 other workers hold what is left; 128 + the signal where one asked for a stop: 143 for
-SIGTERM, 130 for Ctrl-C.
+SIGTERM, 130 for Ctrl-C, 141 where whoever reads the output has left (`... | head`).
 """
 
 import os
+import select
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from karst_bench import stopping
@@ -14,7 +16,7 @@ from karst_bench.errors import BusyError, UserError
 from karst_bench.names import escaped
 from karst_bench.stopping import Stopped, StoppedAtOnce
 
-DONE, FAILED, BAD_INPUT, BUSY, STOPPED = 0, 1, 2, 3, 130
+DONE, FAILED, BAD_INPUT, BUSY, STOPPED, UNREAD = 0, 1, 2, 3, 130, 141
 
 
 def exit_code(act: Callable[[], object], *, debug: bool) -> int:
@@ -22,6 +24,7 @@ def exit_code(act: Callable[[], object], *, debug: bool) -> int:
     try:
         with stopping.listening():
             result = act()
+            sys.stdout.flush()
             stopping.forget()  # all is done: nothing was left to stop, and a requeued job would have nothing to do
         return result if isinstance(result, int) else DONE
     except (Stopped, StoppedAtOnce) as stopped:
@@ -36,10 +39,22 @@ def exit_code(act: Callable[[], object], *, debug: bool) -> int:
         print(f"error: {escaped(str(error))}", file=sys.stderr)
         return BUSY if isinstance(error, BusyError) else BAD_INPUT
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whatever is left to say goes there without complaint
+            return UNREAD
         if debug:
             raise
         print(f"error: {type(error).__name__}: {escaped(str(error))}\ndebug=true shows the traceback", file=sys.stderr)
         return FAILED
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader has left."""
+    with suppress(OSError, ValueError):
+        seen = select.poll()
+        seen.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in seen.poll(0))
+    return False
 
 
 def leave(code: int) -> NoReturn:

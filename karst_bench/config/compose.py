@@ -72,15 +72,16 @@ def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         overrides = plain_words([*overrides, *words])
         cfg = with_paths(composed(overrides))
     given = given_keys(overrides)
+    cfg = with_own_set(cfg)  # before the tables, which know a set by its name
     entry = tuned_entry(_with_own_backbone(cfg, given))
     if words := setting_words(entry, given):
-        cfg = with_paths(composed([*overrides, *words]))
+        cfg = with_own_set(with_paths(composed([*overrides, *words])))
     if cfg.suite is None:
         cfg.suite = "mini" if cfg.dataset.suite == "mini" else "vtab"
     protocol = OmegaConf.to_container(cfg.protocol)
     assert isinstance(protocol, dict)
     check_protocol({str(key): value for key, value in protocol.items()})
-    cfg = with_suite(with_own_set(_with_own_backbone(cfg, given)), given)
+    cfg = with_suite(_with_own_backbone(cfg, given), given)
     if cfg.precision == "auto":
         cfg.precision = native_precision(cfg.device)
     return with_augment(with_tuned(cfg, entry, given), given)

@@ -61,6 +61,8 @@ def _check_backbone(backbone: Mapping[str, Any]) -> None:
         given = backbone.get(key)
         if given is not None and not (isinstance(given, list) and len(given) == 3 and all(map(_is_finite, given))):
             raise UserError(f"backbone.{key}={given} must be three numbers, one a channel, or null")
+        if given is not None and key == "std" and min(given) <= 0:
+            raise UserError(f"backbone.std={given} must be above 0, as pictures are divided by it")
     arguments = backbone.get("model_args")
     if arguments is not None and not isinstance(arguments, Mapping):
         raise UserError(f"backbone.model_args={arguments} must be key: value pairs for timm, or null")

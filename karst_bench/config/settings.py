@@ -24,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "format": ("text", "json", "csv", "onnx", "torch", "folder", "peft"),
     "suite": ("vtab", "mini"),
 }
+DATASET_KEYS = ("name", "task", "suite", "group", "classes", "source")  # without which no run says what it was
 SHOTS = (1, 2, 4, 8, 16)
 
 
@@ -161,6 +162,13 @@ def _check(values: Mapping[str, Any]) -> None:
         if dataset.get("root") is None:
             raise UserError(f"dataset=folder needs dataset.root=, one of {FORMS}")
         return
+    needed = (*DATASET_KEYS, *(("folder",) if dataset.get("source") == "folder" else ()))
+    lacking = [key for key in needed if dataset.get(key) is None]
+    if dataset.get("source") == "tfds" and "builder" not in (dataset.get("tfds") or ()):
+        lacking.append("tfds.builder")
+    if lacking:
+        raise UserError(f"dataset={dataset.get('name')}: its file does not say {', '.join(lacking)}; conf/dataset/vtab/dtd.yaml "
+                        "shows every key, most of which come from its base, defaults: [vtab/_base@_here_, _self_]")  # fmt: skip
     shots = dataset.get("shots")
     if shots is not None and shots not in SHOTS:
         raise UserError(

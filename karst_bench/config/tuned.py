@@ -53,7 +53,7 @@ def tuned_entry(cfg: DictConfig | Mapping[str, Any]) -> TunedEntry | None:
     over the suite's for the datasets it lists.
     Raises: UserError for a setting that is none, and for a searched table that does not say on which backbone.
     """
-    kind, method, dataset = cfg["tuned"]["name"], cfg["method"]["name"], cfg["dataset"]["name"]
+    kind, method, dataset = cfg["tuned"]["name"], cfg["method"]["name"], cfg["dataset"].get("name")
     if kind == "none":
         return None
     suite, backbone = cfg["dataset"]["suite"], cfg["backbone"]

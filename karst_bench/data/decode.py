@@ -31,6 +31,7 @@ BITS_PER_SAMPLE = 258  # of TIFF
 WHITE_16, WHITE_FLOAT = 65535.0, 1.0
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")  # of what is to be read
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA", "PCX")
+HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 ROWS_AT_ONCE = 2**22  # pixels of a deep picture that are scaled in one go, each as 24 bytes of numbers
 # How files of pictures begin; RIFF and ftyp files say what they are a few bytes later.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xffO\xffQ")
@@ -78,8 +79,16 @@ def decode_bytes(data: bytes, origin: Path | str, white: float | None = None) ->
         raise
     except Image.DecompressionBombError as error:
         raise BadImageError(f"{origin}: {error}") from error
+    except PIL.UnidentifiedImageError as error:
+        raise BadImageError(f"{origin}: not a readable image ({_unidentified(data)})") from error
     except _DECODER_ERRORS as error:
         raise BadImageError(f"{origin}: not a readable image ({error}); the file is damaged or cut short") from error
+
+
+def _unidentified(data: bytes) -> str:
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF:
+        return "HEIC, as telephones write it, which is not read here; save it as JPEG or PNG"
+    return f"it begins as none of {', '.join(_formats())} does, or is cut short there"
 
 
 def opened_image(file: Path | BinaryIO) -> Image.Image:

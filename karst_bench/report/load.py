@@ -172,21 +172,33 @@ def load_folders(folders: Mapping[str, Path], suite: str) -> tuple[list[Run], li
 def load_runs(folder: Path, suite: str, origin: str = "own") -> tuple[list[Run], list[str]]:
     """All valid finished runs under `folder` (…/runs/<suite>), sorted by id, and a line for every file left out.
 
-    A run of the other suite in this folder, a second file with the same id and a symbolic link out of it are left out.
+    A run of the other suite in this folder, a second file with the same id and a symbolic link out of it are left out; where two
+    files of one id say different things, both are: which of them is the run is not for the order of their names to say.
     """
     runs: dict[str, Run] = {}
+    disputed: dict[str, str] = {}  # id: the files that say different things of it
     left_out: list[str] = []
     for path in sorted(folder.rglob("*.json")) if folder.is_dir() else []:
         try:
             if not path.resolve().is_relative_to(folder.resolve()):
                 raise BadRecordError("a link to a file outside this folder")
             run = replace(read_run(path, suite), origin=origin, file=path.relative_to(folder).as_posix())
-            if run.id in runs:
+            first = runs.setdefault(run.id, run)
+            if _measured(first) != _measured(run):
+                disputed[run.id] = f"{disputed.get(run.id, first.file)} and {run.file}"
+            elif first is not run:
                 raise BadRecordError(f"duplicate of record {run.id}")
-            runs[run.id] = run
         except BadRecordError as error:
             left_out.append(f"{printable(path.relative_to(folder).as_posix())}: {printable(str(error))}")
+    for key, named in sorted(disputed.items()):
+        del runs[key]
+        left_out.append(f"record {key}: {printable(named)} say different things of it; none of them counts")
     return [runs[key] for key in sorted(runs)], left_out
+
+
+def _measured(run: Run) -> tuple[object, ...]:
+    """What two files of one run, done on two machines perhaps, have to agree on."""
+    return run.last, run.peak, run.val, run.test_images, run.val_images, run.params
 
 
 def read_run(path: Path, suite: str) -> Run:

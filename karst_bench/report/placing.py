@@ -186,7 +186,8 @@ def _unplaced(
             continue
         if place_of(run) in conflicts:
             others = [f"{other.origin}/{other.id}" for other in conflicts[place_of(run)].runs if place_of(other) != place_of(run)]
-            reason = f"seed {run.seed} of {run.method} on {run.dataset} says otherwise in {', '.join(others)}; none of them counts"
+            said = "has the curves of" if conflicts[place_of(run)].copied else "says otherwise in"
+            reason = f"seed {run.seed} of {run.method} on {run.dataset} {said} {', '.join(others)}; none of them counts"
         elif place_of(run) in names:
             reason = f"seed {run.seed} of {run.method} on {run.dataset} is counted once, by another file that says the same"
         else:

@@ -26,7 +26,7 @@ from karst_bench.report.sections import (
     sections_of,
     statistics_tables,
 )
-from karst_bench.report.sources import published_folders, source_lines, suite_runs
+from karst_bench.report.sources import check_named, published_folders, source_lines, suite_runs
 from karst_bench.report.statistics.contrasts import declared_pairs
 from karst_bench.report.suite import FEW_SHOT, KERNELS, MAIN, Suite
 from karst_bench.report.table_model import Table
@@ -66,6 +66,7 @@ def write_report(
     Raises: UserError for an unknown suite or a folder that cannot be written.
     """
     layout, runs, left_out = suite_runs(folders, suite)
+    check_named(tasks, runs)
     printed = paper.printed_tables(layout) if not tasks else {}
     placed = place_runs(runs, layout, tasks)
     sections = sections_of(layout, placed, printed)

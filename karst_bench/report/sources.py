@@ -7,6 +7,7 @@ from pathlib import Path
 from karst_bench import files
 from karst_bench.config.sweep_files import SUITES
 from karst_bench.errors import UserError, nearest
+from karst_bench.report.experiment import known_options
 from karst_bench.report.load import Run, load_folders
 from karst_bench.report.suite import Suite, load_suite
 
@@ -28,6 +29,14 @@ def suite_runs(folders: Mapping[str, Path], suite: str) -> tuple[Suite, list[Run
         return Suite(suite, (), (), {}), own, left_out
     known = [*SUITES, *sorted({run.suite for run in runs} - {*SUITES, "fewshot", "fgvc"})]
     raise UserError(f"suite={suite}: unknown; use one of {', '.join(known)}{nearest(suite, known)}")
+
+
+def check_named(tasks: Sequence[str], runs: Sequence[Run]) -> None:
+    """Raises: UserError for a dataset that neither conf/ nor any run has."""
+    known = sorted({*known_options("dataset"), *(run.dataset for run in runs)})
+    if odd := [name for name in tasks if name not in known]:
+        raise UserError(f"tasks={odd[0]}: no dataset, and no run of one, has this name{nearest(odd[0], known)}; "
+                        f"use {', '.join(known)}")  # fmt: skip
 
 
 def stored_suite(suite: str) -> str:

@@ -119,6 +119,9 @@ def test_asking_a_generator_for_help_makes_nothing(
         ("data prepare tasks=dtd", "DIR"),
         ("report suit=mini", "did you mean suite"),
         ("report suite=imagenet", "vtab, mini"),
+        ("report suite=mini tasks=mini/digit pictures=false", "did you mean mini/digits"),
+        ("report results=no/such/folder", "there is no such folder"),
+        ("export results=no/such/folder", "there is no such folder"),
         ("tune method=lora trials=0", "trials"),
         ("tune method=lora protocol=last", "protocol= cannot be chosen here"),
         ("status sed=1", "did you mean seed"),
@@ -252,6 +255,20 @@ def _raise(error: BaseException) -> None:
 def test_how_an_act_ends(error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(lambda: _raise(error), debug=False) == code
     assert capsys.readouterr().err == said
+
+
+def test_a_reader_who_has_left_is_no_error() -> None:
+    """`karst-bench status | head -1`: no sentence, no traceback, and what the interpreter would say when it ends."""
+    program = ("from karst_bench.cli.outcome import exit_code, leave\nimport sys\n"
+               "sys.stdin.readline()\nleave(exit_code(lambda: print('x' * 10 ** int(sys.argv[1])), debug=False))\n")  # fmt: skip
+    for size in ("0", "6"):
+        words = [sys.executable, "-c", program, size]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+            assert process.stdin and process.stdout and process.stderr
+            process.stdout.close()
+            process.stdin.write(b"now\n")
+            process.stdin.close()
+            assert (process.wait(), process.stderr.read()) == (141, b"")
 
 
 def test_ctrl_c_while_libraries_are_imported_is_a_sentence() -> None:

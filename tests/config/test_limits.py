@@ -22,6 +22,7 @@ REFUSED = {
     "backbone.model_args={depth:0}": "must be at least 1",
     "seed=null": "seed=null is no value of seed",
     "backbone.mean=[1]": "three numbers",
+    "backbone.std=[0.5,0,0.5]": "must be above 0",
     "backbone.model_args=3": "key: value",
     "topk=0": "must be at least 1",
     "cache_gb=nan": "is no number",

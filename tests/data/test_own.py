@@ -1,5 +1,6 @@
 """Sets of one's own: every form they lie in, what is drawn, what is refused, and what binds a record to the pictures."""
 
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 from miniatures import image
+from omegaconf import OmegaConf
+from PIL import Image
 
 from karst_bench.cli.app import main
 from karst_bench.config.compose import settings_of
 from karst_bench.config.option_files import option_config
+from karst_bench.config.tuned import backbone_facts, table_path
 from karst_bench.data import load_task
-from karst_bench.data.sources.own import split_rows
+from karst_bench.data.sources.own import split_rows, write_lists_of
 from karst_bench.data.task import Task
 from karst_bench.errors import UserError
 from karst_bench.own_sets import SPLITS
@@ -88,8 +92,6 @@ def test_every_form_is_the_same_task(form: str, tmp_path: Path) -> None:
 
 
 def test_labels_are_the_folders_in_order(tmp_path: Path) -> None:
-    from PIL import Image
-
     for label, name in enumerate(NAMES):
         for number in range(4):
             (tmp_path / "s" / name / "deeper").mkdir(parents=True, exist_ok=True)
@@ -224,3 +226,77 @@ def test_lists_are_written_as_they_are_split_and_read_back(tmp_path: Path, capsy
     assert listed.list_sha256 == drawn.list_sha256 and not listed.own_split
     assert dataset_at(tmp_path / "s")["label_names"] == list(NAMES)
     assert main(["data", "lists", f"root={tmp_path / 's'}"]) == 2
+
+
+def test_a_link_back_up_is_not_followed(tmp_path: Path, lines: list[str]) -> None:
+    """It would show each picture under forty names, and those of the other classes as this one's."""
+    paint(tmp_path / "s", 5)
+    (tmp_path / "s/ash/loop").symlink_to("..")
+    (tmp_path / "s/cedar/deep").mkdir()
+    (tmp_path / "s/cedar/deep/up").symlink_to("../../cedar")
+    (tmp_path / "elsewhere").mkdir()
+    image(tmp_path / "elsewhere/more.jpg", np.random.default_rng(9), 12, 16)
+    (tmp_path / "s/birch tree/linked").symlink_to(tmp_path / "elsewhere")  # what is not above is followed
+    task = task_at(tmp_path / "s", tmp_path / "c")
+    assert sum(len(task.splits[name]) for name in SPLITS) == 16
+    assert any("2 links lead to folders that they lie in" in line and "ash/loop" in line for line in task.notes)
+
+
+def test_names_of_any_bytes_are_read_and_a_list_that_cannot_hold_one_is_not_written(tmp_path: Path) -> None:
+    paint(tmp_path / "s", 10)
+    first = tmp_path / "s/ash/000.jpg"
+    for name in ("a\nb.jpg", os.fsdecode(b"latin\xe9.jpg"), "back\\slash.jpg"):
+        first = first.rename(first.with_name(name))
+        assert len(task_at(tmp_path / "s", tmp_path / "c").splits["train"]) == 18
+        with pytest.raises(UserError, match="a list cannot hold the path 'ash/"):
+            write_lists_of(dataset_at(tmp_path / "s"), tmp_path / "lists")
+        assert not (tmp_path / "lists").exists()
+    first = first.rename(first.with_name("000.jpg"))
+    (tmp_path / "s/ash").rename(tmp_path / "s" / os.fsdecode(b"\xe9"))
+    with pytest.raises(UserError, match="its bytes are no UTF-8.*rename it"):
+        dataset_at(tmp_path / "s")
+    (tmp_path / "s" / os.fsdecode(b"\xe9")).rename(tmp_path / "s" / "ash ")
+    with pytest.raises(UserError, match="cannot hold the name 'ash ' of a class"):
+        write_lists_of(dataset_at(tmp_path / "s"), tmp_path / "lists")
+
+
+def test_a_class_that_is_not_tested_and_a_turned_picture_are_told(tmp_path: Path, lines: list[str]) -> None:
+    paint(tmp_path / "s", 5)
+    paint(tmp_path / "s", 1, ("zelkova",))
+    with Image.open(tmp_path / "s/ash/000.jpg") as picture:
+        turned = Image.Exif()
+        turned[0x0112] = 6
+        picture.save(tmp_path / "s/ash/000.jpg", exif=turned)
+    notes = task_at(tmp_path / "s", tmp_path / "c").notes
+    for said in ("1 of 4 classes are not tested, as test has no picture of theirs: zelkova", "1 of 16 pictures looked at carry an EXIF"):
+        assert any(said in line for line in notes) and any(said in line for line in lines)
+
+
+def test_the_audit_names_every_picture_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paint(tmp_path / "s", 5)
+    assert main(["data", "audit", f"root={tmp_path / 's'}", "tasks=folder"]) == 0
+    shutil.copyfile(tmp_path / "s/ash/001.jpg", tmp_path / "s/ash/004.jpg")
+    (tmp_path / "s/ash/000.jpg").write_bytes(b"")
+    (tmp_path / "s/cedar/003.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    capsys.readouterr()
+    assert main(["data", "audit", f"root={tmp_path / 's'}", "tasks=folder"]) == 1
+    out = capsys.readouterr().out
+    assert "unreadable: ash/000.jpg" in out and "unreadable: cedar/003.jpg" in out
+    assert not (tmp_path / "s/audit.json").exists()
+    (tmp_path / "s/ash/000.jpg").write_bytes((tmp_path / "s/ash/001.jpg").read_bytes())
+    with pytest.raises(UserError, match=r"HEIC.*save it as JPEG or PNG.*tasks=folder` lists all that is wrong"):
+        task = task_at(tmp_path / "s", tmp_path / "c")
+        _ = [task.splits[name] for name in SPLITS]
+
+
+def test_what_was_searched_on_a_set_of_ones_own_is_found_by_its_name(tmp_path: Path) -> None:
+    """The tables were asked before the set had one: tuned=ours then ran the defaults."""
+    paint(tmp_path / "s", 4)
+    words = ("method=lora", "backbone=vit_mini", f"paths.results={tmp_path}")
+    facts = backbone_facts(settings_of(list(words)).as_config()["backbone"])
+    table = {"source": "a search", "searched": [{"backbone": facts, "values": {"own/s": {"recipe.lr": 0.123}}, "provenance": {}}]}
+    path = table_path(tmp_path / "tuned", "ours", "lora")
+    path.parent.mkdir(parents=True)
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(table)))
+    found = settings_of([*words, "dataset=folder", f"dataset.root={tmp_path / 's'}", "tuned=ours"]).as_config()
+    assert (found["dataset"]["name"], found["recipe"]["lr"]) == ("own/s", 0.123)

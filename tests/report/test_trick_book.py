@@ -8,7 +8,9 @@ from report_records import id_of, record, write
 
 from karst_bench.records import record as schema
 from karst_bench.report.load import load_folders
+from karst_bench.report.placing import place_runs
 from karst_bench.report.statistics import aggregate
+from karst_bench.report.suite import load_suite
 
 CELL = "cifar100"
 TUNED = {"name": "ours", "values": {"recipe.lr": 0.003}, "listed": True}
@@ -216,6 +218,30 @@ def test_an_honest_seed_joins_and_an_agreeing_copy_counts_once(tmp_path):
     runs, left_out = load_folders(dict.fromkeys(("reference", "own"), tmp_path / "b" / "runs" / "vtab"), "vtab")
     (row,) = aggregate.method_results(runs)["lora"]
     assert left_out == [] and [run.origin for run in row.runs] == ["reference"] and row.conflicts == ()
+
+
+@pytest.mark.parametrize("last", [60.0, 99.0])
+def test_one_run_under_two_seeds_is_a_conflict(tmp_path, last):
+    """Losses of different seeds differ in every epoch: equal ones are one run, and would make the interval narrower than it is."""
+    loss = [1.0 / epoch for epoch in range(1, 101)]
+    honest = [record("lora", CELL, seed, 60.0, curves__train_loss=[seed + value for value in loss]) for seed in range(3)]
+    write(tmp_path, *honest, record("lora", CELL, 7, last, curves__train_loss=[1 + value for value in loss]))
+    runs, left_out = load_folders({"own": tmp_path / "runs" / "vtab"}, "vtab")
+    (row,) = aggregate.method_results(runs)["lora"]
+    (conflict,) = row.conflicts
+    assert left_out == [] and [run.seed for run in row.runs] == [0, 2]
+    assert "seed 1 (own/" in conflict.line and "seed 7 (own/" in conflict.line and "same curves" in conflict.line
+    unplaced = place_runs(runs, load_suite("vtab")).unplaced
+    assert len(unplaced) == 2 and all("has the curves of own/" in line for line in unplaced)
+
+
+def test_two_files_of_one_id_that_disagree_are_both_left_out(tmp_path):
+    """Which comes first is a matter of their names, and must not be one of the numbers."""
+    write(tmp_path, record("lora", CELL, 0, 60.0), record("lora", CELL, 1, 60.0))
+    write(tmp_path / "runs" / "vtab" / "a", record("lora", CELL, 0, 99.0), record("lora", CELL, 1, 60.0))
+    runs, left_out = load_folders({"own": tmp_path / "runs" / "vtab"}, "vtab")
+    assert [(run.seed, run.last) for run in runs] == [(1, 60.0)]
+    assert len(left_out) == 2 and "duplicate of record" in left_out[0] and "say different things of it" in left_out[1]
 
 
 def test_the_made_ids_are_what_records_say():

@@ -106,3 +106,23 @@ def test_a_made_up_method_and_dataset_reach_a_run_a_record_and_a_table(
         (line,) = csv.DictReader(file)
     assert line["method"].startswith("output_shift") and float(line["params_m"]) == pytest.approx(192e-6)
     assert float(line["mine/leaves"]) == record.metrics.test_top1_last_pct
+
+
+@pytest.mark.parametrize("key", ["name", "task", "group", "classes", "folder"])
+def test_a_dataset_without_a_key_that_runs_need_is_refused(key: str, plugins: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = plugins / "conf/dataset/mine/leaves.yaml"
+    file.write_text("".join(line for line in DATASET_YAML.splitlines(keepends=True) if not line.startswith(f"{key}:")))
+    assert main(["run", "method=linear", "dataset=mine/leaves"]) == 2
+    assert f"its file does not say {key}; " in capsys.readouterr().err
+    file.write_text(DATASET_YAML)
+    assert main(["run", "method=linear", "dataset=mine/leaves", "dataset.source=tfds"]) == 2
+    assert "its file does not say tfds.builder; " in capsys.readouterr().err
+
+
+def test_a_dataset_of_someone_else_is_looked_at_like_the_suites_own(
+    plugins: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_folder(tmp_path / "data" / "vtab-1k" / "leaves")
+    for command in ("audit", "status"):
+        assert main(["data", command, f"root={tmp_path / 'data'}", "tasks=mine/leaves"]) == 0
+        assert "mine/leaves" in capsys.readouterr().out

@@ -68,7 +68,7 @@ class TaskZip:
 
     def folder_of(self, dataset: Mapping[str, Any]) -> str | None:
         """Where a task lies in it, under any of its names; None where it is not among them."""
-        names = {dataset["folder"], dataset["task"], *dataset["aliases"]}
+        names = {dataset["folder"], dataset["task"], *dataset.get("aliases", ())}
         fitting = [
             folder for folder, held in self.index.items() if folder.rpartition("/")[2] in names and held & _LISTS
         ]

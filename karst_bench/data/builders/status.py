@@ -77,7 +77,7 @@ def _parquet(option: str, dataset: DatasetConfig, root: Path) -> SetStatus | Non
 
 def _tfds(option: str, dataset: DatasetConfig, root: Path) -> SetStatus | None:
     try:
-        home = find_prepared(dataset["tfds"]["builder"], root) if "tfds" in dataset else None
+        home = find_prepared(builder, root) if (builder := dataset.get("tfds", {}).get("builder")) else None
     except UserError:
         return None
     return None if home is None else SetStatus(option, "tfds", str(home), "tfds", "native")

@@ -15,6 +15,7 @@ from karst_bench.data.images import workers
 from karst_bench.data.sources.folder import Locator
 from karst_bench.data.sources.layouts import FGVC_SPLITS, VTAB_SPLITS, find_images, find_lists
 from karst_bench.data.sources.lists import Scan, lists_sha256, overlap, scan, text_sha256
+from karst_bench.data.sources.own import absent_classes, read_own, split_rows
 from karst_bench.data.sources.published import differences, fewshot_sums
 from karst_bench.errors import UserError
 
@@ -73,7 +74,7 @@ def audit(root: Path, datasets: Mapping[str, Mapping[str, Any]], *, images: bool
         hint = f"; it is itself a set, so give its parent, root={root.resolve().parent}" if itself else ""
         raise UserError(
             f"root={root}: none of the {len(datasets)} sets is here (expected vtab-1k/<task>/*.txt or"
-            f" few-shot/<set>/annotations/*){hint}. `karst-bench data status` says what is"
+            f" few-shot/<set>/annotations/*){hint}. Pictures of your own: tasks=folder. `karst-bench data status` says what is"
             " here, `karst-bench data prepare` and `karst-bench data fewshot` bring sets into place."
         )
     return found
@@ -92,6 +93,30 @@ def audit_task(dataset: Mapping[str, Any], *, root: Path, home: Path, images: bo
     finding.files = len(files)
     if images and files:
         _check_images(finding, dataset, scans, files)
+    return finding
+
+
+def audit_own(dataset: Mapping[str, Any], *, images: bool) -> Finding:
+    """A set of one's own (dataset.root), as it would be split. Pictures that are byte for byte in two splits are warned of.
+
+    Raises: UserError where it cannot be read at all.
+    """
+    found = read_own(dataset)
+    rows, drawn = split_rows(found.rows, dataset)
+    scans = {name: Scan(found.list_of, tuple(part), (), True) for name, part in rows.items()}
+    labels = {row.label for part in rows.values() for row in part}
+    finding = Finding(dataset["name"], found.home, classes=dataset["classes"], classes_seen=len(labels))
+    finding.label_range = (min(labels), max(labels))
+    finding.warnings += [*found.said, *absent_classes(rows, dataset["label_names"]), *drawn]
+    finding.list_sha256, finding.list_state = lists_sha256(rows), "own split" if drawn else "as given"
+    files = {row.path: found.home / row.path for part in rows.values() for row in part}
+    finding.files = len(files)
+    if images:
+        _check_images(finding, dataset, scans, files)
+        if finding.overlap:
+            finding.warnings.append(f"{len(finding.overlap)} pictures are byte for byte in another split too, first "
+                                    f"{finding.overlap[0]}; an accuracy on them is remembered")  # fmt: skip
+    finding.overlap = list(dict.fromkeys(path for one, other in _pairs(scans) for path in overlap(scans[one].rows, scans[other].rows)))
     return finding
 
 

@@ -67,7 +67,7 @@ def scan(file: Path, classes: int) -> Scan:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        found = _parse(number, line.strip(), classes)
+        found = parsed(number, line.strip(), classes)
         if (label := line.split()[-1]) and _INTEGER.fullmatch(label):
             span = (min(span[0], int(label)), max(span[1], int(label))) if span else (int(label), int(label))
         if isinstance(found, ListEntry):
@@ -84,7 +84,8 @@ def scan(file: Path, classes: int) -> Scan:
     return Scan(file, tuple(rows), tuple(problems), text.endswith("\n"), span)
 
 
-def _parse(number: int, line: str, classes: int) -> ListEntry | Problem:
+def parsed(number: int, line: str, classes: int) -> ListEntry | Problem:
+    """One line, without the spaces around it, as a row or as what is wrong with it."""
     parts = line.rsplit(None, 1)
     if len(parts) < 2:
         return Problem(number, "format", f"{line[:80]!r} is not '<path> <label>'")
@@ -139,7 +140,7 @@ def unique(rows: Sequence[ListEntry]) -> tuple[ListEntry, ...]:
 
 def text_sha256(rows: Iterable[ListEntry]) -> str:
     """SHA-256 of the list written plainly (LF, final newline): that of the file itself where it is written so."""
-    return hashlib.sha256("".join(f"{row.path} {row.label}\n" for row in rows).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{row.path} {row.label}\n" for row in rows).encode(errors="surrogateescape")).hexdigest()
 
 
 def lists_sha256(splits: Mapping[str, Sequence[ListEntry]]) -> str:
@@ -159,7 +160,7 @@ def check_disjoint(scans: Mapping[str, Scan], pairs: Iterable[tuple[str, str]]) 
         shared = overlap(scans[one].rows, scans[other].rows)
         if shared:
             raise UserError(
-                f"{scans[one].file} and {scans[other].file} share {len(shared)} image(s), first {shared[0]}: what is"
+                f"{_named(scans, one, other)} share {len(shared)} image(s), first {shared[0]}: what is"
                 " trained on must not be tested on. Restore both lists from where you got them."
             )
 
@@ -180,9 +181,15 @@ def check_other_files(
         if shared := known[one].keys() & known[other].keys():
             file = next(file for file in known[other] if file in shared)
             raise UserError(
-                f"{scans[one].file} and {scans[other].file} share {len(shared)} image(s), first {known[other][file]}, which is"
+                f"{_named(scans, one, other)} share {len(shared)} image(s), first {known[other][file]}, which is"
                 f" the file {known[one][file]}: what is trained on must not be tested on. Restore both lists and their files."
             )
+
+
+def _named(scans: Mapping[str, Scan], one: str, other: str) -> str:
+    """Two lists by their files; two splits of one folder, or of one CSV, by their names in it."""
+    same = scans[one].file == scans[other].file
+    return f"{scans[one].file}: {one} and {other}" if same else f"{scans[one].file} and {scans[other].file}"
 
 
 def _files_of(rows: Sequence[ListEntry], locate: Callable[[str], Path]) -> Iterator[tuple[tuple[int, int], str]]:

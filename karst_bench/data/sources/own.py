@@ -11,7 +11,7 @@ from typing import Any
 
 from karst_bench import files
 from karst_bench.data.cache.cache import Cache
-from karst_bench.data.decode import SUFFIXES, any_deep, encoding_of, is_picture
+from karst_bench.data.decode import SUFFIXES, any_deep, encoding_of, is_picture, is_rotated
 from karst_bench.data.images import FileSource
 from karst_bench.data.resize import Resize
 from karst_bench.data.sources.fingerprint import images_sha256
@@ -21,6 +21,7 @@ from karst_bench.data.sources.lists import (
     check_disjoint,
     check_other_files,
     lists_sha256,
+    parsed,
     plain_path,
     read,
 )
@@ -53,6 +54,9 @@ def load_own(dataset: Mapping[str, Any], *, cache: Cache, size: int, canvas: flo
     """
     found = read_own(dataset)
     rows, drawn = split_rows(found.rows, dataset)
+    absent = absent_classes(rows, dataset["label_names"])
+    for line in absent:
+        log.warning("%s: %s", found.list_of, line)
     scans = {name: Scan(found.list_of, tuple(rows[name]), (), True) for name in SPLITS}
     locate = partial(_join, found.home)
     check_disjoint(scans, PAIRS)
@@ -70,7 +74,7 @@ def load_own(dataset: Mapping[str, Any], *, cache: Cache, size: int, canvas: flo
     splits = LazySplits(makers)
     paths = {row.path: locate(row.path) for name in SPLITS for row in rows[name]}
     some = list(paths.values())[:: max(1, len(paths) // 16)]
-    notes = (*drawn, *found.said, *depth_notes(dataset, some))
+    notes = (*drawn, *found.said, *absent, *depth_notes(dataset, some), *_rotation_notes(some))
     return Task(
         name=dataset["name"], classes=dataset["classes"], splits=splits, list_sha256=lists_sha256(rows),
         encoding=encoding_of(some), source="own", own_split=bool(drawn), notes=notes, files=found.files,
@@ -84,6 +88,27 @@ def depth_notes(dataset: Mapping[str, Any], some: list[Path]) -> tuple[str, ...]
         return ()
     white = dataset.get("white")
     return (f"pictures of more than 8 bits a channel: level {white or '65535 (floats: 1.0)'} is white in all of them",)
+
+
+def absent_classes(rows: Rows, names: Sequence[str]) -> list[str]:
+    """Which classes have no picture to train on, or none to test: what an accuracy then says nothing of."""
+    said = []
+    for split, what in (("train", "trained on"), ("test", "tested")):
+        seen = {row.label for row in rows[split]}
+        if lacking := [name for label, name in enumerate(names) if label not in seen]:
+            said.append(f"{len(lacking)} of {len(names)} classes are not {what}, as {split} has no picture of theirs: "
+                        f"{', '.join(lacking)[:200]}")  # fmt: skip
+    return said
+
+
+def _rotation_notes(some: list[Path]) -> tuple[str, ...]:
+    """What cameras and telephones say of how they were held, which no reader of the field looks at."""
+    turned = sum(map(is_rotated, some))
+    if not turned:
+        return ()
+    log.warning("%d of %d pictures looked at carry an EXIF rotation, which is not applied: turn the files themselves where it "
+                "matters", turned, len(some))  # fmt: skip
+    return (f"{turned} of {len(some)} pictures looked at carry an EXIF rotation, which is not applied",)
 
 
 def read_own(dataset: Mapping[str, Any]) -> OwnRows:
@@ -103,6 +128,7 @@ def read_own(dataset: Mapping[str, Any]) -> OwnRows:
 def _from_folders(root: Path, names: Mapping[str, int], parts: Mapping[str, Path]) -> OwnRows:
     rows: dict[str, list[ListEntry]] = {}
     passed: list[str] = []
+    loops: list[str] = []
     folders = {root}
     for split, part in parts.items():
         rows[split] = []
@@ -110,7 +136,7 @@ def _from_folders(root: Path, names: Mapping[str, int], parts: Mapping[str, Path
             if folder.name not in names:
                 raise UserError(f"{folder}: a class that train has not; its classes are {', '.join(names)[:200]}")
             before = len(rows[split])
-            for file in _files(folder, folders):
+            for file in _files(folder, folders, loops):
                 path = file.relative_to(root).as_posix()
                 if file.suffix.lower() in SUFFIXES or is_picture(file):
                     rows[split].append(ListEntry(len(rows[split]) + 1, path, names[folder.name]))
@@ -120,22 +146,28 @@ def _from_folders(root: Path, names: Mapping[str, int], parts: Mapping[str, Path
                 raise UserError(f"{folder}: no picture in it; put some there, or remove the folder, which counts as a class")
     others = [path.name for path in class_folders(root) if path not in parts.values()] if "all" not in parts else []
     said = [f"no part of the set: {', '.join(others)[:200]}"] if others else []
-    said += [f"{len(passed)} files are no pictures and were passed over, first {passed[0]}"] if passed else []
+    said += [f"{len(passed)} files are no pictures and were passed over, first {_shown(passed[0])}"] if passed else []
+    if loops:
+        said.append(f"{len(loops)} links lead to folders that they lie in and were not followed, first "
+                    f"{_shown(Path(loops[0]).relative_to(root).as_posix())}")  # fmt: skip
     for line in said:
         log.warning("%s: %s", root, line)
     return OwnRows(root, root, rows, tuple(said), tuple(sorted(folders)))
 
 
-def _files(folder: Path, folders: set[Path]) -> Iterator[Path]:
-    """Every file below a class's folder, hidden ones apart; the folders it lies in are noted."""
+def _files(folder: Path, folders: set[Path], loops: list[str], above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Every file below a class's folder, hidden ones apart; the folders it lies in are noted, and links back up to one of them."""
     folders.add(folder)
+    above = (*above, folder.resolve())
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if path.is_dir():
-            yield from _files(path, folders)
-        else:
+        if not path.is_dir():
             yield path
+        elif any(place.is_relative_to(path.resolve()) for place in above):
+            loops.append(str(path))
+        else:
+            yield from _files(path, folders, loops, above)
 
 
 def _from_csv(file: Path, names: Mapping[str, int]) -> OwnRows:
@@ -193,12 +225,29 @@ def write_lists_of(dataset: Mapping[str, Any], to: Path) -> dict[str, int]:
     found = read_own(dataset)
     rows, _ = split_rows(found.rows, dataset)
     lines = {f"{name}.txt": [f"{row.path} {row.label}" for row in rows[name]] for name in SPLITS}
-    lines["classes.txt"] = list(own_class_names(Path(str(dataset["root"]))))
+    names = own_class_names(Path(str(dataset["root"])))
+    for split in SPLITS:
+        for row, line in zip(rows[split], lines[f"{split}.txt"], strict=True):
+            _check_listed(row, line, len(names))
+    if odd := [name for name in names if name != name.strip() or len(name.splitlines()) != 1]:
+        raise UserError(f"classes.txt cannot hold the name {odd[0]!r} of a class; rename its folder")
+    lines["classes.txt"] = list(names)
     if there := [name for name in lines if (to / name).exists()]:
         raise UserError(f"{to / there[0]} is there already; remove it, or choose another folder with to=")
     for name, text in lines.items():
-        files.write(to / name, ("\n".join(text) + "\n").encode(errors="surrogateescape"), setting="to")
+        files.write(to / name, ("\n".join(text) + "\n").encode(), setting="to")
     return {name: len(text) for name, text in lines.items()}
+
+
+def _check_listed(row: ListEntry, line: str, classes: int) -> None:
+    """Raises: UserError where a list would not give back the path: a line break in it, bytes that are no UTF-8, a backslash."""
+    if _shown(line) != line or parsed(row.line, line.strip(), classes) != row:
+        raise UserError(f"a list cannot hold the path {row.path!r}; rename the file, or leave the set as it lies")
+
+
+def _shown(name: str) -> str:
+    """A name whose bytes are no UTF-8, as text that a record can hold."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _shuffled(rows: Sequence[ListEntry], salt: str) -> dict[int, list[ListEntry]]:

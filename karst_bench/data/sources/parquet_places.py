@@ -94,7 +94,7 @@ def _copies(dataset: Mapping[str, Any], wish: Mapping[str, str]) -> list[dict[st
 def local_folder(dataset: Mapping[str, Any], data_root: Path) -> Path | None:
     """A folder of parquet files of a set under `data_root`, by one of its names or a known copy's; None if there is none."""
     copies = [str(entry["repository"]) for entry in repositories().get(dataset["task"], [])]
-    names = [dataset["folder"], *dataset["aliases"], dataset["task"], *copies]
+    names = [dataset["folder"], *dataset.get("aliases", ()), dataset["task"], *copies]
     for place in LOCAL:
         for name in dict.fromkeys([*names, *(copy.rpartition("/")[2] for copy in copies)]):
             folder: Path = data_root / place / name

@@ -10,7 +10,7 @@ from karst_bench.report.load import Run
 
 @dataclass(frozen=True)
 class Conflict:
-    """Runs of one seed of one cell that disagree: none of them counts."""
+    """Runs of one seed of one cell that disagree, or of several that trained alike to the last bit: none of them counts."""
 
     cell: str
     runs: tuple[Run, ...]
@@ -19,8 +19,17 @@ class Conflict:
     def line(self) -> str:
         """Which runs say what."""
         first = self.runs[0]
+        if self.copied:
+            named = " and ".join(f"seed {run.seed} ({run.origin}/{run.id}, {run.created})" for run in self.runs)
+            return f"conflict: {first.method} on {self.cell}: {named} have the same curves to the last bit; none of them counts"
         said = " against ".join(f"{run.last:.2f} ({run.origin}/{run.id}, {run.created})" for run in self.runs)
         return f"conflict: {first.method} on {self.cell}, seed {first.seed}: {said}; none of them counts"
+
+
+    @property
+    def copied(self) -> bool:
+        """Whether it is between seeds."""
+        return len({run.repeat for run in self.runs}) > 1
 
 
 def on_val(run: Run) -> Run:
@@ -47,8 +56,19 @@ def one_run_per_seed(cell: str, runs: Sequence[Run]) -> tuple[tuple[Run, ...], t
     for run in sorted(runs, key=lambda run: (run.peak is None, run.created, run.id, run.origin != "reference")):
         seeds.setdefault((run.split_seed or 0, run.seed), []).append(run)
     agreeing = {seed: found for seed, found in sorted(seeds.items()) if len({round(run.last or 0.0, 4) for run in found}) == 1}
-    conflicts = tuple(Conflict(cell, tuple(found)) for seed, found in sorted(seeds.items()) if seed not in agreeing)
-    return tuple(found[0] for found in agreeing.values()), conflicts
+    conflicts = [Conflict(cell, tuple(found)) for seed, found in sorted(seeds.items()) if seed not in agreeing]
+    alike: dict[object, list[Run]] = {}
+    for (run, *_) in agreeing.values():
+        alike.setdefault(_trained_as(run), []).append(run)
+    conflicts += [Conflict(cell, tuple(found)) for found in alike.values() if len(found) > 1]
+    copied = {run.repeat for conflict in conflicts for run in conflict.runs}
+    return tuple(found[0] for found in agreeing.values() if found[0].repeat not in copied), tuple(conflicts)
+
+
+def _trained_as(run: Run) -> object:
+    """What two seeds cannot share: every epoch's training loss, as floating point. A run that says none is like no other."""
+    losses = run.record.curves.train_loss if run.record is not None else ()
+    return losses or run.repeat
 
 
 SPLIT = ("list", "pixels")  # facts of a case that another split seed changes by itself

@@ -48,7 +48,7 @@ def _value(value: Any) -> tuple[int, str]:
 
 
 def _texts(path: Path, dataset: Mapping[str, Any]) -> dict[str, bytes]:
-    names = {name.lower() for name in (dataset["folder"], dataset["task"], *dataset["aliases"])}
+    names = {name.lower() for name in (dataset["folder"], dataset["task"], *dataset.get("aliases", ()))}
     found: dict[str, bytes] = {}
     for member in members(path):
         parts = member.name.split("/")
