@@ -32,7 +32,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from karst_bench import files
-from karst_bench.yaml_text import loaded
+from karst_bench.yaml_text import loaded, text_of
 
 VERSION_BASE = "1.3"
 
@@ -59,9 +59,9 @@ class _Files(FileConfigSource):
     """A folder of YAML, read as yaml_text.py reads them."""
 
     def load_config(self, config_path: str) -> ConfigResult:
-        text = Path(self.path, self._normalize_file_name(config_path)).read_text(encoding="utf-8")
+        text = text_of(file := Path(self.path, self._normalize_file_name(config_path)))
         where, header = f"{self.scheme()}://{self.path}", self._get_header_dict(text[:512])
-        return ConfigResult(self.provider, where, loaded(text), header)
+        return ConfigResult(self.provider, where, loaded(text, file), header)
 
 
 class _Repository(ConfigRepository):

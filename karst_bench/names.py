@@ -27,6 +27,12 @@ def escaped(text: str) -> str:
     return "".join(c if hidden_character(c) is None else c.encode("unicode_escape").decode() for c in text)
 
 
+def printable(text: str, limit: int = 160) -> str:
+    """Text from outside made safe for one line of a terminal: ASCII, no control characters, bounded."""
+    clean = "".join(c if c.isprintable() and c.isascii() else "?" for c in text)
+    return clean if len(clean) <= limit else clean[: limit - 3] + "..."
+
+
 def texts(node: Any, where: str) -> Iterator[tuple[str, str]]:
     """(dotted key, text) of every text in a configuration, keys of mappings too."""
     if isinstance(node, Mapping):

@@ -73,8 +73,8 @@ def own_class_names(root: Path) -> tuple[str, ...]:
         return _listed_names(root)
     names = tuple(path.name for path in class_folders(split_folders(root)["train"] if form == "divided" else root))
     if odd := [name for name in names if name.encode(errors="backslashreplace") != name.encode(errors="surrogateescape")]:
-        raise UserError(f"{root}: the folder {odd[0]!r} names a class, and its bytes are no UTF-8, so that no record could hold it; "
-                        "rename it")  # fmt: skip
+        raise UserError(f"{root}: the folder {odd[0]!r} names a class, and its bytes are no UTF-8, so that no record "
+                        "could hold it; rename it")  # fmt: skip
     return names
 
 

@@ -12,6 +12,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader  # what is a number, a word, a key twice; tests/test_compat.py compares
 
+from karst_bench.errors import UserError
+
 
 def _fast_loader() -> Any:
     """OmegaConf's loader, whose reading of characters is libyaml's where there is one."""
@@ -34,13 +36,24 @@ LOADER = _fast_loader()
 
 
 def load_yaml(path: Path) -> DictConfig:
-    """OmegaConf.load of a file that holds a mapping; a text that was read before is not parsed again."""
-    return loaded(path.read_text(encoding="utf-8"))
+    """OmegaConf.load of a file that holds a mapping; a text that was read before is not parsed again. Raises: UserError."""
+    return loaded(text_of(path), path)
 
 
-def loaded(text: str) -> DictConfig:
-    """The mapping of a YAML text, a node of the caller's own."""
-    return cast(DictConfig, pickle.loads(_parsed(text)))
+def text_of(path: Path) -> str:
+    """What a file says. Raises: UserError where it is no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8 (byte {error.start}); save it as such") from error
+
+
+def loaded(text: str, origin: Path | str = "a text") -> DictConfig:
+    """The mapping of a YAML text, a node of the caller's own. Raises: UserError naming `origin` where it is no YAML."""
+    try:
+        return cast(DictConfig, pickle.loads(_parsed(text)))
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin} is no YAML: {' '.join(str(error).split())}") from error
 
 
 def yaml_values(text: str) -> Any:

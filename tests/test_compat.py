@@ -18,6 +18,7 @@ from omegaconf.basecontainer import BaseContainer
 from karst_bench import compat, yaml_text
 from karst_bench.config.compose import compose, register
 from karst_bench.config.option_files import config_dir
+from karst_bench.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,7 @@ def test_a_text_is_what_omegaconf_takes_it_for() -> None:
 
 @pytest.mark.parametrize("text", ["a: 1\na: 2\n", "a: [1\n", "a: !!python/name:os.system\n", "a: *x\n"])
 def test_a_text_that_omegaconf_refuses_is_refused(text: str) -> None:
-    for read in (lambda: OmegaConf.load(io.StringIO(text)), lambda: yaml_text.loaded(text)):
-        with pytest.raises(yaml.YAMLError):
-            read()
+    with pytest.raises(yaml.YAMLError):
+        OmegaConf.load(io.StringIO(text))
+    with pytest.raises(UserError, match=r"^here\.yaml is no YAML: "):
+        yaml_text.loaded(text, "here.yaml")

@@ -36,7 +36,8 @@ class KeyValueCommand(TyperCommand):
             known = [str(p.name) for p in self.params if p.name != "help"]
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else "."
-            raise UserError(f"{word!r} is not an option here{hint} Known: {', '.join(f'{name}=...' for name in known)}")
+            options = f"Known: {', '.join(f'{name}=...' for name in known)}" if known else "There is none."
+            raise UserError(f"{word!r} is not an option here{hint} {options}")
         if found.param_type_name == "argument":
             return value
         if getattr(found, "is_flag", False):

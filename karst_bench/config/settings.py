@@ -24,7 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "format": ("text", "json", "csv", "onnx", "torch", "folder", "peft"),
     "suite": ("vtab", "mini"),
 }
-DATASET_KEYS = ("name", "task", "suite", "group", "classes", "source")  # without which no run says what it was
+DATASET_KEYS = ("name", "task", "suite", "group", "classes")  # without which no run says what it was
 SHOTS = (1, 2, 4, 8, 16)
 
 

@@ -53,7 +53,7 @@ def load_task(
     input, in pixels. canvas: augment.canvas, the side over `size` of the few-shot training images, where crops are taken.
     Raises: UserError where data are missing or bad: what, where, and the remedy.
     """
-    source = dataset["source"]
+    source = dataset.get("source")
     if source not in SOURCES:
         raise UserError(f"dataset.source={source} is not known; choose folder, own, tfds or hf (mini sets have their own)")
     if source == "mini":

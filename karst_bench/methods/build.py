@@ -71,6 +71,8 @@ def _class(said: str, target: str) -> type[Method]:
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{said}={target} does not exist: {error}") from error
+    except Exception as error:  # whatever a file of someone's own does when it is read
+        raise UserError(f"{said}={target}: its file ends with {type(error).__name__}: {error} (debug=true shows where)") from error
     if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise UserError(f"{said}={target} is no Method")
     return kind

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from karst_bench import files
 from karst_bench.errors import UserError
-from karst_bench.report.load import BadRecordError, Run, printable, read_run
+from karst_bench.names import printable
+from karst_bench.report.load import BadRecordError, Run, read_run
 from karst_bench.report.statistics import aggregate
 
 

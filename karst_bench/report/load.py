@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from karst_bench.config.protocols import protocol_differs
-from karst_bench.names import PLAIN
+from karst_bench.names import PLAIN, printable
 from karst_bench.records import record as schema
 from karst_bench.records.agreement import check_agreement
 from karst_bench.records.facts import Count
@@ -21,6 +22,7 @@ from karst_bench.report.suite import own_extra, run_label
 
 DESCRIPTIVE = ("_target_", "name", "about", "label", "paper")  # keys of a method that are no hyper-parameters
 
+MEASURED = attrgetter("last", "peak", "val", "test_images", "val_images", "params")  # what two files of one run must agree on
 # A name that ends in tables, commands and file names.
 PlainName = Annotated[str, Meta(pattern=PLAIN)]
 
@@ -108,12 +110,6 @@ class ReportedConfig(Struct, frozen=True):
     normalization: str = "?"
 
 
-def printable(text: str, limit: int = 160) -> str:
-    """Text from outside made safe for one line of a terminal: ASCII, no control characters, bounded."""
-    clean = "".join(c if c.isprintable() and c.isascii() else "?" for c in text)
-    return clean if len(clean) <= limit else clean[: limit - 3] + "..."
-
-
 @dataclass(frozen=True)
 class Run:
     """One finished run, flat. Accuracies in per cent; setting, case: what a row, and a cell of it, has in common."""
@@ -173,7 +169,7 @@ def load_runs(folder: Path, suite: str, origin: str = "own") -> tuple[list[Run],
     """All valid finished runs under `folder` (…/runs/<suite>), sorted by id, and a line for every file left out.
 
     A run of the other suite in this folder, a second file with the same id and a symbolic link out of it are left out; where two
-    files of one id say different things, both are: which of them is the run is not for the order of their names to say.
+    files of one id say different things, both are: the order of their names cannot say which is the run.
     """
     runs: dict[str, Run] = {}
     disputed: dict[str, str] = {}  # id: the files that say different things of it
@@ -184,7 +180,7 @@ def load_runs(folder: Path, suite: str, origin: str = "own") -> tuple[list[Run],
                 raise BadRecordError("a link to a file outside this folder")
             run = replace(read_run(path, suite), origin=origin, file=path.relative_to(folder).as_posix())
             first = runs.setdefault(run.id, run)
-            if _measured(first) != _measured(run):
+            if MEASURED(first) != MEASURED(run):
                 disputed[run.id] = f"{disputed.get(run.id, first.file)} and {run.file}"
             elif first is not run:
                 raise BadRecordError(f"duplicate of record {run.id}")
@@ -194,11 +190,6 @@ def load_runs(folder: Path, suite: str, origin: str = "own") -> tuple[list[Run],
         del runs[key]
         left_out.append(f"record {key}: {printable(named)} say different things of it; none of them counts")
     return [runs[key] for key in sorted(runs)], left_out
-
-
-def _measured(run: Run) -> tuple[object, ...]:
-    """What two files of one run, done on two machines perhaps, have to agree on."""
-    return run.last, run.peak, run.val, run.test_images, run.val_images, run.params
 
 
 def read_run(path: Path, suite: str) -> Run:

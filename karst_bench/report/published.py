@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from karst_bench.report.load import printable
+from karst_bench.names import printable
 from karst_bench.report.suite import Suite
 from karst_bench.report.table_model import TableCell, TableRow
 

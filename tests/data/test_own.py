@@ -253,7 +253,7 @@ def test_names_of_any_bytes_are_read_and_a_list_that_cannot_hold_one_is_not_writ
         assert not (tmp_path / "lists").exists()
     first = first.rename(first.with_name("000.jpg"))
     (tmp_path / "s/ash").rename(tmp_path / "s" / os.fsdecode(b"\xe9"))
-    with pytest.raises(UserError, match="its bytes are no UTF-8.*rename it"):
+    with pytest.raises(UserError, match=r"its bytes are no UTF-8.*rename it"):
         dataset_at(tmp_path / "s")
     (tmp_path / "s" / os.fsdecode(b"\xe9")).rename(tmp_path / "s" / "ash ")
     with pytest.raises(UserError, match="cannot hold the name 'ash ' of a class"):
@@ -268,7 +268,8 @@ def test_a_class_that_is_not_tested_and_a_turned_picture_are_told(tmp_path: Path
         turned[0x0112] = 6
         picture.save(tmp_path / "s/ash/000.jpg", exif=turned)
     notes = task_at(tmp_path / "s", tmp_path / "c").notes
-    for said in ("1 of 4 classes are not tested, as test has no picture of theirs: zelkova", "1 of 16 pictures looked at carry an EXIF"):
+    untested = "1 of 4 classes are not tested, as test has no picture of theirs: zelkova"
+    for said in (untested, "1 of 16 pictures looked at carry an EXIF"):
         assert any(said in line for line in notes) and any(said in line for line in lines)
 
 

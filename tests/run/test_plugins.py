@@ -126,3 +126,18 @@ def test_a_dataset_of_someone_else_is_looked_at_like_the_suites_own(
     for command in ("audit", "status"):
         assert main(["data", command, f"root={tmp_path / 'data'}", "tasks=mine/leaves"]) == 0
         assert "mine/leaves" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("conf/method/odd.yaml", b"name: [odd,\n b: }\n", "odd.yaml is no YAML: "),
+     ("conf/method/odd.yaml", b"name: \xff\xfe\n", "odd.yaml is no text in UTF-8 (byte 6)"),
+     ("methods/booming.py", b"raise RuntimeError('boom')\n", "its file ends with RuntimeError: boom")],
+)  # fmt: skip
+def test_a_broken_file_of_someone_else_is_named(
+    name: str, content: bytes, said: str, plugins: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (plugins / "conf/method/odd.yaml").write_text(METHOD_YAML.replace("output_shift.OutputShift", "booming.X"))
+    (plugins / name).write_bytes(content)
+    assert main(["run", "method=odd", "action=describe"]) == 2
+    assert said in capsys.readouterr().err

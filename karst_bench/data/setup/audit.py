@@ -116,7 +116,8 @@ def audit_own(dataset: Mapping[str, Any], *, images: bool) -> Finding:
         if finding.overlap:
             finding.warnings.append(f"{len(finding.overlap)} pictures are byte for byte in another split too, first "
                                     f"{finding.overlap[0]}; an accuracy on them is remembered")  # fmt: skip
-    finding.overlap = list(dict.fromkeys(path for one, other in _pairs(scans) for path in overlap(scans[one].rows, scans[other].rows)))
+    shared = (overlap(scans[one].rows, scans[other].rows) for one, other in _pairs(scans))
+    finding.overlap = list(dict.fromkeys(path for paths in shared for path in paths))
     return finding
 
 
