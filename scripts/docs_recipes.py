@@ -65,8 +65,8 @@ Names are test functions below `tests/methods/`; `results/paper/closeness.csv` h
   task of FacT, SSF and DTL (133 rows) were compared with the sources' scripts by program, the others copied from them by hand.
 - **Weights**: ViT-B/16 of `orig_in21k` and Swin-B of `ms_in22k`, by timm's names. No published checkpoint was compared with them
   byte by byte, for any row. SSF's are others (`backbone=vit_b16_augreg`), in its own setting alone.
-- **Data**: VTAB-1K's and the few-shot sets' lists have SHA-256s ([data_sources.md](data_sources.md)); that a published run read
-  the same pixels is not checked for any row.
+- **Data**: the few-shot sets' lists and, where one is known, VTAB-1K's archives are held to a SHA-256
+  ([data_sources.md](data_sources.md)); that a published run read the same pixels is not checked for any row.
 
 No row has been compared with its paper's accuracy here: that takes a GPU and the data sets (`karst-bench run sweep=table1`).
 """

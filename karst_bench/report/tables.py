@@ -17,6 +17,7 @@ from karst_bench.report.statistics.aggregate import MethodResults, ResultsByMeth
 from karst_bench.report.suite import Suite, load_suite, planned_rows
 from karst_bench.report.table_model import FORMS, Column, Table, TableCell, TableRow, estimate_cell, with_ranks
 
+BUDGET_MET = 0.85  # of a budget, what a method that keeps to it trains at least
 IN_A_TERMINAL = 8  # columns of datasets that still fit
 LAST_NOTE = (
     "Mean over seeds of the last epoch on the test set ± half of the 95 % interval (n seeds); a dash where nothing ran."
@@ -210,10 +211,25 @@ def origin_notes(shown: Sequence[MethodResults]) -> list[str]:
 
 
 def tuning_notes(shown: Sequence[MethodResults]) -> list[str]:
-    """A line where rows with values from different searches stand in one table."""
+    """Lines on rows with values from different searches in one table, on rows that a search has no values for, and on budgets that
+    left nothing out."""
     kinds = sorted({results.tuned for results in shown})
     text = f"Rows of tuned={', tuned='.join(kinds)} stand here together: compare within one kind only."
-    return [text] if len(kinds) > 1 else []
+    notes = [text] if len(kinds) > 1 else []
+    for kind in kinds:
+        bare = sorted({row.method for row in shown if row.tuned == kind != "none" and not any(run.listed for run in row.runs)})
+        notes += [f"tuned={kind} has no values for {', '.join(bare)}: they ran at their own defaults."] if bare else []
+    return [*notes, *(note for results in shown if (note := _unspent(results)))]
+
+
+def _unspent(results: MethodResults) -> str:
+    """What to say of a row whose method selects what trains by a budget, of which more than its tolerance is left over."""
+    budgets = [run.hyper.get("budget") for run in results.runs]
+    most = max((run.params for run in results.runs), default=0)
+    if not budgets or not all(isinstance(budget, int) and most < BUDGET_MET * budget for budget in budgets):
+        return ""
+    return (f"{results.method}: its budget of {budgets[0]:,} scalars is more than the backbone can spend ({most:,} train): every "
+            "matrix has its module, and nothing was selected.")  # fmt: skip
 
 
 def misprint_note(item: PrintedMean) -> str:

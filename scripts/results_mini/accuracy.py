@@ -9,6 +9,7 @@ from karst_bench.report.statistics import aggregate, compare, intervals
 from karst_bench.report.statistics.aggregate import MethodResults
 from karst_bench.report.statistics.compare import Pair
 from karst_bench.report.suite import Suite
+from karst_bench.report.tables import tuning_notes
 from scripts.results_mini.evidence import HERO, KINDS, Evidence, grid, listed, mean_of, p_text, shown
 
 SEED = 20261126
@@ -26,6 +27,7 @@ def averages(seen: Evidence) -> str:
         head = f"**With {title}**" if kind == "ours" else f"**At {title}**"
         parts += [f"{head}: {len(rows)} methods with runs on every task.", ""]
         parts += [grid(["method", "parameters (M)", "Avg.", "Set Avg."], lines), ""] if lines else []
+        parts += [f"{' '.join(notes)}\n"] if (notes := tuning_notes(rows)) else []
     return "\n".join(parts).rstrip()
 
 

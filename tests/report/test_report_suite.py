@@ -115,6 +115,20 @@ def test_the_rows_that_a_sweep_plans_are_those_it_shows_and_finds_missing(tmp_pa
     assert "tuned=ours" in digits["command"] and "seed=0,2" in digits["command"]
 
 
+def test_what_no_search_was_made_for_and_what_selected_nothing_is_told(tmp_path):
+    """A row of tuned=ours may be at its defaults, and a budget may be more than a small backbone can spend."""
+    bare = {"config__tuned": {"name": "ours", "values": {}, "listed": False}}
+    searched = {"config__tuned": {"name": "ours", "values": {"recipe.lr": 0.03}, "listed": True}, "config__recipe__lr": 0.03}
+    made = [record("lora", "digits", suite="mini", **searched), record("oft", "digits", suite="mini", **bare)]
+    made += [record(f"spt_{kind}", "digits", suite="mini", counts__trainable_params=count, **bare)
+             for kind, count in (("lora", 120_864), ("adapter", 390_000))]  # fmt: skip
+    write(tmp_path, *made)
+    notes = table_of(report_of("mini", tmp_path), "table1").notes
+    assert "tuned=ours has no values for oft, spt_adapter, spt_lora: they ran at their own defaults." in notes
+    (told,) = [note for note in notes if "budget" in note]
+    assert told.startswith("spt_lora: its budget of 400,000 scalars is more than the backbone can spend (120,864 train)")
+
+
 def test_a_printed_row_that_nobody_planned_is_shown_and_drawn(tmp_path, monkeypatch):
     shutil.copytree(packaged("results/paper"), tmp_path / "paper")
     file = tmp_path / "paper" / "table1_vit_b16.csv"
