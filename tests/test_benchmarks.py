@@ -130,12 +130,12 @@ def test_rows_outlive_a_part_that_fails(tmp_path: Path, monkeypatch, capsys) -> 
 
 
 def test_a_piece_that_must_be_whole_is_begun_where_its_time_is_left(tmp_path: Path, monkeypatch, capsys) -> None:
-    pieces = {"a": session.Piece(90, dict, whole=True), "b": session.Piece(90, dict), "c": session.Piece(50, dict, whole=True)}
+    pieces = {"a": session.Piece(90, dict, takes_s=70), "b": session.Piece(90, dict), "c": session.Piece(90, dict, takes_s=50)}
     monkeypatch.setattr(session, "PIECES", pieces)
     monkeypatch.setattr(session, "_piece", lambda *_: "measured")
     session.measure(out=tmp_path, minutes=1.0, tiny=True)
     said = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[2] == " measured" for line in said] == [False, True, True] and "it takes 90" in said[0]
+    assert [line.partition(":")[2] == " measured" for line in said] == [False, True, True] and "it takes 70" in said[0]
 
 
 def test_a_mode_that_is_there_is_not_measured_again(monkeypatch) -> None:
