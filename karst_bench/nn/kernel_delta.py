@@ -63,10 +63,10 @@ class KernelDelta(WeightDelta):
 
     def _kernel(self, *, transposed: bool) -> Tensor:
         """D, or its transpose (d_in, d_out)."""
-        if transposed:
+        if transposed and not torch.compiler.is_compiling():  # torch 2.11 gives a function in a compiled checkpoint no gradient
             D: Tensor = PointKernel.apply(self.P, self.Q)
         else:
-            distance = torch.cdist(self.Q, self.P)
+            distance = torch.cdist(self.P, self.Q) if transposed else torch.cdist(self.Q, self.P)
             D = SCALE * (distance[0] - distance[1])
         if self.mixed:
             D = D + self.alpha * (D / self.gamma).softmax(1 if transposed else 0) + self.beta

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from karst_bench.engine.repeatable import deterministic_algorithms
 from karst_bench.methods.snella import allocate, budget
@@ -144,6 +145,20 @@ def test_the_kernel_of_a_gpu_is_that_of_a_cpu():
     one = torch.ones(2, 1, 2, dtype=torch.float64, requires_grad=True)
     (dP,) = torch.autograd.grad(PointKernel.apply(one, torch.ones(2, 1, 2, dtype=torch.float64)).sum(), one)
     assert not dP.any()
+
+
+def test_a_compiled_checkpoint_leaves_the_kernel_of_a_gpu_its_gradients():
+    """torch 2.11 compiles an autograd function within one to a gradient of zeros, without a word."""
+    update, weights = make(mixed=False, kept=None), torch.randn(6, 7)
+
+    def step(weights):
+        K = checkpoint(lambda: update._kernel(transposed=True), use_reentrant=False, preserve_rng_state=False)
+        return (K * weights).sum()
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    ours, plain = (torch.autograd.grad(run(weights), [update.P, update.Q]) for run in (compiled, step))
+    for a, b in zip(ours, plain, strict=True):
+        assert b.norm() > 0 and torch.allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_allocation():
