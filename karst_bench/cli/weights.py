@@ -15,5 +15,7 @@ def fetch(tag: str | None, root: Path, *, url: str | None, check: bool) -> None:
     elif not check:
         raise UserError("no weights named: give timm's full name of them, architecture.tag")
     else:
-        for name in read_sums(root):
+        if not (known := read_sums(root)):
+            raise UserError(f"{root}: no weights were fetched to here, so there is none to check; --out names another folder")
+        for name in known:
             print(f"{name}: SHA-256 {check_weights(root, root / name)} as recorded")

@@ -134,6 +134,7 @@ def prepare(settings: Settings, *, alike: int = 1) -> PreparedRun:
     device = pick_device(settings.device)
     backbone, dataset = settings.backbone, settings.dataset
     refuse_unfit(settings)
+    choose_speed(settings.speed, device, methods, steps=0, recompute=settings.recompute)  # refuses what this device has not
     task = load_task(dataset, data_root=settings.paths.data, cache_root=settings.paths.cache, cache_gb=settings.cache_gb,
                      size=backbone["input_size"], canvas=settings.augment["canvas"])  # fmt: skip
     mean, std = normalisation(settings.normalization, backbone["mean"], backbone["std"])

@@ -122,6 +122,7 @@ def test_asking_a_generator_for_help_makes_nothing(
         ("report suite=mini tasks=mini/digit pictures=false", "did you mean mini/digits"),
         ("report results=no/such/folder", "there is no such folder"),
         ("export results=no/such/folder", "there is no such folder"),
+        ("weights fetch --check --out no/such/folder", "there is none to check"),
         ("tune method=lora trials=0", "trials"),
         ("tune method=lora protocol=last", "protocol= cannot be chosen here"),
         ("status sed=1", "did you mean seed"),

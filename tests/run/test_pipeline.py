@@ -246,7 +246,8 @@ def test_runs_that_share_a_compilation_pay_for_it_together(words) -> None:
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [(["backbone.model_args={nonsense: 1}"], "backbone.model_args"), (["method=karst", "method.m=7"], "method.m=7 does not divide"),
-     (["method=noah", "backbone=swin_mini"], "noah cannot be attached")],
+     (["method=noah", "backbone=swin_mini"], "noah cannot be attached"),
+     (["method=linear", "speed=graph", "device=cpu"], "speed=graph needs a CUDA device")],
 )  # fmt: skip
 def test_what_does_not_fit_the_backbone_is_said_before_data_are_read(words, monkeypatch, wrong: list[str], expected: str) -> None:
     monkeypatch.setattr("karst_bench.run.prepare.load_task", lambda *_, **__: pytest.fail("data were read"))

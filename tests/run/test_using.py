@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,9 @@ def test_a_bad_file_is_a_line_and_an_exit_code(words: Words, pictures: Path, tmp
     assert all(row["class_1"] in "0123456789" and 0 <= float(row["probability_1"]) <= 1 for row in table)
     assert main(words("action=predict", f"images={pictures}", "topk=1")) == 0
     assert capsys.readouterr().out.splitlines()[0].split() == ["image", "top", "1"]
+    (pictures / "2.png").rename(pictures / os.fsdecode(b"\xe9.png"))
+    assert main(words("action=predict", f"images={pictures}", "topk=1", "format=csv", f"out={out}")) == 0
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["image", "0.png", r"\udce9.png"]
 
 
 def test_classes_have_the_names_that_the_adapter_brings(

@@ -27,14 +27,16 @@ class LooseImages:
 
 
 def find_images_below(source: str) -> list[tuple[str, Path]]:
-    """(name, path) of one image or of all below a folder, in the order of their names. Raises: UserError if none is there."""
+    """(name, path) of one image or of all below a folder, in the order of their names; of a name that is no UTF-8 the odd bytes
+    as escapes. Raises: UserError if none is there."""
     path = Path(source)
     found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not found:
         raise UserError(
             f"images={source}: no image there; give a file, or a folder with {', '.join(SUFFIXES)} files"
         )
-    return [(image.name if path.is_file() else image.relative_to(path).as_posix(), image) for image in found]
+    names = [image.name if path.is_file() else image.relative_to(path).as_posix() for image in found]
+    return [(name.encode(errors="backslashreplace").decode(), image) for name, image in zip(names, found, strict=True)]
 
 
 def read_loose(found: Sequence[tuple[str, Path]], *, resize: str, size: int, white: float | None = None) -> LooseImages:
