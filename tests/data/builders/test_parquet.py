@@ -17,8 +17,9 @@ from karst_bench.config.compose import settings_of
 from karst_bench.data import find_task, load_task
 from karst_bench.data.builders import prepare_data, status
 from karst_bench.data.builders.to_parquet import write_parquet
+from karst_bench.data.sources.parquet import ParquetSource, ParquetTable, split_files
 from karst_bench.data.sources.parquet_keys import KEYS
-from karst_bench.data.sources.parquet_places import repositories
+from karst_bench.data.sources.parquet_places import Snapshot, repositories
 from karst_bench.data.sources.vtab_splits import SPLITS, source_split
 from karst_bench.data.task import Split, Task
 from karst_bench.errors import UserError
@@ -181,6 +182,15 @@ def test_a_series_of_files_with_a_hole_is_refused(tmp_path: Path) -> None:
         pq.write_table(pa.table({"image": [PICTURE], "label": [number]}), home / f"test-{number:05d}-of-00003.parquet")
     with pytest.raises(UserError, match="holds 2 of the 3 files of test"):
         load("cifar100", "hf", tmp_path, tmp_path / "cache")
+
+
+def test_other_rows_of_the_same_files_are_another_fingerprint(tmp_path: Path) -> None:
+    """It is what the cache keeps pictures under."""
+    pq.write_table(pa.table({"image": [PICTURE] * 3, "label": [0, 1, 0]}), tmp_path / "train-00000-of-00001.parquet")
+    snapshot = Snapshot(tmp_path, "", "", "image", "label")
+    table = ParquetTable(split_files(snapshot)["train"], snapshot)
+    found = {ParquetSource("set", "train800", table, rows, 2).fingerprint() for rows in ([0, 1], [1, 0], [0, 2], [0, 1, 2])}
+    assert len(found) == 4
 
 
 def test_a_setting_that_there_is_not(tmp_path: Path) -> None:
