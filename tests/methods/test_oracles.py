@@ -10,6 +10,7 @@ from torch import nn
 from karst_bench.adapt.layers import AdaptedLayer
 from karst_bench.adapt.merge import merge
 from karst_bench.adapt.window_tokens import WindowTokens
+from karst_bench.nn.affine import Affine
 
 
 def kronecker_by_index(C, A, B, chunk):
@@ -326,3 +327,15 @@ def test_every_fold_is_a_plain_layer(attached, shake):
     x = torch.randn(2, 5, 48)
     assert torch.allclose(nn.functional.linear(x, weight, bias), wrapper(x), atol=1e-5)
     assert merge(case.net) is case.net
+
+
+def test_two_maps_before_a_layer_are_folded_into_it_the_nearer_one_first():
+    """W (g2 (g1 x + s1) + s2) + b, as where RST and RepAdapter come before one layer."""
+    generator = torch.Generator().manual_seed(1)
+    g1, s1, g2, s2, x = (torch.randn(4, generator=generator) for _ in range(5))
+    layer = AdaptedLayer(nn.Linear(4, 3))
+    for gain, shift in ((g1, s1), (g2, s2)):
+        layer.before.append(Affine(nn.Parameter(gain), nn.Parameter(shift), centre=0.0))
+    expected = layer.base(g2 * (g1 * x + s1) + s2)
+    torch.testing.assert_close(layer(x), expected)
+    torch.testing.assert_close(torch.nn.functional.linear(x, *layer.fold()), expected)
