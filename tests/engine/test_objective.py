@@ -59,6 +59,21 @@ def test_variance_of_2000_draws_by_block(attached, shake, family):
         assert seen.var(0).max() < 1.3 * sigma**2 and (seen.mean(0) - 1).abs().max() < 5 * sigma / 2000**0.5
 
 
+def test_every_part_has_the_strength_of_its_block(attached):
+    """Adapters of block i that of block i; a patch merging, which is of no block, that of its stage's first."""
+    vit = attached("vit", "method=adapter_pfeiffer")
+    add_noise(vit.net, 1.2)
+    expected = strengths(vit.model.spec, 1.2)
+    found = {block: residual.noise.sigma for (block, _), residual in vit.model.residuals.items()}
+    assert found == dict(enumerate(expected[:-1])) and len({*found.values()}) == 4
+    swin = attached("swin", "method=lora", "method.sites=[reduction]")
+    add_noise(swin.net, 1.2)
+    sites, stages = {site.path: site for site in swin.model.spec.sites}, swin.model.spec.stages
+    assert swin.model.layers
+    for path, layer in swin.model.layers.items():
+        assert layer.noise.sigma == strengths(swin.model.spec, 1.2)[stages.index(sites[path].stage)] != 0
+
+
 def test_loss_and_gradient_at_a_fixed_draw(attached, shake, images, monkeypatch, mini_recipe):
     """A noised image is a plain one through a model whose changes are scaled by its own draw, row by row."""
     case, y = shake(attached("vit", *LORA)), torch.arange(4)
