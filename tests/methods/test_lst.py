@@ -75,6 +75,9 @@ def test_side_blocks_are_cut_out_by_magnitude(tiny, family):
     assert 3 in channels and len(channels) == d // 8
     own = side.attn.qkv.weight[: d // heads // 8]  # of the first head's q
     assert (own == block.attn.qkv.weight[5][channels]).all(1).any()
+    kept = [(row == block.attn.qkv.weight[:, channels]).all(1).nonzero().item() for row in side.attn.qkv.weight[: 2 * d // 8]]
+    assert [row - d for row in kept[d // 8 :]] == kept[: d // 8], "q and k meet channel by channel: both keep the same ones"
+    assert side.norm1.eps == block.norm1.eps
     assert (side.mlp.fc1.weight == block.mlp.fc1.weight[7][channels]).all(1).any()
     assert torch.equal(side.norm1.weight, block.norm1.weight[channels])
     drawn = cuts.block(1, pruned=False)
