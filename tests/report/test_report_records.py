@@ -13,8 +13,10 @@ from karst_bench.records.identity import deciding_facts
 from karst_bench.report.experiment import default_facts, flat
 from karst_bench.report.figure_data import common_tasks
 from karst_bench.report.load import load_runs
+from karst_bench.report.regression import compared
 from karst_bench.report.results_csv import wide_csv
 from karst_bench.report.statistics import aggregate
+from karst_bench.report.statistics.cells import on_val
 from karst_bench.report.suite import load_suite
 
 VTAB = load_suite("vtab")
@@ -46,6 +48,25 @@ def test_accuracy_on_val_is_that_of_the_last_epoch_where_that_was_measured(tmp_p
     write(tmp_path, record(protocol="val", **on_val))
     (run,), _ = load(tmp_path)
     assert (run.val, run.last) == (60.0, None)
+
+
+def test_a_run_of_val_alone_has_vals_number_of_images(tmp_path):
+    """200, of which its error bar is made, not the 10,000 of the test set."""
+    write(tmp_path, record(protocol="val", metrics__val_top1_last_pct=60.0))
+    (run,), _ = load(tmp_path)
+    seen = on_val(run)
+    assert (seen.last, seen.peak, seen.test_images) == (60.0, None, 200)
+
+
+@pytest.mark.parametrize(("changes", "apart"), [
+    ({"data__list_sha256": "ee" * 32}, True), ({"data__encoding": "jpeg75"}, True), ({"config__recipe__lr": 0.5}, True),
+    ({"provenance__torch": "2.11.0"}, False), ({"provenance__commit": "ab" * 8}, False),
+])  # fmt: skip
+def test_a_comparison_of_code_pairs_what_ran_the_same_on_the_same_data(tmp_path, changes, apart):
+    write(tmp_path / "a", record(last=70))
+    write(tmp_path / "b", record(last=71, **changes))
+    found = compared(load(tmp_path / "a"), load(tmp_path / "b"))
+    assert found.alone == ((1, 1) if apart else (0, 0)) and len(found.changes) == (0 if apart else 1)
 
 
 def test_nothing_there(tmp_path):
