@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from karst_bench.config.words import key_of
+
 if TYPE_CHECKING:
     from karst_bench.run.tuning import Worker
 
@@ -22,12 +24,13 @@ def tune(words: Sequence[str], *, trials: int | None, workers: int, table: Path 
     """
     from karst_bench.run.tuning import Worker, search, tuned_table
 
+    words = _with_threads(words, workers)
     found = search(words)
     size = found.budget(trials)
     worker = Worker(found, size)
     if write:
         return _write(worker, table or tuned_table(found))
-    helpers = [start_helper(words, size, workers) for _ in range(workers - 1)]
+    helpers = [start_helper(words, size) for _ in range(workers - 1)]
     try:
         worker.work()
         failed = [helper.pid for helper in helpers if helper.wait() != 0]
@@ -56,8 +59,13 @@ def _write(worker: "Worker", table: Path) -> int:
     return 0
 
 
-def start_helper(words: Sequence[str], trials: int, workers: int) -> "subprocess.Popen[bytes]":
-    """Another worker on the same study, with its share of the cores."""
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    command = [sys.executable, "-m", "karst_bench", "tune", *words, f"trials={trials}", "--join"]
-    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)})
+def _with_threads(words: Sequence[str], workers: int) -> list[str]:
+    """Several workers have a share of the cores each, this one too, where nobody says otherwise."""
+    if workers < 2 or "OMP_NUM_THREADS" in os.environ or any(key_of(word) == "threads" for word in words):
+        return list(words)
+    return [*words, f"threads={max(1, (os.cpu_count() or 1) // workers)}"]
+
+
+def start_helper(words: Sequence[str], trials: int) -> "subprocess.Popen[bytes]":
+    """Another worker on the same study."""
+    return subprocess.Popen([sys.executable, "-m", "karst_bench", "tune", *words, f"trials={trials}", "--join"])

@@ -38,8 +38,11 @@ def published_rows(folders: Iterable[Path]) -> tuple[list[PublishedRow], list[st
             if (reason := _wrong(line)) is not None:
                 left_out.append(f"published/{printable(path.name)} line {number}: {printable(reason)}")
                 continue
-            key = line["method"], line["backbone"], line["protocol"], line["source"]
-            found.setdefault(key, {})[line["task"]] = float(line["value"]), int(line["n"]) if line["n"] else None
+            values = found.setdefault((line["method"], line["backbone"], line["protocol"], line["source"]), {})
+            said = float(line["value"]), int(line["n"]) if line["n"] else None
+            if values.setdefault(line["task"], said) != said:
+                left_out.append(f"published/{printable(path.name)} line {number}: {printable(line['task'])} of this source was "
+                                f"{values[line['task']][0]:g} before and is {said[0]:g} here; the first counts")  # fmt: skip
     return [PublishedRow(*key, values) for key, values in found.items()], left_out
 
 

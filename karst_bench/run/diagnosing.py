@@ -88,7 +88,6 @@ def diagnostic_lines(found: Diagnostics) -> list[str]:
             f"effective rank of {len(ranks)} weight changes: {min(ranks):.1f} to {max(ranks):.1f}, on average "
             f"{100 * sum(shares) / len(shares):.0f} % of what their shapes allow"
         )
-    if found.features:
-        ratios = [feature.std_after / feature.std_before for feature in found.features if feature.std_before]
+    if ratios := [feature.std_after / feature.std_before for feature in found.features if feature.std_before]:
         lines.append(f"standard deviation of a block's output, after over before: {min(ratios):.2f} to {max(ratios):.2f}")
     return lines

@@ -456,6 +456,14 @@ def test_shipped_numbers_of_others_are_whole():
     assert all(a <= b for a, b in zip(last, best, strict=True)), "the best test epoch is no worse than the last"
 
 
+def test_a_second_number_for_one_cell_of_a_source_is_said_and_does_not_count(tmp_path):
+    lines = [",".join(published.COLUMNS), *(f"lora,vit_b16,cifar100,{value},3,last,A paper" for value in (70, 71, 70))]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    (row,), left_out = published.published_rows([tmp_path])
+    assert row.values == {"cifar100": (70.0, 3)}
+    assert left_out == ["published/a.csv line 3: cifar100 of this source was 70 before and is 71 here; the first counts"]
+
+
 def test_report_diff_paper_shows_cells_beside_the_printed_ones(tmp_path, capsys):
     write(tmp_path, record(task="cifar100", last=70.0))
     assert main(["report", "diff", "paper", f"results={tmp_path}", "pictures=false"]) == 0

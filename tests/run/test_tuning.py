@@ -323,3 +323,26 @@ def test_a_tracked_table_is_not_rewritten(words, bowl):
     with pytest.raises(UserError, match="does not change"):
         tuning.write_tuned(worker, table)
     assert table.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("workers", "words", "set_outside", "added"),
+    [(4, ["seed=0"], {}, ["threads=2"]), (1, ["seed=0"], {}, []), (4, ["threads=3"], {}, []),
+     (4, ["seed=0"], {"OMP_NUM_THREADS": "1"}, [])],
+)  # fmt: skip
+def test_every_worker_has_its_share_of_the_cores(workers, words, set_outside, added, monkeypatch) -> None:
+    """The first too, which begins the others."""
+    asked: list[list[str]] = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in set_outside.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+
+    def heard(given):
+        asked.append(given)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(tuning, "search", heard)
+    with pytest.raises(UserError, match="far enough"):
+        cli_search.tune(words, trials=None, workers=workers, table=None, join=False)
+    assert asked == [[*words, *added]]

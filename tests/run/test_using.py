@@ -91,6 +91,14 @@ def test_diagnose_says_of_the_adapter_what_the_record_says(run: tuple[Path, RunR
     assert said["nll"] == pytest.approx(recorded.nll, rel=1e-2)
 
 
+def test_a_block_without_spread_before_leaves_no_ratio() -> None:
+    from karst_bench.records.diagnostics import Diagnostics, FeatureFacts
+    from karst_bench.run.diagnosing import diagnostic_lines
+
+    flat = FeatureFacts(path="blocks.0", mean_before=0.0, std_before=0.0, mean_after=1.0, std_after=1.0)
+    assert diagnostic_lines(Diagnostics(nll=0.5, features=(flat,))) == ["negative log-likelihood 0.5000 nats"]
+
+
 def test_a_failing_diagnosis_costs_a_note_not_the_run(monkeypatch, run: tuple[Path, RunRecord]) -> None:
     from types import SimpleNamespace
 

@@ -196,6 +196,7 @@ def test_vpt_s_lists(task: str, sets: dict[str, Any], tmp_path: Path) -> None:
     [
         ({"val.json": b"[1, 2]"}, r"val.json is not"),
         ({"test.json": b"{"}, r"test.json is not"),
+        ({"val.json": b'{"cars_train/00001.jpg": [7]}'}, "a class is a number or a name, not [7]"),
         ({"val.json": b'{"cars_train/00001.jpg": 5}'}, "has the class 5, which train.json has not"),
         ({"val.json": b'{"cars_train/99999.jpg": 7}'}, "which the archive does not have"),
         ({"val.json": b'{"../../etc/passwd": 7}'}, "which the archive does not have"),

@@ -27,6 +27,8 @@ def read_lists(path: Path, dataset: Mapping[str, Any], known: set[str]) -> Lists
             found[split] = json.loads(texts[split])
             if not isinstance(found[split], dict) or not found[split]:
                 raise ValueError("no object of paths and classes")
+            if odd := [value for value in found[split].values() if not isinstance(value, int | str)]:
+                raise ValueError(f"a class is a number or a name, not {str(odd[0])[:60]}")
         except ValueError as error:
             raise UserError(f"{path}: {split}.json is not {{path: class}} ({error})") from error
     order = {value: number for number, value in enumerate(sorted(set(found["train"].values()), key=_value))}
