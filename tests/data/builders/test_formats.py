@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import math
 import struct
 import tarfile
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from originals import example, masked, matrix, tfrecord
 from karst_bench.data.builders import tfrecord as reading
 from karst_bench.data.builders.cifar100 import Cifar100
 from karst_bench.data.builders.resample import blur, resize_linear
+from karst_bench.data.builders.retinopathy import btgraham
 from karst_bench.data.builders.smallnorb import SmallNorb, read_header
 from karst_bench.data.builders.tfrecord import crc32c, records
 from karst_bench.data.sources.parquet import ParquetTable, split_files
@@ -172,6 +174,18 @@ def test_fuzz_parquet(cases: int, tmp_path: Path) -> None:
             table.picture(row)
 
     assert survives(read, data, 6, cases) > cases * 0.5
+
+
+def test_btgraham_at_an_edge_by_the_error_function() -> None:
+    """An eye of 300 pixels' radius keeps its size; beside an edge of height 10 a Gaussian of sigma 10 is 10 Phi(x / 10).
+    What is blurred has whole levels, so four times a half is the error."""
+    image = np.full((600, 600, 3), 100, np.uint8)
+    image[:, 300:] = 110
+    row = btgraham(image)[270, :, 0].astype(int)
+    assert row.shape == (540,) and row[100] == row[-100] == 128
+    for x in (0.5, 4.5, 9.5, 19.5):
+        expected = 128 + 4 * 10 * (0.5 - 0.5 * math.erf(x / 10 / math.sqrt(2)))
+        assert abs(row[270 + int(x)] - expected) < 2.6 and abs(row[269 - int(x)] - (256 - expected)) < 2.6
 
 
 def test_resampling_by_hand() -> None:
