@@ -162,3 +162,12 @@ def test_a_table_of_values_alone_says_so_and_a_wrong_setting_is_refused(tmp_path
     table.write_text("source: a test\nsettings: {mini: {precision: fp32}}\nmini/digits: {method.r: 2}\n")
     with pytest.raises(UserError, match="not precision"):
         compose(words)
+
+
+def test_a_datasets_own_value_wins_over_that_of_every_dataset(tmp_path):
+    table = tmp_path / "tuned" / "paper" / "lora.yaml"
+    table.parent.mkdir(parents=True)
+    table.write_text("every: {vtab: {method.r: 3, method.s: 2.0}}\nvtab/dtd: {method.r: 5}\nvtab/svhn: {method.s: 4.0}\n")
+    words = ["method=lora", "tuned=paper", f"paths.results={tmp_path}"]
+    found = {task: compose([*words, f"dataset=vtab/{task}"]).method for task in ("dtd", "svhn")}
+    assert {task: (method["r"], method["s"]) for task, method in found.items()} == {"dtd": (5, 2.0), "svhn": (3, 4.0)}

@@ -54,6 +54,12 @@ def test_what_decides_nothing_changes_nothing(config, path, value):
         ("dataset.encoding", "jpeg75"),
         ("dataset.shots", 4),
         ("dataset.split_seed", 1),
+        ("dataset.transform", "fs_test"),
+        ("dataset.classes", 11),
+        ("dataset.limit", 100),
+        ("dataset.val_share", 0.3),
+        ("dataset.test_share", 0.3),
+        ("dataset.white", 1023.0),
         ("normalization", "imagenet"),
         ("recipe.lr", 1e-2),
         ("protocol.name", "peek10"),
@@ -65,6 +71,11 @@ def test_what_decides_a_number_changes_the_id(config, path, value):
     changed = _with(config, path, value)
     assert identity.identify(changed, **HASHES) != identity.identify(config, **HASHES)
     assert identity.cell_key(changed) != identity.cell_key(config)
+
+
+@pytest.mark.parametrize(("key", "value"), [("input_size", 64), ("mean", [0.1, 0.2, 0.3]), ("std", [0.1, 0.2, 0.3])])
+def test_what_a_backbone_is_fed_changes_the_id(config, key, value):
+    assert identity.identify(_with(config, f"backbone.{key}", value), **HASHES) != identity.identify(config, **HASHES)
 
 
 def test_a_later_option_counts_only_where_it_departs_from_what_ran_before_it(config):
