@@ -398,3 +398,16 @@ def test_an_adapter_that_is_not_its_records_is_refused(store, record, tmp_path):
     check_adapter(elsewhere)
     store.path(record.id).unlink()
     check_adapter(path)
+
+
+def test_a_finished_runs_checkpoints_go_and_those_of_a_forced_run_may_stay(tmp_path):
+    """Whoever finds the run finished may not take away what another process trains again from."""
+    store, run_id = Store(tmp_path, "mini"), "0" * 16
+    left = store.checkpoint_path(run_id).parent
+    left.mkdir(parents=True)
+    for name in (run_id, f"{run_id}.supernet", f"{run_id}.forced-7"):
+        store.checkpoint_path(name).write_bytes(b"held")
+    store.drop_checkpoints(run_id, of_forced=False)
+    assert [path.name for path in left.iterdir()] == [f"{run_id}.forced-7.safetensors"]
+    store.drop_checkpoints(run_id)
+    assert not [*left.iterdir()]
