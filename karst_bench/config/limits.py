@@ -19,6 +19,9 @@ SHARED = {
     "backbone.input_size": (1, 4096),
     "backbone.model_args.depth": (1, 1000),
     "dataset.classes": (1, 1_000_000),
+    "dataset.sizes.train800": (1, 10_000_000),
+    "dataset.sizes.val200": (1, 10_000_000),
+    "dataset.sizes.test": (1, 10_000_000),
 }
 GROUPS = ("method", "also", "extra", "regularizer")
 WIDTH = 65_536  # of a method's ranks, kernels, prompts; the widest layer of a ViT-22B has 24,576

@@ -21,6 +21,8 @@ def with_own_set(cfg: DictConfig) -> DictConfig:
     names = own_class_names(root)
     if len(names) < 2:
         raise UserError(f"dataset.root={root} has {len(names)} class{'es' if len(names) != 1 else ''}; two at least are needed")
+    if dataset.classes not in (None, len(names)):
+        raise UserError(f"dataset.classes={dataset.classes}, but {root} has {len(names)}: {', '.join(names)[:200]}; leave it out")
     name = str(dataset.name or set_name(root))
     name = name if "/" in name else f"own/{name}"
     if name in options("dataset"):

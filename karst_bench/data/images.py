@@ -71,7 +71,7 @@ class FileSource(Source):
         if missing:
             raise BadImageError(
                 f"{self.files[missing[0]]}: the file is missing{self._line(missing[0])};"
-                f" {len(missing)} of the {len(self.files)} files of this list are. Restore them{self._audit()}"
+                f" {len(missing)} of the {len(self.files)} files of this list are. {self._remedy('them')}"
             )
         return found
 
@@ -80,16 +80,16 @@ class FileSource(Source):
         try:
             return read_image(self.files[index], self.white)
         except BadImageError as error:
-            raise BadImageError(f"{error}{self._line(index)}. Restore this file{self._audit()}") from error
+            raise BadImageError(f"{error}{self._line(index)}. {self._remedy('it')}") from error
 
     def _line(self, index: int) -> str:
         return "" if self.list_file.is_dir() else f" (line {self.rows[index].line} of {self.list_file})"
 
-    def _audit(self) -> str:
-        own = self.list_file.is_dir() or self.list_file.suffix != ".txt"
-        how = f"root={self.list_file} tasks=folder" if own else "DIR"
-        found = ", or take it out" if own else " from where you got the set"
-        return f"{found}; `karst-bench data audit {how}` lists all that is wrong."
+    def _remedy(self, what: str) -> str:
+        if self.list_file.is_dir() or self.list_file.suffix != ".txt":  # one's own
+            how = f"root={self.list_file} tasks=folder"
+            return f"Mend {what} or take {what} out; `karst-bench data audit {how}` lists all that is wrong."
+        return f"Restore {what} from where you got the set; `karst-bench data audit DIR` lists all that is wrong."
 
     def fingerprint(self) -> str:
         """Over the paths, sizes and modification times, so that a file replaced by another is noticed."""

@@ -67,3 +67,5 @@ class Recipe:
         for key in ("warmup", "drop_path", "label_smoothing"):
             if not 0 <= getattr(self, key) < 1:
                 raise UserError(f"recipe.{key}={getattr(self, key)} must lie in [0, 1)")
+        if self.clip_grad is not None and not 0 <= self.clip_grad < math.inf:  # below 0, steps would go uphill
+            raise UserError(f"recipe.clip_grad={self.clip_grad} must be null or a number of 0 (off) or more")

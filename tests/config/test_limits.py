@@ -25,6 +25,8 @@ REFUSED = {
     "backbone.std=[0.5,0,0.5]": "must be above 0",
     "backbone.model_args=3": "key: value",
     "topk=0": "must be at least 1",
+    "dataset.sizes.test=-1": "dataset.sizes.test=-1 must be at least 1",
+    "recipe.clip_grad=-1": "recipe.clip_grad=-1 must be null or a number of 0",
     "cache_gb=nan": "is no number",
     "lease_s=0": "must be at least 1",
     "method.name=../../x": "cannot be a name",

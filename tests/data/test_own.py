@@ -195,7 +195,7 @@ def test_what_is_wrong_with_a_set_is_a_sentence(made: str, said: str, tmp_path: 
 @pytest.mark.parametrize(
     ("word", "said"),
     [("dataset.shots=0", "shots=0"), ("dataset.limit=1.5", "limit=1.5"), ("dataset.val_share=1", "val_share=1"),
-     ("dataset.name=vtab/dtd", "a set of the suite")],
+     ("dataset.name=vtab/dtd", "a set of the suite"), ("dataset.classes=2", "classes=2, but .* has 3: ash, birch tree, cedar")],
 )  # fmt: skip
 def test_values_that_cannot_be_are_refused(word: str, said: str, tmp_path: Path) -> None:
     paint(tmp_path / "s", 4)
@@ -237,6 +237,7 @@ def test_a_link_back_up_is_not_followed(tmp_path: Path, lines: list[str]) -> Non
     (tmp_path / "elsewhere").mkdir()
     image(tmp_path / "elsewhere/more.jpg", np.random.default_rng(9), 12, 16)
     (tmp_path / "s/birch tree/linked").symlink_to(tmp_path / "elsewhere")  # what is not above is followed
+    os.mkfifo(tmp_path / "s/birch tree/pipe.jpg")
     task = task_at(tmp_path / "s", tmp_path / "c")
     assert sum(len(task.splits[name]) for name in SPLITS) == 16
     assert any("2 links lead to folders that they lie in" in line and "ash/loop" in line for line in task.notes)

@@ -162,8 +162,10 @@ def _files(folder: Path, folders: set[Path], loops: list[str], above: tuple[Path
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if not path.is_dir():
+        if path.is_file() or not path.exists():  # a link to nothing is told when it is opened
             yield path
+        elif not path.is_dir():
+            continue  # a pipe or a device, which may never end
         elif any(place.is_relative_to(path.resolve()) for place in above):
             loops.append(str(path))
         else:
