@@ -18,6 +18,15 @@ def gradients(net, trained, x):
     return torch.autograd.grad(net.train()(x).square().sum(), trained, allow_unused=True)
 
 
+def without_draws(net):
+    """The model without dropout and drop-path."""
+    for module in net.modules():
+        for rate in ("p", "drop_prob"):
+            if isinstance(getattr(module, rate, None), float):
+                setattr(module, rate, 0.0)
+    return net
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("family", ["vit", "swin"])
@@ -29,6 +38,22 @@ def test_one_graph_of_every_method(on_each, images, family, name):
         compiled.train()(images).square().sum().backward()
     assert compiled.compiled, "it fell back"
     assert counter.frame_count == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("family", ["vit", "swin"])
+def test_a_compiled_step_has_the_gradients_of_the_plain_one(on_each, images, family, name):
+    """In float64 and without what is drawn at every step. The compiler takes other forms than a plain step on a CPU."""
+    net = without_draws(on_each(family, name).net.double())
+    trained, x = [p for p in net.parameters() if p.requires_grad], images.double()
+    plain = gradients(net, trained, x)
+    compiled = CompiledTrunk(net, key=("gradients", family, name), backend="aot_eager")
+    for ours, theirs in zip(gradients(compiled, trained, x), plain, strict=True):
+        assert (ours is None) == (theirs is None)
+        if theirs is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8 * float(theirs.abs().max()) + 1e-12)
+    assert compiled.compiled, "it fell back"
 
 
 def test_one_compilation_for_every_class_count(attached, images):
