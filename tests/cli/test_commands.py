@@ -180,9 +180,8 @@ def test_a_run_of_a_sweep_is_told_how_many_have_its_model(tmp_path: Path, monkey
     seen: list[tuple[str, int]] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hydra_app, "_one", lambda settings, alike=1: seen.append((settings.method["name"], alike)))
-    words = ["dataset=mini/digits,mini/cells", "seed=0,1,2", "recipe.lr=0.1", "method.r=8"]
-    assert hydra_app.main(["-m", "method=lora,karst", *words]) == 0
-    assert seen == [("lora", 6)] * 6 + [("karst", 6)] * 6
+    assert hydra_app.main(["-m", "method=lora,karst", "dataset=mini/digits", "seed=0,1", "recipe.lr=0.1", "method.r=8"]) == 0
+    assert seen == [("lora", 2)] * 2 + [("karst", 2)] * 2
     seen.clear()
     assert hydra_app.main(["method=karst", "dataset=mini/digits"]) == 0 and seen == [("karst", 1)]
 
@@ -207,8 +206,8 @@ def test_what_a_failed_run_held_is_free_for_the_next(tmp_path: Path, monkeypatch
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hydra_app, "_one", runs)
-    words = ["-m", "method=linear", "dataset=mini/digits", "seed=0,1,2"]
-    assert hydra_app.main(words) == 2 and there == [0, 0, 0]
+    words = ["-m", "method=linear", "dataset=mini/digits", "seed=0,1"]
+    assert hydra_app.main(words) == 2 and there == [0, 0]
     with pytest.raises(UserError) as raised:
         hydra_app.main([*words, "debug=true"])
     assert "in runs" in "".join(traceback.format_exception(raised.value))
