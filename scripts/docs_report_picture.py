@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "results" / "report" / "mini" / "index.html"
 PICTURE = ROOT / "docs" / "report.png"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-WIDTH, HEIGHT = 1240, 1150
+WIDTH, HEIGHT = 1240, 1500
 
 
 def chromium() -> str | None:
@@ -43,7 +43,7 @@ def main() -> None:
         page.goto(PAGE.as_uri())
         page.wait_for_selector("html[data-ready=yes]")
         page.evaluate("window.scrollTo(0, document.getElementById('figures').offsetTop - 60)")
-        page.locator('#plot-costs a.mark[aria-label^="karst ["]').first.focus()
+        page.locator('#plot-costs a.mark[aria-label^="karst ["]').first.evaluate("mark => mark.focus({preventScroll: true})")
         files.write(PICTURE, page.screenshot(), once=False)
         browser.close()
     print(f"wrote {PICTURE.relative_to(ROOT)}")
