@@ -227,3 +227,8 @@ def clear_temporaries(folder: Path, name: str) -> None:
         for path in folder.glob(f".{name}*.tmp*"):
             with suppress(OSError):
                 path.unlink()
+
+
+def utf8(name: str) -> str:
+    """The name of a file whose bytes may be no UTF-8, as text that a record can hold: itself where they are."""
+    return name.encode(errors="backslashreplace").decode()

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from karst_bench import files
 from karst_bench.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -72,7 +73,7 @@ def own_class_names(root: Path) -> tuple[str, ...]:
     if form == "lists":
         return _listed_names(root)
     names = tuple(path.name for path in class_folders(split_folders(root)["train"] if form == "divided" else root))
-    if odd := [name for name in names if name.encode(errors="backslashreplace") != name.encode(errors="surrogateescape")]:
+    if odd := [name for name in names if files.utf8(name) != name]:
         raise UserError(f"{root}: the folder {odd[0]!r} names a class, and its bytes are no UTF-8, so that no record "
                         "could hold it; rename it")  # fmt: skip
     return names

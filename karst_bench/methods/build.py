@@ -51,10 +51,9 @@ def build_method(node: str, values: Mapping[str, Any]) -> Method:
         )
     for key, value in given.items():
         try:
-            given[key] = msgspec.convert(value, wanted[key])  # 0 for a number with decimals is 0.0, and no count
+            value = given[key] = msgspec.convert(value, wanted[key])  # 0 for a number with decimals is 0.0, and no count
         except msgspec.ValidationError:
             raise UserError(f"{node}.{key}={value!r} must be of type {_shown(wanted[key])}") from None
-        value = given[key]
         _check_range(f"{node}.{key}={value!r}", key, value, zero=key in kind.may_be_zero)
     return kind(**given)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from karst_bench import files
 from karst_bench.data.decode import SUFFIXES, read_image
 from karst_bench.data.resize import Resize
 from karst_bench.data.task import ArraySplit
@@ -36,7 +37,7 @@ def find_images_below(source: str) -> list[tuple[str, Path]]:
             f"images={source}: no image there; give a file, or a folder with {', '.join(SUFFIXES)} files"
         )
     names = [image.name if path.is_file() else image.relative_to(path).as_posix() for image in found]
-    return [(name.encode(errors="backslashreplace").decode(), image) for name, image in zip(names, found, strict=True)]
+    return [(files.utf8(name), image) for name, image in zip(names, found, strict=True)]
 
 
 def read_loose(found: Sequence[tuple[str, Path]], *, resize: str, size: int, white: float | None = None) -> LooseImages:

@@ -106,9 +106,9 @@ def _rotation_notes(some: list[Path]) -> tuple[str, ...]:
     turned = sum(map(is_rotated, some))
     if not turned:
         return ()
-    log.warning("%d of %d pictures looked at carry an EXIF rotation, which is not applied: turn the files themselves where it "
-                "matters", turned, len(some))  # fmt: skip
-    return (f"{turned} of {len(some)} pictures looked at carry an EXIF rotation, which is not applied",)
+    said = f"{turned} of {len(some)} pictures looked at carry an EXIF rotation, which is not applied"
+    log.warning("%s: turn the files themselves where it matters", said)
+    return (said,)
 
 
 def read_own(dataset: Mapping[str, Any]) -> OwnRows:
@@ -146,10 +146,10 @@ def _from_folders(root: Path, names: Mapping[str, int], parts: Mapping[str, Path
                 raise UserError(f"{folder}: no picture in it; put some there, or remove the folder, which counts as a class")
     others = [path.name for path in class_folders(root) if path not in parts.values()] if "all" not in parts else []
     said = [f"no part of the set: {', '.join(others)[:200]}"] if others else []
-    said += [f"{len(passed)} files are no pictures and were passed over, first {_shown(passed[0])}"] if passed else []
+    said += [f"{len(passed)} files are no pictures and were passed over, first {files.utf8(passed[0])}"] if passed else []
     if loops:
         said.append(f"{len(loops)} links lead to folders that they lie in and were not followed, first "
-                    f"{_shown(Path(loops[0]).relative_to(root).as_posix())}")  # fmt: skip
+                    f"{files.utf8(Path(loops[0]).relative_to(root).as_posix())}")  # fmt: skip
     for line in said:
         log.warning("%s: %s", root, line)
     return OwnRows(root, root, rows, tuple(said), tuple(sorted(folders)))
@@ -243,13 +243,8 @@ def write_lists_of(dataset: Mapping[str, Any], to: Path) -> dict[str, int]:
 
 def _check_listed(row: ListEntry, line: str, classes: int) -> None:
     """Raises: UserError where a list would not give back the path: a line break in it, bytes that are no UTF-8, a backslash."""
-    if _shown(line) != line or parsed(row.line, line.strip(), classes) != row:
+    if files.utf8(line) != line or parsed(row.line, line.strip(), classes) != row:
         raise UserError(f"a list cannot hold the path {row.path!r}; rename the file, or leave the set as it lies")
-
-
-def _shown(name: str) -> str:
-    """A name whose bytes are no UTF-8, as text that a record can hold."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def _shuffled(rows: Sequence[ListEntry], salt: str) -> dict[int, list[ListEntry]]:
